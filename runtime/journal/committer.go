@@ -1,0 +1,243 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// Config tunes a Committer.
+type Config struct {
+	// GroupWritesMax bounds the writes of one group. Default 4096.
+	GroupWritesMax int
+	// GroupBytesMax bounds the framed bytes of one group; a single Write may
+	// exceed it alone. Default 4 MiB.
+	GroupBytesMax int
+	// QueuedMax is the number of writes that admission lets be under way at once.
+	// A Submit beyond it is a bug and panics. Default 65536.
+	QueuedMax int
+	// Now reads a monotonic clock in nanoseconds, for Observe. Required if
+	// Observe is set.
+	Now func() int64
+	// Observe is told of each durable group, on the committer's goroutine.
+	Observe func(Group)
+	// Fatal is told of a failed commit, once, before the waiters are. It is meant
+	// to end the process: nothing is known of what the disk holds. Required.
+	Fatal func(error)
+}
+
+// Group describes one durable group.
+type Group struct {
+	Writes int
+	Events int
+	Bytes  int   // of framed events
+	Nanos  int64 // that Store.Commit took
+}
+
+func (cfg *Config) validate() error {
+	for _, bound := range []struct {
+		value   *int
+		initial int
+		name    string
+	}{
+		{&cfg.GroupWritesMax, 4096, "GroupWritesMax"},
+		{&cfg.GroupBytesMax, 4 << 20, "GroupBytesMax"},
+		{&cfg.QueuedMax, 65536, "QueuedMax"},
+	} {
+		if *bound.value < 0 {
+			return fmt.Errorf("journal: %s is negative", bound.name)
+		}
+		if *bound.value == 0 {
+			*bound.value = bound.initial
+		}
+	}
+	if cfg.Fatal == nil {
+		return errors.New("journal: Fatal is required")
+	}
+	if cfg.Observe != nil && cfg.Now == nil {
+		return errors.New("journal: Observe needs Now")
+	}
+	return nil
+}
+
+// Committer gathers writes into groups, commits each with one sync and completes
+// the waiters in the order of submission. While a sync is under way the next group
+// gathers by itself, so groups grow with the load and nobody waits for a timer.
+//
+// Writers share only the queue: a slice behind a leaf mutex, which the committer
+// swaps for its own empty one. No goroutine, channel or allocation per write.
+//
+// Start runs it on a goroutine of its own; a simulator calls Step instead.
+type Committer struct {
+	store Store
+	cfg   Config
+	wake  chan struct{} // holds a token if the queue may have turned non-empty
+	ended chan struct{} // closed when run returns
+
+	mu      sync.Mutex // guards queue, closed and started
+	queue   []*Write   // Invariant: len(queue) <= QueuedMax
+	closed  bool
+	started bool
+
+	// The fields below belong to whoever calls Step.
+	taken  []*Write // swapped out of queue
+	next   int      // taken[:next] are completed
+	failed bool     // a commit has failed: nothing is committed any more
+}
+
+// NewCommitter makes a Committer over a Store. It does not start it.
+func NewCommitter(store Store, cfg Config) (*Committer, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	return &Committer{
+		store: store,
+		cfg:   cfg,
+		wake:  make(chan struct{}, 1),
+		ended: make(chan struct{}),
+	}, nil
+}
+
+// Start runs the committer on its own goroutine until Close.
+func (c *Committer) Start() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.started || c.closed {
+		panic("journal: Committer started twice or after Close")
+	}
+	c.started = true
+	go c.run()
+}
+
+// Submit queues a write and returns at once. After Close the write is completed
+// with ErrClosed on the caller's goroutine.
+func (c *Committer) Submit(w *Write) {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		complete(w, ErrClosed)
+		return
+	}
+	if len(c.queue) >= c.cfg.QueuedMax {
+		c.mu.Unlock()
+		panic(fmt.Sprintf("journal: more than %d writes queued: admission must bound them", c.cfg.QueuedMax))
+	}
+	c.queue = append(c.queue, w)
+	first := len(c.queue) == 1
+	c.mu.Unlock()
+	if first {
+		c.signal()
+	}
+}
+
+func (c *Committer) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *Committer) run() {
+	defer close(c.ended)
+	for range c.wake {
+		for c.Step() > 0 {
+		}
+		c.mu.Lock()
+		done := c.closed && len(c.queue) == 0
+		c.mu.Unlock()
+		if done {
+			return
+		}
+	}
+}
+
+// Step commits one group on the caller's goroutine and returns how many writes it
+// completed; 0 means that nothing was queued. For simulators and tests: it must
+// not be called on a started Committer.
+func (c *Committer) Step() int {
+	if c.next == len(c.taken) && !c.take() {
+		return 0
+	}
+	group, size, events := c.cut()
+	c.next += len(group)
+	if err := c.commit(group, size, events); err != nil {
+		for _, w := range group {
+			complete(w, err)
+		}
+		return len(group)
+	}
+	for i, w := range group {
+		group[i] = nil
+		w.Done.Committed(w)
+	}
+	return len(group)
+}
+
+// take swaps the queue for the emptied slice of the last round.
+func (c *Committer) take() bool {
+	clear(c.taken)
+	c.mu.Lock()
+	c.taken, c.queue = c.queue, c.taken[:0]
+	c.mu.Unlock()
+	c.next = 0
+	return len(c.taken) > 0
+}
+
+// cut finds the longest group within the bounds at the front of taken[next:].
+func (c *Committer) cut() (group []*Write, size, events int) {
+	rest := c.taken[c.next:]
+	for i, w := range rest {
+		if i == c.cfg.GroupWritesMax || (i > 0 && size+len(w.Data) > c.cfg.GroupBytesMax) {
+			return rest[:i], size, events
+		}
+		size += len(w.Data)
+		events += w.Count
+	}
+	return rest, size, events
+}
+
+// commit hands a group to the store. After a failure it refuses without trying:
+// the kernel may have dropped the pages that failed to sync, and a second fsync
+// would report success without them.
+func (c *Committer) commit(group []*Write, size, events int) error {
+	if c.failed {
+		return ErrFailed
+	}
+	var begin int64
+	if c.cfg.Observe != nil {
+		begin = c.cfg.Now()
+	}
+	if err := c.store.Commit(group); err != nil {
+		c.failed = true
+		c.cfg.Fatal(err)
+		return fmt.Errorf("%w: %w", ErrFailed, err)
+	}
+	if c.cfg.Observe != nil {
+		c.cfg.Observe(Group{Writes: len(group), Events: events, Bytes: size, Nanos: c.cfg.Now() - begin})
+	}
+	return nil
+}
+
+func complete(w *Write, err error) {
+	w.Err = err
+	w.Done.Committed(w)
+}
+
+// Close refuses new writes, commits those that are queued and waits for the
+// goroutine to end. It does not close the Store.
+func (c *Committer) Close() {
+	c.mu.Lock()
+	again := c.closed
+	c.closed = true
+	started := c.started
+	c.mu.Unlock()
+	if !started {
+		if !again {
+			for c.Step() > 0 {
+			}
+		}
+		return
+	}
+	c.signal()
+	<-c.ended
+}
