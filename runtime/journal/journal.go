@@ -24,6 +24,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -36,6 +37,9 @@ const (
 	EventMax = 64 << 10
 	// WriteMax is the most framed data that one Write carries, in bytes.
 	WriteMax = 1 << 20
+	// TableNameMax and RowKeyMax bound the names of tables and the keys in them.
+	TableNameMax = 64
+	RowKeyMax    = 1024
 	// SnapshotMax is the largest snapshot in bytes.
 	SnapshotMax = 64 << 20
 )
@@ -195,9 +199,27 @@ type Tables interface {
 
 // Mutation sets or deletes one key of a table.
 type Mutation struct {
-	Table string // without 0x00, 1 to 64 bytes
-	Key   string // any bytes, 1 to 1024 of them
+	Table string // without 0x00, 1 to TableNameMax bytes
+	Key   string // any bytes, 1 to RowKeyMax of them
 	Value []byte // nil deletes
+}
+
+// Check panics if a name is out of bounds: names come from code, not from users.
+func (m *Mutation) Check() {
+	if m.Table == "" || len(m.Table) > TableNameMax || strings.IndexByte(m.Table, 0) >= 0 {
+		panic(fmt.Sprintf("journal: bad table name %q", m.Table))
+	}
+	if m.Key == "" || len(m.Key) > RowKeyMax {
+		panic(fmt.Sprintf("journal: bad key %q in table %q", m.Key, m.Table))
+	}
+}
+
+// CheckStream panics if a stream name is out of bounds: 1 to StreamNameMax bytes
+// without 0x00. Names come from ids that were checked at the edge.
+func CheckStream(name string) {
+	if name == "" || len(name) > StreamNameMax || strings.IndexByte(name, 0) >= 0 {
+		panic(fmt.Sprintf("journal: bad stream name %q", name))
+	}
 }
 
 // Stats is what a Store tells of itself. Counters count since the Store was made.
