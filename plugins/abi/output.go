@@ -53,9 +53,8 @@ func DecodeOutput(memory []byte, result uint64, payable int64) (Output, error) {
 	return out, nil
 }
 
-// checkAmount refuses a discount that is no discount, or that no discount
-// outcome goes with: a rule that says "nothing, 500 off" has a bug that costs
-// somebody money.
+// checkAmount refuses a discount that is no discount. An outcome that gives none
+// has none, whatever the guest left in the field.
 func (out *Output) checkAmount(payable int64) error {
 	if out.Outcome > OutcomeReject {
 		return fmt.Errorf("%w: outcome %d", ErrBadOutput, out.Outcome)
@@ -63,8 +62,8 @@ func (out *Output) checkAmount(payable int64) error {
 	if out.Discount < 0 || out.Discount > payable {
 		return fmt.Errorf("%w: discount %d of %d", ErrBadOutput, out.Discount, payable)
 	}
-	if out.Outcome != OutcomeDiscount && out.Discount != 0 {
-		return fmt.Errorf("%w: discount %d with outcome %s", ErrBadOutput, out.Discount, out.Outcome)
+	if out.Outcome != OutcomeDiscount {
+		out.Discount = 0
 	}
 	return nil
 }
