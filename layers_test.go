@@ -1,0 +1,262 @@
+// Package doorbuster_test holds the rules of the house that no compiler checks.
+//
+// The tests parse files instead of calling `go list`: they see every build tag,
+// and because they open what they judge, `go test` never serves a stale pass.
+package doorbuster_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/doorbuster/doorbuster"
+
+// layers says who may import whom, top down: a package imports only packages
+// that stand further down. A package that is missing here fails the test.
+var layers = []layer{
+	{pkg: "cmd/doorbuster", imports: []string{"cmd/doorbuster/config", "gateway", "gateway/client", "actors", "plugins", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/admit", "runtime/obs", "clockd", "actors/deal"}},
+	{pkg: "cmd/benchmark", imports: []string{"gateway", "gateway/client", "runtime/obs", "clockd"}},
+	{pkg: "cmd/doorbuster/config"},
+	{pkg: "gateway", imports: []string{"actors", "actors/deal", "plugins", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "runtime/obs", "clockd"}},
+	{pkg: "gateway/client", imports: []string{"clockd"}},
+	{pkg: "actors", imports: []string{"actors/deal", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "clockd"}, tests: []string{"runtime/journal/journaltest", "plugins"}},
+	{pkg: "plugins", imports: []string{"plugins/host", "plugins/gas", "plugins/abi", "runtime/journal", "clockd"}, tests: []string{"runtime/journal/journaltest"}},
+	{pkg: "plugins/host", imports: []string{"plugins/gas", "plugins/abi", "clockd"}},
+	{pkg: "runtime/journal/embedded", imports: []string{"runtime/journal", "clockd"}, tests: []string{"runtime/journal/journaltest"}},
+	{pkg: "runtime/journal/journaltest", imports: []string{"runtime/journal", "clockd"}},
+	{pkg: "runtime/journal", imports: []string{"clockd"}, tests: []string{"runtime/journal/journaltest"}},
+	{pkg: "runtime/admit", imports: []string{"clockd"}},
+	{pkg: "runtime/obs", imports: []string{"clockd"}},
+	{pkg: "runtime/own", imports: []string{"clockd"}},
+	{pkg: "actors/deal", imports: []string{"plugins/abi"}, pure: true},
+	{pkg: "plugins/gas", pure: true},
+	{pkg: "plugins/abi", pure: true},
+	{pkg: "clockd"},
+	{pkg: "."},
+}
+
+type layer struct {
+	pkg     string
+	imports []string // packages of this module
+	tests   []string // more of them, for its tests alone
+	pure    bool     // imports nothing that can reach a file, a clock or another goroutine
+}
+
+// owners says which packages may import a third-party module. "tests" stands
+// for every test file and for the packages whose name ends in "test".
+var owners = map[string][]string{
+	"github.com/HdrHistogram/hdrhistogram-go": {"cmd/doorbuster", "cmd/benchmark"},
+	"github.com/anishathalye/porcupine":       {"tests"},
+	"github.com/asynkron/protoactor-go/actor": {"actors", "clockd"},
+	"github.com/cespare/xxhash/v2":            {"actors", "actors/deal", "plugins", "plugins/abi", "plugins/gas", "runtime/admit"},
+	"github.com/cockroachdb/datadriven":       {"tests"},
+	"github.com/cockroachdb/pebble/v2":        {"runtime/journal/embedded"},
+	"github.com/getkin/kin-openapi":           {"tests"},
+	"github.com/go-jose/go-jose/v4":           {"gateway"},
+	"github.com/goccy/go-json":                {"gateway"},
+	"github.com/knadh/koanf":                  {"cmd/doorbuster/config"},
+	"github.com/prometheus/client_golang":     {"runtime/obs"},
+	"github.com/puzpuzpuz/xsync/v4":           {"actors", "gateway"},
+	"github.com/rogpeppe/go-internal":         {"tests"},
+	"github.com/schollz/progressbar/v3":       {"cmd/doorbuster"},
+	"github.com/spf13/cobra":                  {"cmd/doorbuster", "cmd/benchmark"},
+	"github.com/spf13/pflag":                  {"cmd/doorbuster/config"},
+	"github.com/tetratelabs/wazero":           {"plugins/host"},
+	"github.com/valyala/fasthttp":             {"gateway", "gateway/client"},
+	"go.uber.org/goleak":                      {"tests"},
+	"go.yaml.in/yaml/v3":                      {"cmd/doorbuster/config"},
+	"golang.org/x/sys":                        {"runtime/journal/embedded", "cmd/doorbuster"},
+	"pgregory.net/rapid":                      {"tests"},
+}
+
+// pureImports is what a pure package may take from the standard library.
+// hash/maphash is seeded anew in each process: it may spread keys over a table,
+// and no order or outcome may depend on it.
+var pureImports = []string{
+	"bytes", "cmp", "container/heap", "encoding/binary", "encoding/hex", "errors", "fmt", "hash/crc32",
+	"hash/maphash", "iter", "maps", "math", "math/bits", "slices", "sort", "strconv", "strings", "unicode/utf8", "unsafe",
+}
+
+func TestLayers(t *testing.T) {
+	table := make(map[string]layer, len(layers))
+	seen := make(map[string]bool, len(layers))
+	for i, l := range layers {
+		table[l.pkg] = l
+		for _, imported := range l.imports {
+			below := slices.ContainsFunc(layers[i+1:], func(l layer) bool { return l.pkg == imported })
+			if !below {
+				t.Errorf("the table lets %s import %s, which does not stand below it", l.pkg, imported)
+			}
+		}
+	}
+	for _, f := range goFiles(t) {
+		l, ok := table[f.pkg]
+		if !ok {
+			t.Errorf("%s: package %q is missing from the table of layers", f.path, f.pkg)
+			continue
+		}
+		seen[f.pkg] = true
+		for _, spec := range f.ast.Imports {
+			imported, _ := strconv.Unquote(spec.Path.Value)
+			if why := forbidden(l, f, imported); why != "" {
+				t.Errorf("%s imports %s: %s", f.path, imported, why)
+			}
+		}
+	}
+	for pkg := range table {
+		if !seen[pkg] {
+			t.Errorf("package %q is in the table of layers and not in the tree", pkg)
+		}
+	}
+}
+
+// forbidden says why a file may not have an import, or "".
+func forbidden(l layer, f goFile, imported string) string {
+	if rest, ours := strings.CutPrefix(imported, module+"/"); ours {
+		if rest == l.pkg || slices.Contains(l.imports, rest) || f.test && slices.Contains(l.tests, rest) {
+			return ""
+		}
+		return "the table of layers does not allow it"
+	}
+	if host, _, _ := strings.Cut(imported, "/"); !strings.Contains(host, ".") {
+		if l.pure && !f.test && !slices.Contains(pureImports, imported) {
+			return "the package is pure"
+		}
+		return ""
+	}
+	for _, mod := range slices.Sorted(maps.Keys(owners)) {
+		if imported != mod && !strings.HasPrefix(imported, mod+"/") {
+			continue
+		}
+		owned := slices.Contains(owners[mod], l.pkg)
+		tests := slices.Contains(owners[mod], "tests") && (f.test || strings.HasSuffix(l.pkg, "test"))
+		if owned || tests {
+			return ""
+		}
+		return "it belongs to " + strings.Join(owners[mod], ", ")
+	}
+	return "nobody owns it: name its owner in the table"
+}
+
+// timeReaders are the functions of package time that know what time it is.
+var timeReaders = []string{"Now", "Sleep", "After", "AfterFunc", "NewTimer", "NewTicker", "Tick", "Since", "Until"}
+
+func TestOnlyClockdReadsTime(t *testing.T) {
+	for _, f := range goFiles(t) {
+		if f.test || f.pkg == "clockd" {
+			continue
+		}
+		name := importedAs(f.ast, "time")
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			if id, ok := sel.X.(*ast.Ident); ok && id.Name == name && slices.Contains(timeReaders, sel.Sel.Name) {
+				t.Errorf("%s: time.%s outside clockd", f.fset.Position(sel.Pos()), sel.Sel.Name)
+			}
+			return true
+		})
+	}
+}
+
+func TestNoLeftovers(t *testing.T) {
+	leftover := regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|HA` + `CK)\b`)
+	read := []string{".go", ".md", ".yml", ".yaml", ".c", ".wat", ".txt", ".lua", ".sh"}
+	walk(t, func(file string) {
+		if !slices.Contains(read, path.Ext(file)) {
+			return
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, line := range strings.Split(string(text), "\n") {
+			if leftover.MatchString(line) {
+				t.Errorf("%s:%d: %s", file, i+1, strings.TrimSpace(line))
+			}
+		}
+	})
+}
+
+type goFile struct {
+	path string
+	pkg  string // the folder, slash-separated, relative to the module
+	test bool
+	ast  *ast.File
+	fset *token.FileSet
+}
+
+// goFiles parses all Go files of the module.
+func goFiles(t *testing.T) []goFile {
+	t.Helper()
+	var files []goFile
+	fset := token.NewFileSet()
+	walk(t, func(file string) {
+		if path.Ext(file) != ".go" {
+			return
+		}
+		parsed, err := parser.ParseFile(fset, file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, goFile{
+			path: file, pkg: path.Dir(file), test: strings.HasSuffix(file, "_test.go"), ast: parsed, fset: fset,
+		})
+	})
+	if len(files) == 0 {
+		t.Fatal("found no Go file")
+	}
+	return files
+}
+
+// walk calls fn for every file of the tree, but not for those that Git, tools
+// and fuzzing keep there, and not for other modules.
+func walk(t *testing.T, fn func(file string)) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(file string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if !entry.IsDir() {
+			fn(filepath.ToSlash(file))
+			return nil
+		}
+		name := entry.Name()
+		if file != "." && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bin" || name == "data") {
+			return fs.SkipDir
+		}
+		if _, err := os.Stat(filepath.Join(file, "go.mod")); err == nil && file != "." {
+			return fs.SkipDir
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// importedAs is the name by which a file knows an import, "" if it does not.
+func importedAs(f *ast.File, imported string) string {
+	for _, spec := range f.Imports {
+		if spec.Path.Value != strconv.Quote(imported) {
+			continue
+		}
+		if spec.Name != nil {
+			return spec.Name.Name
+		}
+		return path.Base(imported)
+	}
+	return ""
+}
