@@ -1,0 +1,347 @@
+package deal
+
+import (
+	"github.com/doorbuster/doorbuster/plugins/abi"
+)
+
+// Rules runs promotion rules. An implementation keeps nothing of in, and
+// fills all of out; it may be called from many deals at once.
+type Rules interface {
+	// Evaluate runs the merchant's rule of that name. A rule that does not
+	// answer properly is a fault in out, never a panic.
+	Evaluate(merchant, rule string, in *abi.Input, out *abi.Verdict)
+}
+
+// Decide answers one command. It changes nothing: what would happen is in
+// r.Event, to be applied by the caller. Whatever is due at c.At must have
+// been applied before. r must be Reset.
+func (s *State) Decide(c *Command, rules Rules, r *Reply) {
+	if s.Spec == nil && c.Kind != Create {
+		r.refuse(DealNotFound)
+		return
+	}
+	r.Event.At = max(c.At, s.At)
+	switch c.Kind {
+	case Place, Quote:
+		s.decideOrder(c, rules, r)
+	case Confirm:
+		s.decideChange(c, r, OrderConfirmed)
+	case Cancel:
+		s.decideChange(c, r, OrderCancelled)
+	case Refund:
+		s.decideChange(c, r, OrderRefunded)
+	case Create:
+		s.decideCreate(c, r)
+	case Change:
+		s.decidePatch(c, r)
+	case Pause:
+		s.decideFlag(r, DealPausedAt, s.Paused)
+	case Resume:
+		s.decideFlag(r, DealResumed, !s.Paused)
+	case Close:
+		s.decideFlag(r, DealClosed, s.Closed)
+	case LookupOrder:
+		s.lookupOrder(c.Order, r)
+	case LookupGroup:
+		s.lookupGroup(c.Group, r)
+	}
+}
+
+// decideOrder goes through idempotency → window → stock → quota → group →
+// rules, and stops at the first that says no.
+func (s *State) decideOrder(c *Command, rules Rules, r *Reply) {
+	p := &r.Event.Placed
+	var held holding
+	if u, known := s.users.find(c.User); known {
+		held = s.held[u]
+		if c.Kind == Place && s.replay(u, c, r) {
+			return
+		}
+	}
+	if code := s.closedFor(r.Event.At); code != OK {
+		r.refuse(code)
+		return
+	}
+	if c.Quantity < 1 || c.Quantity > MaxQuantity {
+		r.refuse(QuantityInvalid)
+		return
+	}
+	if s.Available < c.Quantity {
+		r.refuse(SoldOut)
+		return
+	}
+	if limit := s.Spec.PerUserLimit; limit != 0 && int64(held.units)+c.Quantity > int64(limit) {
+		r.refuse(UserLimitExceeded)
+		return
+	}
+	p.UnitPrice = s.Spec.UnitPrice
+	if c.GroupMode != Alone && !s.joinGroup(c, r) {
+		return
+	}
+	p.User, p.Key = c.User, c.Key
+	p.Quantity = uint32(c.Quantity)
+	p.Codes, p.Attributes = append(p.Codes, c.Codes...), append(p.Attributes, c.Attributes...)
+	p.UserQuantity, p.FirstOrder = held.units, held.orders == 0
+	p.Available = s.Available - c.Quantity
+	p.ExpiresAt = r.Event.At + s.Spec.ReserveTTL
+	if !s.price(c, rules, r) {
+		return
+	}
+	if c.Kind == Place {
+		p.Fingerprint = c.fingerprint()
+		r.Event.Kind = OrderPlaced
+		r.Order, r.Status = s.Seq+1, Reserved
+		if c.GroupMode == OpenGroup {
+			r.Group.Seq = r.Order
+		}
+	}
+}
+
+// replay answers a repeated idempotency key with its first order.
+func (s *State) replay(user uint32, c *Command, r *Reply) bool {
+	o := s.findKey(user, c.Key, r.Event.At)
+	if o == nil {
+		return false
+	}
+	if o.fingerprint != c.fingerprint() {
+		r.refuse(IdempotencyMismatch)
+		return true
+	}
+	r.Replayed = true
+	s.describe(o, r)
+	return true
+}
+
+// closedFor says why the deal takes no orders at now, OK when it does.
+func (s *State) closedFor(now int64) Code {
+	v := s.View()
+	switch v.Status(now) {
+	case Ended:
+		return DealEnded
+	case OnHold:
+		return DealPaused
+	case Scheduled:
+		return DealNotStarted
+	case OutOfStock:
+		return SoldOut
+	case Live:
+	}
+	return OK
+}
+
+// joinGroup finds the order its group, or opens one, and its group price.
+func (s *State) joinGroup(c *Command, r *Reply) bool {
+	p := &r.Event.Placed
+	spec := &s.Spec.Group
+	if spec.Size == 0 {
+		r.refuse(GroupNotOffered)
+		return false
+	}
+	p.UnitPrice, p.GroupMode = spec.UnitPrice, c.GroupMode
+	p.GroupMembers, p.GroupEnds = 1, r.Event.At+spec.Window
+	if c.GroupMode == JoinGroup {
+		i := s.findGroup(c.Group)
+		if i < 0 {
+			r.refuse(GroupNotFound)
+			return false
+		}
+		g := &s.groups[i]
+		if g.status != Forming {
+			r.refuse(GroupClosed)
+			return false
+		}
+		if g.members >= spec.Size {
+			r.refuse(GroupFull)
+			return false
+		}
+		p.Group, p.GroupMembers, p.GroupEnds = g.seq, g.members+1, g.expires
+	}
+	r.Group = GroupView{Seq: p.Group, Size: spec.Size, Members: p.GroupMembers, Status: Forming, ExpiresAt: p.GroupEnds}
+	return true
+}
+
+// price runs the deal's rules, in order, over the order in r, and adds up
+// their discounts. False: a rule refused the order.
+func (s *State) price(c *Command, rules Rules, r *Reply) bool {
+	p, in := &r.Event.Placed, &r.input
+	if len(s.Spec.Rules) == 0 {
+		return true
+	}
+	s.fillInput(c, p, in, r.Event.At)
+	for _, rule := range s.Spec.Rules {
+		in.DiscountSoFar = p.Discount
+		rules.Evaluate(s.Spec.Merchant, rule, in, &r.verdict)
+		v := &r.verdict
+		p.Evaluations = append(p.Evaluations, Evaluation{
+			Rule: keep(r, rule), Version: v.Version, Outcome: v.Outcome, Final: v.Final, Fault: v.Fault,
+			Fuel: v.Fuel, Digest: v.Digest, Label: keep(r, v.Label), Reason: keep(r, v.Reason),
+		})
+		e := &p.Evaluations[len(p.Evaluations)-1]
+		switch {
+		case v.Fault != abi.FaultNone:
+			e.Outcome, e.Final = abi.OutcomeNone, false
+			if s.Spec.OnRuleError == RejectOnRuleError {
+				r.Detail = "a promotion rule of this deal failed"
+				r.refuse(RuleRejected)
+				return false
+			}
+		case v.Outcome == abi.OutcomeReject:
+			r.Detail = "a promotion rule of this deal refused the order"
+			r.refuse(RuleRejected)
+			return false
+		case v.Outcome == abi.OutcomeDiscount:
+			e.Discount = v.Discount
+			p.Discount += v.Discount
+		}
+		if e.Final {
+			break
+		}
+	}
+	return true
+}
+
+func (s *State) fillInput(c *Command, p *Placed, in *abi.Input, now int64) {
+	in.DealID, in.DealAttributes = s.id, s.Spec.Attributes
+	in.Available, in.Stock = s.Available, s.Stock
+	in.StartsAt, in.EndsAt = s.Spec.StartsAt, s.Spec.EndsAt
+	in.Currency = s.Spec.Currency
+	in.Flags = 0
+	if p.FirstOrder {
+		in.Flags |= abi.FlagFirstOrder
+	}
+	if c.Kind == Quote {
+		in.Flags |= abi.FlagQuote
+	}
+	in.GroupSize, in.GroupMembers = 0, 0
+	if c.GroupMode != Alone {
+		in.GroupSize, in.GroupMembers = s.Spec.Group.Size, p.GroupMembers-1
+		in.Flags |= abi.FlagOpensGroup
+		if c.GroupMode == JoinGroup {
+			in.Flags ^= abi.FlagOpensGroup | abi.FlagJoinsGroup
+		}
+	}
+	in.Now, in.UnitPrice, in.Subtotal = now, p.UnitPrice, p.Subtotal()
+	in.Quantity, in.UserQuantity = p.Quantity, p.UserQuantity
+	in.UserID, in.Codes, in.Attributes = c.User, c.Codes, c.Attributes
+}
+
+// keep copies text into the reply's own buffer.
+func keep[T string | []byte](r *Reply, text T) []byte {
+	at := len(r.text)
+	r.text = append(r.text, text...)
+	return r.text[at:len(r.text):len(r.text)]
+}
+
+// decideChange moves an order along. An order that is already where the
+// command would take it gets the same answer again and no event; a step that
+// OrderStatus does not list is a conflict.
+func (s *State) decideChange(c *Command, r *Reply, kind Kind) {
+	i := s.findOrder(c.Order)
+	if i < 0 {
+		r.refuse(OrderNotFound)
+		return
+	}
+	o := &s.orders[i]
+	s.describe(o, r)
+	from, to := Reserved, Cancelled
+	switch kind {
+	case OrderConfirmed:
+		to = Confirmed
+		if o.group != 0 {
+			to = Paid
+		}
+	case OrderRefunded:
+		from, to = RefundDue, Refunded
+	}
+	switch o.status {
+	case from:
+		r.Event.Kind, r.Event.Order, r.Event.Ref = kind, o.seq, c.Ref
+		r.Status = to
+	case to:
+	case Confirmed: // a paid order whose group has completed since
+		if to != Paid {
+			r.refuse(OrderStateConflict)
+		}
+	default:
+		r.refuse(OrderStateConflict)
+	}
+}
+
+// Settled fills in what a reply can say only after its event was applied: a
+// payment may have completed the order's group.
+func (s *State) Settled(r *Reply) {
+	if i := s.findOrder(r.Order); i >= 0 && r.Event.Kind != OrderPlaced {
+		s.describe(&s.orders[i], r)
+	}
+}
+
+// describe fills r with an order as it stands.
+func (s *State) describe(o *order, r *Reply) {
+	r.Order, r.Status = o.seq, o.status
+	if o.group != 0 {
+		s.viewGroup(&s.groups[o.group-1], r)
+	}
+}
+
+func (s *State) viewGroup(g *group, r *Reply) {
+	r.Group = GroupView{Seq: g.seq, Size: s.Spec.Group.Size, Members: g.members, Status: g.status, ExpiresAt: g.expires}
+}
+
+func (s *State) lookupOrder(seq uint64, r *Reply) {
+	i := s.findOrder(seq)
+	if i < 0 {
+		r.refuse(OrderNotFound)
+		return
+	}
+	s.describe(&s.orders[i], r)
+}
+
+func (s *State) lookupGroup(seq uint64, r *Reply) {
+	i := s.findGroup(seq)
+	if i < 0 {
+		r.refuse(GroupNotFound)
+		return
+	}
+	s.viewGroup(&s.groups[i], r)
+}
+
+func (s *State) decideCreate(c *Command, r *Reply) {
+	if s.Spec != nil {
+		r.refuse(DealExists)
+		return
+	}
+	r.Event.Kind, r.Event.Spec = DealCreated, c.Spec
+}
+
+func (s *State) decidePatch(c *Command, r *Reply) {
+	p := c.Patch
+	switch {
+	case s.Closed || s.ended(r.Event.At):
+		r.refuse(DealEnded)
+	case p.EndsAt != nil && *p.EndsAt != 0 && *p.EndsAt <= s.Spec.StartsAt:
+		r.Detail = "ends_at must be later than starts_at"
+		r.refuse(DealInvalid)
+	case s.Stock+p.StockAdd > MaxStock:
+		r.Detail = "stock would pass its bound"
+		r.refuse(DealInvalid)
+	default:
+		r.Event.Kind, r.Event.Patch = DealChanged, p
+	}
+}
+
+// decideFlag pauses, resumes or closes. Asking for what already is changes
+// nothing and succeeds; a deal that has ended is neither paused nor resumed.
+func (s *State) decideFlag(r *Reply, kind Kind, already bool) {
+	if kind != DealClosed && s.ended(r.Event.At) {
+		r.refuse(DealEnded)
+		return
+	}
+	if !already {
+		r.Event.Kind = kind
+	}
+}
+
+func (s *State) ended(now int64) bool {
+	v := s.View()
+	return v.Status(now) == Ended
+}

@@ -1,0 +1,223 @@
+package deal
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// snapshotVersion is the first byte of a snapshot. A reader of a later
+// version still reads earlier ones.
+const snapshotVersion = 1
+
+// AppendSnapshot encodes the whole state behind dst, in the format of
+// FORMAT.md. Idempotency keys that have left the window at s.At are left out.
+func (s *State) AppendSnapshot(dst []byte) []byte {
+	dst = append(dst, snapshotVersion)
+	dst = binary.AppendUvarint(dst, s.Seq)
+	dst = binary.AppendUvarint(dst, uint64(s.At))
+	dst = s.Spec.append(dst)
+	for _, n := range [...]int64{s.Stock, s.Available, s.Reserved, s.Sold} {
+		dst = binary.AppendUvarint(dst, uint64(n))
+	}
+	dst = append(dst, flags(s.Paused, s.Closed))
+	dst = binary.AppendUvarint(dst, uint64(s.users.len()))
+	for i, h := range s.held {
+		dst = appendText(dst, s.users.at(uint32(i)))
+		dst = binary.AppendUvarint(dst, uint64(h.units))
+		dst = binary.AppendUvarint(dst, uint64(h.orders))
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(s.groups)))
+	for i := range s.groups {
+		dst = s.groups[i].append(dst)
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(s.orders)))
+	var prev order
+	for i := range s.orders {
+		dst = s.orders[i].append(dst, &prev)
+		prev = s.orders[i]
+	}
+	return s.appendKeys(dst)
+}
+
+// Restore makes s what it was when AppendSnapshot wrote b. On an error s is
+// not to be used. Anything that AppendSnapshot cannot have written is
+// ErrMalformed; b is not kept.
+func (s *State) Restore(b []byte) error {
+	*s = *NewState()
+	r := reader{b: b}
+	if v := r.byte(); v != snapshotVersion {
+		return fmt.Errorf("%w: snapshot version %d", ErrMalformed, v)
+	}
+	s.Seq = r.uint()
+	s.At = r.int()
+	s.Spec = new(Spec)
+	s.Spec.read(&r)
+	s.id = []byte(s.Spec.ID)
+	for _, n := range [...]*int64{&s.Stock, &s.Available, &s.Reserved, &s.Sold} {
+		*n = r.int()
+	}
+	s.Paused, s.Closed = r.flags()
+	for n := r.uint(); n > 0 && !r.bad; n-- {
+		s.users.add(r.text(MaxIDLen))
+		s.held = append(s.held, holding{units: r.uint32(), orders: r.uint32()})
+	}
+	for n := r.uint(); n > 0 && !r.bad; n-- {
+		s.groups = append(s.groups, readGroup(&r))
+	}
+	var prev order
+	for n := r.uint(); n > 0 && !r.bad; n-- {
+		prev = readOrder(&r, &prev)
+		if int(prev.user) >= s.users.len() || int(prev.group) > len(s.groups) {
+			r.fail()
+		}
+		s.orders = append(s.orders, prev)
+	}
+	s.readKeys(&r)
+	if err := r.end("snapshot"); err != nil {
+		return err
+	}
+	return s.relink()
+}
+
+func (g *group) append(dst []byte) []byte {
+	dst = binary.AppendUvarint(dst, g.seq)
+	dst = binary.AppendUvarint(dst, uint64(g.expires))
+	dst = binary.AppendUvarint(dst, uint64(g.paid))
+	return append(dst, byte(g.status))
+}
+
+func readGroup(r *reader) group {
+	g := group{seq: r.uint(), expires: r.int(), paid: r.uint32(), status: GroupStatus(r.byte())}
+	if g.status < Forming || g.status > Failed {
+		r.fail()
+	}
+	return g
+}
+
+// Orders are written as differences to the one before: both seq and time
+// only rise.
+func (o *order) append(dst []byte, prev *order) []byte {
+	dst = binary.AppendUvarint(dst, o.seq-prev.seq)
+	dst = binary.AppendUvarint(dst, uint64(o.at-prev.at))
+	dst = binary.AppendUvarint(dst, uint64(o.expires-o.at))
+	dst = binary.LittleEndian.AppendUint64(dst, o.fingerprint)
+	dst = binary.AppendUvarint(dst, uint64(o.quantity))
+	dst = binary.AppendUvarint(dst, uint64(o.user))
+	dst = binary.AppendUvarint(dst, uint64(o.group))
+	return append(dst, byte(o.status))
+}
+
+func readOrder(r *reader, prev *order) order {
+	o := order{seq: prev.seq + r.uint(), at: prev.at + r.int()}
+	o.expires = o.at + r.int()
+	o.fingerprint = r.uint64()
+	o.quantity, o.user, o.group = r.uint32(), r.uint32(), r.uint32()
+	o.status = OrderStatus(r.byte())
+	if o.status < Reserved || o.status > Refunded {
+		r.fail()
+	}
+	return o
+}
+
+// appendKeys writes the idempotency keys of the newest orders; the user in
+// front of each is known from its order.
+func (s *State) appendKeys(dst []byte) []byte {
+	first := s.keys.first
+	for int(first-s.keys.first) < s.keys.len() && s.orders[first+s.keyShift].at <= s.At-KeyWindow {
+		first++
+	}
+	n := s.keys.len() - int(first-s.keys.first)
+	dst = binary.AppendUvarint(dst, uint64(n))
+	for i := range uint32(n) {
+		dst = appendText(dst, s.keys.at(first + i)[userBytes:])
+	}
+	return dst
+}
+
+func (s *State) readKeys(r *reader) {
+	n := r.uint()
+	if n > uint64(len(s.orders)) {
+		r.fail()
+		return
+	}
+	s.keyShift = uint32(uint64(len(s.orders)) - n)
+	for i := s.keyShift; n > 0 && !r.bad; n-- {
+		s.keys.add(s.key(s.orders[i].user, r.text(MaxIDLen)))
+		i++
+	}
+}
+
+// relink rebuilds what a snapshot leaves out because it follows from the
+// rest: who sits in which group. It checks the invariants on the way.
+func (s *State) relink() error {
+	var reserved, sold int64
+	for i := range s.orders {
+		o := &s.orders[i]
+		switch o.status {
+		case Reserved, Paid:
+			reserved += int64(o.quantity)
+		case Confirmed:
+			sold += int64(o.quantity)
+		case Cancelled, Expired, RefundDue, Refunded:
+		}
+		if o.group == 0 {
+			continue
+		}
+		g := &s.groups[o.group-1]
+		o.nextMember, g.newest = g.newest, uint32(i)+1
+		if o.status <= Confirmed {
+			g.members++
+		}
+	}
+	if reserved != s.Reserved || sold != s.Sold || s.Available < 0 || s.Available+reserved+sold != s.Stock {
+		return fmt.Errorf("%w: snapshot at event %d: available %d + reserved %d of %d + sold %d of %d, stock %d",
+			ErrInvariant, s.Seq, s.Available, reserved, s.Reserved, sold, s.Sold, s.Stock)
+	}
+	return nil
+}
+
+// AppendView encodes a view behind dst: what a list of deals shows without
+// the deals' states. v.Spec must not be nil.
+func (v *View) AppendView(dst []byte) []byte {
+	dst = append(dst, snapshotVersion)
+	dst = binary.AppendUvarint(dst, v.Seq)
+	dst = v.Spec.append(dst)
+	dst = append(dst, flags(v.Paused, v.Closed))
+	for _, n := range [...]int64{v.Stock, v.Available, v.Reserved, v.Sold} {
+		dst = binary.AppendUvarint(dst, uint64(n))
+	}
+	return dst
+}
+
+// DecodeView reads what AppendView wrote. b is not kept.
+func DecodeView(b []byte) (View, error) {
+	r := reader{b: b}
+	if v := r.byte(); v != snapshotVersion {
+		return View{}, fmt.Errorf("%w: view version %d", ErrMalformed, v)
+	}
+	v := View{Seq: r.uint(), Spec: new(Spec)}
+	v.Spec.read(&r)
+	v.Paused, v.Closed = r.flags()
+	for _, n := range [...]*int64{&v.Stock, &v.Available, &v.Reserved, &v.Sold} {
+		*n = r.int()
+	}
+	return v, r.end("view")
+}
+
+func flags(paused, closed bool) (b byte) {
+	if paused {
+		b |= 1
+	}
+	if closed {
+		b |= 2
+	}
+	return b
+}
+
+func (r *reader) flags() (paused, closed bool) {
+	b := r.byte()
+	if b > 3 {
+		r.fail()
+	}
+	return b&1 != 0, b&2 != 0
+}

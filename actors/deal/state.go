@@ -1,0 +1,421 @@
+package deal
+
+import (
+	"errors"
+	"fmt"
+	"sort"
+)
+
+// State is a deal as its events have made it. It belongs to one goroutine.
+//
+// Invariant, after every event: Available + Reserved + Sold == Stock, and
+// none of them is negative.
+type State struct {
+	Spec *Spec // nil until the deal is created; never changed in place
+	Seq  uint64
+	At   int64 // of the last event; time does not go back behind it
+
+	Stock     int64
+	Available int64
+	Reserved  int64 // held by reserved and by paid orders
+	Sold      int64 // held by confirmed orders
+
+	Paused, Closed bool
+
+	orders []order // in rising seq
+	groups []group // in rising seq
+	users  table   // numbers index held
+	held   []holding
+	// keys numbers user and idempotency key together. Entry k belongs to
+	// orders[k + keyShift]: every order adds exactly one, and only the oldest
+	// are forgotten.
+	keys     table
+	keyShift uint32
+
+	// Reservations last equally long, and so do groups: the oldest is due first.
+	nextExpiry int // no order before it is reserved
+	nextGroup  int // no group before it is forming
+
+	id      []byte // Spec.ID
+	scratch []byte
+}
+
+type order struct {
+	seq         uint64
+	fingerprint uint64
+	at          int64
+	expires     int64
+	quantity    uint32
+	user        uint32 // number in users
+	group       uint32 // index in groups + 1, 0 = none
+	nextMember  uint32 // index in orders + 1 of the next older member of the group
+	status      OrderStatus
+}
+
+type holding struct {
+	units  uint32 // reserved, paid or confirmed
+	orders uint32 // ever placed
+}
+
+type group struct {
+	seq     uint64
+	expires int64
+	members uint32 // reserved, paid or confirmed
+	paid    uint32
+	newest  uint32 // index in orders + 1 of the newest member
+	status  GroupStatus
+}
+
+// NewState returns a deal that nothing has happened to.
+func NewState() *State {
+	return &State{users: newTable(), keys: newTable()}
+}
+
+// ErrInvariant is wrapped by the error of an Apply that would break what must
+// be true of every deal. The state is not to be used after it.
+var ErrInvariant = errors.New("deal: invariant broken")
+
+// Apply makes e the next event of the deal. e.Seq must be s.Seq+1 and e must
+// come from Decide or Due on an equal state; anything else is ErrInvariant.
+// It keeps nothing of e but the pointer Spec.
+func (s *State) Apply(e *Event) error {
+	if e.Seq != s.Seq+1 || e.At < s.At || (s.Spec == nil) != (e.Kind == DealCreated) {
+		return fmt.Errorf("%w: event %d (kind %d, at %d) after event %d at %d", ErrInvariant, e.Seq, e.Kind, e.At, s.Seq, s.At)
+	}
+	s.Seq, s.At = e.Seq, e.At
+	ok := true
+	switch e.Kind {
+	case DealCreated:
+		s.Spec, s.Stock, s.Available = e.Spec, e.Spec.Stock, e.Spec.Stock
+		s.id = []byte(e.Spec.ID)
+	case DealChanged:
+		s.Spec = s.Spec.with(e.Patch)
+		s.Stock += e.Patch.StockAdd
+		s.Available += e.Patch.StockAdd
+	case DealPausedAt:
+		s.Paused = true
+	case DealResumed:
+		s.Paused = false
+	case DealClosed:
+		s.Closed = true
+	case OrderPlaced:
+		ok = s.place(e)
+	case OrderConfirmed:
+		ok = s.pay(e.Order)
+	case OrderCancelled:
+		ok = s.release(e.Order, Cancelled)
+	case OrderExpired:
+		ok = s.release(e.Order, Expired)
+	case OrderRefunded:
+		ok = s.refund(e.Order)
+	case GroupFailed:
+		ok = s.failGroup(e.Group)
+	default:
+		ok = false
+	}
+	if !ok || s.Available < 0 || s.Reserved < 0 || s.Sold < 0 || s.Available+s.Reserved+s.Sold != s.Stock {
+		return fmt.Errorf("%w: after event %d (kind %d): available %d + reserved %d + sold %d, stock %d",
+			ErrInvariant, e.Seq, e.Kind, s.Available, s.Reserved, s.Sold, s.Stock)
+	}
+	return nil
+}
+
+func (s *State) place(e *Event) bool {
+	p := &e.Placed
+	u, ok := s.users.find(p.User)
+	if !ok {
+		u = s.users.add(p.User)
+		s.held = append(s.held, holding{})
+	}
+	s.held[u].units += p.Quantity
+	s.held[u].orders++
+	o := order{
+		seq: e.Seq, fingerprint: p.Fingerprint, at: e.At, expires: p.ExpiresAt,
+		quantity: p.Quantity, user: u, status: Reserved,
+	}
+	if p.GroupMode != Alone && !s.seat(&o, p) {
+		return false
+	}
+	s.orders = append(s.orders, o)
+	s.forgetKeys(e.At)
+	s.keys.add(s.key(u, p.Key))
+	s.Available -= int64(p.Quantity)
+	s.Reserved += int64(p.Quantity)
+	return s.Available == p.Available
+}
+
+// seat gives the order that is about to be appended a place in its group.
+func (s *State) seat(o *order, p *Placed) bool {
+	i := len(s.groups)
+	if p.GroupMode == OpenGroup {
+		s.groups = append(s.groups, group{seq: o.seq, expires: p.GroupEnds, status: Forming})
+	} else if i = s.findGroup(p.Group); i < 0 {
+		return false
+	}
+	g := &s.groups[i]
+	o.group = uint32(i) + 1
+	o.nextMember = g.newest
+	g.newest = uint32(len(s.orders)) + 1
+	g.members++
+	return g.status == Forming && g.members == p.GroupMembers && g.members <= s.Spec.Group.Size
+}
+
+// pay confirms an order, or marks it paid while its group still forms. The
+// group's last payment confirms all of its members.
+func (s *State) pay(seq uint64) bool {
+	i := s.findOrder(seq)
+	if i < 0 || s.orders[i].status != Reserved {
+		return false
+	}
+	o := &s.orders[i]
+	if o.group == 0 {
+		s.confirm(o)
+		return true
+	}
+	g := &s.groups[o.group-1]
+	o.status = Paid
+	g.paid++
+	if g.paid == s.Spec.Group.Size {
+		g.status = Complete
+		s.members(g, func(m *order) {
+			if m.status == Paid {
+				s.confirm(m)
+			}
+		})
+	}
+	return true
+}
+
+func (s *State) confirm(o *order) {
+	o.status = Confirmed
+	s.Reserved -= int64(o.quantity)
+	s.Sold += int64(o.quantity)
+}
+
+// release gives a reserved order's units back.
+func (s *State) release(seq uint64, to OrderStatus) bool {
+	i := s.findOrder(seq)
+	if i < 0 || s.orders[i].status != Reserved {
+		return false
+	}
+	s.giveBack(&s.orders[i], to)
+	return true
+}
+
+func (s *State) giveBack(o *order, to OrderStatus) {
+	if o.group != 0 {
+		s.groups[o.group-1].members--
+	}
+	o.status = to
+	s.held[o.user].units -= o.quantity
+	s.Reserved -= int64(o.quantity)
+	s.Available += int64(o.quantity)
+}
+
+func (s *State) failGroup(seq uint64) bool {
+	i := s.findGroup(seq)
+	if i < 0 || s.groups[i].status != Forming {
+		return false
+	}
+	g := &s.groups[i]
+	g.status = Failed
+	s.members(g, func(m *order) {
+		switch m.status {
+		case Paid:
+			s.giveBack(m, RefundDue)
+		case Reserved:
+			s.giveBack(m, Expired)
+		case Confirmed, Cancelled, Expired, RefundDue, Refunded:
+		}
+	})
+	return true
+}
+
+func (s *State) refund(seq uint64) bool {
+	i := s.findOrder(seq)
+	if i < 0 || s.orders[i].status != RefundDue {
+		return false
+	}
+	s.orders[i].status = Refunded
+	return true
+}
+
+// members calls fn with every order that ever sat in g, newest first.
+func (s *State) members(g *group, fn func(*order)) {
+	for n := g.newest; n != 0; n = s.orders[n-1].nextMember {
+		fn(&s.orders[n-1])
+	}
+}
+
+// findOrder returns the index of the order whose event was seq, or -1.
+func (s *State) findOrder(seq uint64) int {
+	i := sort.Search(len(s.orders), func(i int) bool { return s.orders[i].seq >= seq })
+	if i == len(s.orders) || s.orders[i].seq != seq {
+		return -1
+	}
+	return i
+}
+
+// findGroup returns the index of the group that order seq opened, or -1.
+func (s *State) findGroup(seq uint64) int {
+	i := sort.Search(len(s.groups), func(i int) bool { return s.groups[i].seq >= seq })
+	if i == len(s.groups) || s.groups[i].seq != seq {
+		return -1
+	}
+	return i
+}
+
+// userBytes is how many bytes of a key's entry in State.keys name the user.
+const userBytes = 4
+
+// key is the bytes by which an idempotency key is found: it is the user's own.
+func (s *State) key(user uint32, key []byte) []byte {
+	s.scratch = append(s.scratch[:0], byte(user), byte(user>>8), byte(user>>16), byte(user>>24))
+	s.scratch = append(s.scratch, key...)
+	return s.scratch
+}
+
+// findKey returns the order that the user placed with this key within
+// KeyWindow before now, or nil.
+func (s *State) findKey(user uint32, key []byte, now int64) *order {
+	n, ok := s.keys.find(s.key(user, key))
+	if !ok {
+		return nil
+	}
+	if o := &s.orders[n+s.keyShift]; o.at > now-KeyWindow {
+		return o
+	}
+	return nil
+}
+
+// forgetKeys makes room for one more key and drops those out of the window.
+func (s *State) forgetKeys(now int64) {
+	for n := s.keys.len(); n > 0; n-- {
+		oldest := &s.orders[s.keys.first+s.keyShift]
+		if n < MaxKeys && oldest.at > now-KeyWindow {
+			return
+		}
+		s.keys.dropFirst()
+	}
+}
+
+// Due fills e with the next event that the passing of time owes the deal at
+// now, and says whether there is one: an expired reservation, a failed group.
+func (s *State) Due(now int64, e *Event) bool {
+	for ; s.nextExpiry < len(s.orders); s.nextExpiry++ {
+		if o := &s.orders[s.nextExpiry]; o.status == Reserved {
+			if o.expires > now {
+				break
+			}
+			e.Kind, e.At, e.Order = OrderExpired, max(now, s.At), o.seq
+			return true
+		}
+	}
+	for ; s.nextGroup < len(s.groups); s.nextGroup++ {
+		if g := &s.groups[s.nextGroup]; g.status == Forming {
+			if g.expires > now {
+				break
+			}
+			e.Kind, e.At, e.Group = GroupFailed, max(now, s.At), g.seq
+			return true
+		}
+	}
+	return false
+}
+
+// NextDue returns when Due will next have something to say, or when the deal
+// next starts or ends by itself, whichever comes first; 0 = never.
+func (s *State) NextDue(now int64) int64 {
+	var next int64
+	sooner := func(at int64) {
+		if at != 0 && (next == 0 || at < next) {
+			next = at
+		}
+	}
+	for i := s.nextExpiry; i < len(s.orders); i++ {
+		if s.orders[i].status == Reserved {
+			sooner(s.orders[i].expires)
+			break
+		}
+	}
+	for i := s.nextGroup; i < len(s.groups); i++ {
+		if s.groups[i].status == Forming {
+			sooner(s.groups[i].expires)
+			break
+		}
+	}
+	if s.Spec != nil && !s.Closed {
+		for _, at := range [...]int64{s.Spec.StartsAt, s.Spec.EndsAt} {
+			if at > now {
+				sooner(at)
+			}
+		}
+	}
+	return next
+}
+
+// Status is where a deal stands.
+type Status uint8
+
+// The statuses of a deal, in the order in which they win: an ended deal is
+// ended whatever else is true of it.
+const (
+	Ended Status = iota + 1
+	OnHold
+	Scheduled
+	OutOfStock
+	Live
+)
+
+// String returns the status as the HTTP contract spells it.
+func (s Status) String() string {
+	return [...]string{"", "ended", "paused", "scheduled", "sold_out", "live"}[s]
+}
+
+// View is what anyone may know of a deal: the numbers after event Seq.
+type View struct {
+	Spec           *Spec
+	Seq            uint64
+	Stock          int64
+	Available      int64
+	Reserved       int64
+	Sold           int64
+	Paused, Closed bool
+}
+
+// View returns the deal as it is after its last event.
+func (s *State) View() View {
+	return View{
+		Spec: s.Spec, Seq: s.Seq, Stock: s.Stock, Available: s.Available,
+		Reserved: s.Reserved, Sold: s.Sold, Paused: s.Paused, Closed: s.Closed,
+	}
+}
+
+// Status returns where the deal stands at now.
+func (v *View) Status(now int64) Status {
+	switch {
+	case v.Closed || v.Spec.EndsAt != 0 && now >= v.Spec.EndsAt:
+		return Ended
+	case v.Paused:
+		return OnHold
+	case now < v.Spec.StartsAt:
+		return Scheduled
+	case v.Available == 0:
+		return OutOfStock
+	}
+	return Live
+}
+
+// KeyCount returns how many idempotency keys were ever remembered.
+func (s *State) KeyCount() int { return int(s.keys.first) + s.keys.len() }
+
+// EachKey calls fn with the user and the idempotency key of every entry from
+// number from on that is still remembered, and returns the number after the
+// last. fn must not keep its arguments.
+func (s *State) EachKey(from int, fn func(user, key []byte)) (next int) {
+	next = s.KeyCount()
+	for n := max(uint32(from), s.keys.first); n < uint32(next); n++ {
+		fn(s.users.at(s.orders[n+s.keyShift].user), s.keys.at(n)[userBytes:])
+	}
+	return next
+}

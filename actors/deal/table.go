@@ -1,0 +1,88 @@
+package deal
+
+import (
+	"bytes"
+	"hash/maphash"
+)
+
+// table numbers byte strings in the order in which they are added, finds
+// them again, and forgets the oldest. It holds no pointers for the garbage
+// collector to follow, and adding to it allocates only as it doubles: a deal
+// keeps two of them, of users and of idempotency keys, with up to millions of
+// entries.
+//
+// The hash is seeded for each process, so that nobody outside can aim
+// collisions; entries that do collide are chained.
+type table struct {
+	seed  maphash.Seed
+	heads map[uint64]uint32 // hash → number of the newest entry with it
+	list  []entry           // list[i] is entry number first+i
+	first uint32            // number of the oldest entry still kept
+	text  []byte            // the bytes of list, in order
+	base  uint64            // offset of text[0]
+}
+
+type entry struct {
+	off  uint64 // of the bytes; subtract table.base
+	len  uint32
+	prev uint32 // number+1 of the next older entry with the same hash, 0 = none
+}
+
+func newTable() table {
+	return table{seed: maphash.MakeSeed(), heads: make(map[uint64]uint32)}
+}
+
+// len returns how many entries are kept.
+func (t *table) len() int { return len(t.list) }
+
+// at returns the bytes of entry n, which must be kept.
+func (t *table) at(n uint32) []byte {
+	e := t.list[n-t.first]
+	return t.text[e.off-t.base:][:e.len:e.len]
+}
+
+// find returns the number of the newest entry with these bytes.
+func (t *table) find(b []byte) (uint32, bool) {
+	n, ok := t.heads[maphash.Bytes(t.seed, b)]
+	for ok && n >= t.first {
+		if bytes.Equal(t.at(n), b) {
+			return n, true
+		}
+		prev := t.list[n-t.first].prev
+		n, ok = prev-1, prev != 0
+	}
+	return 0, false
+}
+
+// add appends an entry and returns its number.
+func (t *table) add(b []byte) uint32 {
+	n := t.first + uint32(len(t.list))
+	e := entry{off: t.base + uint64(len(t.text)), len: uint32(len(b))}
+	h := maphash.Bytes(t.seed, b)
+	if prev, ok := t.heads[h]; ok && prev >= t.first {
+		e.prev = prev + 1
+	}
+	t.heads[h] = n
+	t.text = append(t.text, b...)
+	t.list = append(t.list, e)
+	return n
+}
+
+// dropFirst forgets the oldest entry, which must exist. The room comes back
+// once half of what is held is dead.
+func (t *table) dropFirst() {
+	if h := maphash.Bytes(t.seed, t.at(t.first)); t.heads[h] == t.first {
+		delete(t.heads, h)
+	}
+	t.list = t.list[1:]
+	t.first++
+	dead := uint64(len(t.text))
+	if len(t.list) > 0 {
+		dead = t.list[0].off - t.base
+	}
+	if dead > 4096 && dead > uint64(len(t.text))/2 {
+		t.text = append([]byte(nil), t.text[dead:]...)
+		t.base += dead
+		t.list = append([]entry(nil), t.list...)
+	}
+}

@@ -1,0 +1,298 @@
+package actors
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/runtime/journal"
+)
+
+// The hot path.
+//
+//	Receive    a batch of messages, everything that had gathered
+//	  expire     events that the passing of time owes the deal
+//	  serve      one request: decide → apply → encode
+//	  submit     one journal write for the batch, or none
+//	Committed  the write is on disk: publish, then answer each request
+//
+// The actor does not wait for the disk: it decides the next batch on the state
+// that the last one left, while the committer makes the last one durable.
+// Nothing here allocates once its buffers have grown.
+
+// activation is a deal in memory. The state belongs to the actor's turns; the
+// fields that others read are atomic or guarded by mu.
+type activation struct {
+	node    *Node
+	entry   *entry
+	mailbox *mailbox
+	pid     *actor.PID
+	loaded  chan struct{} // closed when the state is loaded, or cannot be
+	gone    chan struct{} // closed when the entry is free for a new activation
+
+	state    *deal.State
+	epoch    uint64
+	snapshot uint64 // seq that the newest snapshot includes
+	owed     deal.Event
+	event    []byte // scratch for one encoded event
+	due      int64  // what the wheel was last told
+	keys     *keyFilter
+
+	lastUsed    atomic.Int64 // Unix ms of the last batch with a request
+	waiting     atomic.Int32 // requests sent and not yet answered
+	uncommitted atomic.Int32 // writes submitted and not yet committed
+	failed      atomic.Bool  // ahead of the truth; on its way out
+	soldOut     atomic.Pointer[keyFilter]
+
+	mu        sync.Mutex // guards the committed view and its watchers
+	committed deal.View
+	status    deal.Status
+	nextDue   int64
+	groups    groupRing
+	watchers  map[*Watch]struct{}
+}
+
+// pending is one write under way with everybody who waits for it.
+type pending struct {
+	journal.Write
+	owner    *activation
+	requests []*Request
+	view     deal.View // the deal after the write
+	status   deal.Status
+	due      int64
+	soldOut  *keyFilter
+	groups   []groupChange
+	saves    []save // snapshots to write once the batch is on disk
+	snapshot []byte // the state after the batch, if saves asked for it
+}
+
+// pendingKept bounds the buffers of a pending that waits for reuse.
+const pendingKept = 64 << 10
+
+// Messages of the node to an activation.
+type (
+	wake  struct{}                   // something is due
+	leave struct{}                   // leave memory if idle
+	save  struct{ done func(error) } // write a snapshot; done is told how it went
+)
+
+// Receive implements actor.Actor.
+func (a *activation) Receive(ctx actor.Context) {
+	if b, ok := ctx.Message().(*batch); ok {
+		a.receive(b.msgs)
+	}
+}
+
+func (a *activation) receive(msgs []any) {
+	p := a.node.takePending(a)
+	served := 0
+	defer func() {
+		if fault := recover(); fault != nil {
+			a.crash(p, msgs[served:], fmt.Errorf("%v\n%s", fault, debug.Stack()))
+		}
+	}()
+	now := a.node.clock.Now()
+	if err := a.expire(p, now.Wall); err != nil {
+		a.crash(p, msgs, err)
+		return
+	}
+	leaving := false
+	for _, msg := range msgs {
+		served++
+		switch m := msg.(type) {
+		case *Request:
+			a.lastUsed.Store(now.Wall)
+			if err := a.serve(p, m, now.Mono); err != nil {
+				a.crash(p, msgs[served:], err)
+				return
+			}
+			if len(p.Data) >= journal.WriteMax/2 {
+				a.submit(p, now.Wall)
+				p = a.node.takePending(a)
+			}
+		case save:
+			p.saves = append(p.saves, m)
+		case leave:
+			leaving = true
+		case wake:
+		}
+	}
+	a.submit(p, now.Wall)
+	if leaving {
+		a.passivate(now.Wall)
+	}
+}
+
+// serve decides one request and applies what comes of it. An error means that
+// the state can no longer be trusted.
+func (a *activation) serve(p *pending, r *Request, mono int64) error {
+	p.requests = append(p.requests, r)
+	if mono >= r.Deadline() {
+		r.err = ErrDeadline // nobody waits: better not begun than done unseen
+		return nil
+	}
+	if a.node.readOnly.Load() && r.takesRoom() {
+		r.err = ErrReadOnly
+		return nil
+	}
+	reply := &r.Reply
+	a.state.Decide(&r.Cmd, a.node.cfg.Rules, reply)
+	if reply.Event.Kind != 0 {
+		if err := a.apply(p, &reply.Event); err != nil {
+			return err
+		}
+		a.state.Settled(reply)
+		if reply.Group.Seq != 0 {
+			p.groups = append(p.groups, groupChange{a.state.Seq, reply.Group})
+		}
+	}
+	r.View = a.state.View()
+	return nil
+}
+
+// expire applies what is due at now, so that no decision sees stock that is
+// still held by a reservation that has run out.
+func (a *activation) expire(p *pending, now int64) error {
+	for a.state.Due(now, &a.owed) {
+		if err := a.apply(p, &a.owed); err != nil {
+			return err
+		}
+		if len(p.Data) >= journal.WriteMax/2 { // the rest at the next turn
+			a.node.system.Root.Send(a.pid, wake{})
+			return nil
+		}
+	}
+	return nil
+}
+
+func (a *activation) apply(p *pending, e *deal.Event) error {
+	e.Seq = a.state.Seq + 1
+	if err := a.state.Apply(e); err != nil {
+		return err
+	}
+	if p.Count == 0 {
+		p.Seq = e.Seq
+	}
+	a.event = e.Append(a.event[:0])
+	p.Data = journal.AppendEvent(p.Data, a.event)
+	p.Count++
+	return nil
+}
+
+// submit sends the batch on its way to the disk. A batch that decided nothing
+// new is answered at once if everything it may have seen is on disk already;
+// otherwise it queues behind that as an empty write.
+func (a *activation) submit(p *pending, now int64) {
+	p.view = a.state.View()
+	p.status = p.view.Status(now)
+	p.soldOut = a.soldOutFilter(p.status)
+	if p.due = a.state.NextDue(now); p.due != a.due {
+		a.due = p.due
+		a.node.setDue(a.entry.id, a.due)
+	}
+	if len(p.saves) > 0 {
+		p.snapshot = a.state.AppendSnapshot(nil)
+	}
+	if p.Count == 0 && a.uncommitted.Load() == 0 {
+		a.settle(p, nil)
+		return
+	}
+	p.Stream, p.Epoch, p.Done = a.entry.id, a.epoch, p
+	p.Urgent = a.node.readOnly.Load()
+	a.uncommitted.Add(1)
+	a.node.committer.Submit(&p.Write)
+}
+
+// Committed implements journal.Completer: it runs on the committer's
+// goroutine, after the sync.
+func (p *pending) Committed(w *journal.Write) {
+	a := p.owner
+	if w.Err != nil {
+		a.fail(w.Err)
+	}
+	a.uncommitted.Add(-1) // after fail: whoever reads 0 also sees failed
+	a.settle(p, w.Err)
+}
+
+// settle makes what p brought visible and answers everybody who waited for
+// it. What was only read, from an activation that has failed since, may have
+// been ahead of the truth.
+func (a *activation) settle(p *pending, err error) {
+	switch {
+	case errors.Is(err, journal.ErrReadOnly):
+		err = ErrReadOnly
+	case err != nil, p.Count == 0 && a.failed.Load():
+		err = ErrUnavailable
+	default:
+		a.publish(p)
+	}
+	a.finish(p, err)
+}
+
+// finish answers everybody who waited for p and puts p back.
+func (a *activation) finish(p *pending, err error) {
+	for _, r := range p.requests {
+		a.answer(r, err)
+	}
+	a.save(p, err)
+	a.node.putPending(p)
+}
+
+// answer hands a request back to its caller, or to the pool when the caller
+// has gone.
+func (a *activation) answer(r *Request, err error) {
+	if err != nil {
+		r.err = err
+	}
+	a.waiting.Add(-1)
+	if !r.Complete() {
+		a.node.pool.Put(r)
+	}
+}
+
+// crash ends an activation whose state cannot be trusted: nothing that this
+// batch decided is written, and all of it is answered with ErrUnavailable.
+func (a *activation) crash(p *pending, rest []any, err error) {
+	a.fail(err)
+	for _, msg := range rest {
+		switch m := msg.(type) {
+		case *Request:
+			p.requests = append(p.requests, m)
+		case save:
+			p.saves = append(p.saves, m)
+		}
+	}
+	a.finish(p, ErrUnavailable)
+}
+
+// fail takes the activation out of service. It may be called more than once,
+// by the actor and by the committer.
+func (a *activation) fail(err error) {
+	if a.failed.Swap(true) {
+		return
+	}
+	a.node.cfg.Logger.Error("deal activation ended", "deal_id", a.entry.id, "epoch", a.epoch, "error", err)
+	a.entry.fault(a.node.clock.Now().Wall)
+	a.soldOut.Store(nil)
+	for _, msg := range a.mailbox.close() {
+		a.bounce(msg)
+	}
+	a.free()
+}
+
+// bounce returns a message that reached a closed mailbox. A request goes back
+// to its caller, who looks for the deal's next activation.
+func (a *activation) bounce(msg any) {
+	switch m := msg.(type) {
+	case *Request:
+		m.bounced = true
+		a.answer(m, nil)
+	case save:
+		m.done(nil) // on its way out, where it writes one if that is worth it
+	}
+}

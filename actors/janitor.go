@@ -1,0 +1,120 @@
+package actors
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/runtime/journal"
+)
+
+// How often the node looks after itself, by the clock actor's ticks.
+const (
+	tickEvery  = 5 * time.Millisecond   // deadlines of callers and of deals
+	markEvery  = 250 * time.Millisecond // the clock's high-water mark
+	viewsEvery = time.Second            // lists
+	markAhead  = 1000                   // ms that the mark runs ahead of the clock
+)
+
+// janitor is the actor that turns the clock's ticks into the node's upkeep.
+// It only starts what may take longer than a tick.
+type janitor struct {
+	node            *Node
+	mark, views, at int64 // Mono ns of the next mark, view pass and passivation
+}
+
+// Receive implements actor.Actor.
+func (j *janitor) Receive(ctx actor.Context) {
+	if _, ok := ctx.Message().(clockd.Tick); !ok {
+		return
+	}
+	n, now := j.node, j.node.clock.Now() // not the tick's: it may have queued
+	n.pool.Sweep(now.Mono)
+	n.wheel.Due(now.Wall, n.wakeDeal)
+	n.readOnly.Store(n.store.Stats().ReadOnly)
+	if now.Mono >= j.mark {
+		j.mark = now.Mono + int64(markEvery)
+		n.loads.Go(func() { n.report("clock mark", n.markClock(now.Wall+markAhead, false)) })
+	}
+	if now.Mono >= j.views {
+		j.views = now.Mono + int64(viewsEvery)
+		n.loads.Go(func() { n.report("lists", n.views.catchUp(n.ctx)) })
+	}
+	if now.Mono >= j.at {
+		j.at = now.Mono + int64(max(n.cfg.PassivateAfter/4, tickEvery))
+		n.sendLeave(now.Wall - n.cfg.PassivateAfter.Milliseconds())
+	}
+}
+
+func (n *Node) report(what string, err error) {
+	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, journal.ErrReadOnly) {
+		n.cfg.Logger.Error("background work failed", "work", what, "error", err)
+	}
+}
+
+func (n *Node) startJanitor() {
+	n.pool.Sweep(n.clock.Now().Mono)
+	n.ticks = n.system.Root.Spawn(clockd.Props(n.clock))
+	n.janitor = n.system.Root.Spawn(actor.PropsFromProducer(func() actor.Actor { return &janitor{node: n} }))
+	n.system.Root.Send(n.ticks, clockd.Subscribe{PID: n.janitor, Every: tickEvery})
+}
+
+func (n *Node) stopJanitor() {
+	if n.janitor == nil {
+		return
+	}
+	for _, pid := range []*actor.PID{n.ticks, n.janitor} {
+		if err := n.system.Root.StopFuture(pid).Wait(); err != nil {
+			n.cfg.Logger.Warn("actor did not stop", "pid", pid.Id, "error", err)
+		}
+	}
+}
+
+// wakeDeal gives a deal a turn because something of it is due.
+func (n *Node) wakeDeal(id string) {
+	e := n.directory.find([]byte(id))
+	if e == nil {
+		return
+	}
+	a, err := n.activate(e)
+	if err != nil {
+		n.setDue(id, n.clock.Now().Wall+restartWindow) // later
+		return
+	}
+	n.system.Root.Send(a.pid, wake{})
+}
+
+// The clock's high-water mark keeps time from going back across a restart. It
+// is written before any order that carries a later time can be on disk,
+// because it runs ahead of the clock and goes through the same log; the price
+// is that a node that crashed starts up to markAhead early.
+const (
+	tableMeta = "meta"
+	keyClock  = "clock"
+)
+
+func (n *Node) markClock(wall int64, durable bool) error {
+	value := binary.BigEndian.AppendUint64(nil, uint64(wall))
+	return n.store.Tables().Apply(n.ctx, []journal.Mutation{{Table: tableMeta, Key: keyClock, Value: value}}, durable)
+}
+
+// ClockFloor returns the wall time, in Unix ms, that a clock over this store
+// must not start before; 0 for a new store.
+func ClockFloor(ctx context.Context, tables journal.Tables) (int64, error) {
+	value, err := tables.Get(ctx, tableMeta, keyClock)
+	if errors.Is(err, journal.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if len(value) != 8 {
+		return 0, fmt.Errorf("actors: the clock's high-water mark has %d bytes", len(value))
+	}
+	return int64(binary.BigEndian.Uint64(value)), nil
+}

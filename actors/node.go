@@ -1,0 +1,278 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/runtime/journal"
+	"github.com/doorbuster/doorbuster/runtime/own"
+)
+
+// Config tunes a Node. Zero values take the defaults.
+type Config struct {
+	// Rules runs the deals' promotion rules. Required.
+	Rules deal.Rules
+	// Logger takes what operators should know. Required.
+	Logger *slog.Logger
+	// Fatal is told when the journal can no longer be trusted; it should end
+	// the process. Required.
+	Fatal func(error)
+	// Observe is told of each group that was made durable, on the
+	// committer's goroutine. Optional.
+	Observe func(journal.Group)
+
+	// InFlightMax bounds the requests that are under way at once, 16 to
+	// own.SeatsMax (1024). A fifth of it is kept for requests that finish what
+	// was begun.
+	InFlightMax int
+	// DealInFlightMax bounds those of a single deal (512).
+	DealInFlightMax int
+	// ActiveMax bounds the deals that are in memory at once (65,536).
+	ActiveMax int
+	// RequestTimeout is how long a caller waits for an answer (5 s).
+	RequestTimeout time.Duration
+	// PassivateAfter is how long a deal stays in memory unused (5 min).
+	PassivateAfter time.Duration
+	// Workers is the number of goroutines that run actors (GOMAXPROCS).
+	Workers int
+}
+
+func (c *Config) validate() error {
+	if c.Rules == nil || c.Logger == nil || c.Fatal == nil {
+		return errors.New("actors: Rules, Logger and Fatal are required")
+	}
+	setDefault(&c.InFlightMax, 1024)
+	setDefault(&c.DealInFlightMax, 512)
+	setDefault(&c.ActiveMax, 1<<16)
+	setDefault(&c.RequestTimeout, 5*time.Second)
+	setDefault(&c.PassivateAfter, 5*time.Minute)
+	setDefault(&c.Workers, runtime.GOMAXPROCS(0))
+	if c.InFlightMax < 16 || c.InFlightMax > own.SeatsMax {
+		return fmt.Errorf("actors: InFlightMax %d is not in 16 … %d", c.InFlightMax, own.SeatsMax)
+	}
+	if c.DealInFlightMax < 1 || c.ActiveMax < 1 || c.RequestTimeout < 0 || c.PassivateAfter < 0 || c.Workers < 1 {
+		return errors.New("actors: a bound is negative")
+	}
+	return nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Node runs the deals of one process. All methods may be called concurrently.
+type Node struct {
+	cfg        Config
+	store      journal.Store
+	clock      *clockd.Clock
+	pool       *own.Pool[Request]
+	committer  *journal.Committer
+	dispatcher *dispatcher
+	system     *actor.ActorSystem
+	ticks      *actor.PID // the clock actor
+	janitor    *actor.PID
+	wheel      *clockd.Wheel
+	directory  directory
+	active     activeSet
+	views      *views
+	spare      chan *pending
+
+	ctx       context.Context // of everything that the node does in the background
+	cancel    context.CancelFunc
+	loads     sync.WaitGroup
+	loadSlots chan struct{}
+	replayed  atomic.Uint64
+	recovery  Recovery
+	readOnly  atomic.Bool // as the store said last
+	draining  atomic.Bool
+}
+
+// Recovery is what the start of a node found.
+type Recovery struct {
+	Deals  int
+	Events uint64 // replayed
+	Took   time.Duration
+}
+
+// NewNode recovers the deals in the store and begins to serve them. The store
+// and the clock are the caller's to close, after the node.
+func NewNode(ctx context.Context, store journal.Store, clock *clockd.Clock, cfg Config) (*Node, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	begin := clockd.Mono()
+	pool, err := own.New(own.Config{Seats: cfg.InFlightMax, Reserve: cfg.InFlightMax / 5}, requestCell, resetRequest)
+	if err != nil {
+		return nil, err
+	}
+	committer, err := journal.NewCommitter(store, journal.Config{Now: clockd.Mono, Observe: cfg.Observe, Fatal: cfg.Fatal})
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg: cfg, store: store, clock: clock, pool: pool, committer: committer,
+		dispatcher: newDispatcher(cfg.Workers, cfg.ActiveMax+1),
+		system:     actor.NewActorSystemWithConfig(actor.Configure(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return cfg.Logger }))),
+		wheel:      clockd.NewWheel(),
+		directory:  newDirectory(),
+		active:     activeSet{most: cfg.ActiveMax, all: make(map[*activation]struct{})},
+		spare:      make(chan *pending, cfg.InFlightMax),
+		loadSlots:  make(chan struct{}, 2*cfg.Workers),
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.views = newViews(n)
+	committer.Start()
+	if err := n.recover(ctx); err != nil {
+		n.Close()
+		return nil, err
+	}
+	n.recovery = Recovery{Deals: n.directory.deals.Size(), Events: n.replayed.Load(), Took: time.Duration(clockd.Mono() - begin)}
+	n.startJanitor()
+	return n, nil
+}
+
+// Recovery returns what the start of the node found.
+func (n *Node) Recovery() Recovery { return n.recovery }
+
+// Now returns the clock's current snapshot.
+func (n *Node) Now() clockd.Snapshot { return n.clock.Now() }
+
+// Acquire takes a free request, stamped with the present. ErrOverloaded,
+// ErrDraining (ClassNew only).
+func (n *Node) Acquire(class own.Class) (*Request, error) {
+	if class == own.ClassNew && n.draining.Load() {
+		return nil, ErrDraining
+	}
+	r, ok := n.pool.Get(class)
+	if !ok {
+		return nil, ErrOverloaded
+	}
+	r.Cmd.At = n.clock.Now().Wall
+	return r, nil
+}
+
+// Release puts a request back that the caller owns.
+func (n *Node) Release(r *Request) { n.pool.Put(r) }
+
+// Call brings r to its deal and waits until the answer is durable. On nil the
+// decision is in r.Reply. After ErrDeadline r is no longer the caller's; after
+// any other result it is, and must be released.
+func (n *Node) Call(r *Request) error {
+	deadline := n.clock.Now().Mono + int64(n.cfg.RequestTimeout)
+	for {
+		a, err := n.owner(r)
+		if err != nil {
+			return err
+		}
+		if a.waiting.Add(1) > int32(n.cfg.DealInFlightMax) {
+			a.waiting.Add(-1)
+			return ErrOverloaded
+		}
+		r.Send(deadline)
+		n.system.Root.Send(a.pid, r)
+		if r.Wait() == own.Abandoned {
+			return ErrDeadline
+		}
+		if r.bounced {
+			r.bounced = false
+			<-a.gone
+			continue
+		}
+		if err := r.err; err == ErrDeadline { //nolint:errorlint // set by this package, never wrapped
+			n.Release(r)
+			return ErrDeadline
+		}
+		return r.err
+	}
+}
+
+// owner returns the activation of the request's deal.
+func (n *Node) owner(r *Request) (*activation, error) {
+	e := n.directory.find(r.Deal)
+	if e == nil {
+		if r.Cmd.Kind != deal.Create {
+			return nil, ErrDealNotFound
+		}
+		e = n.directory.add(string(r.Deal))
+	}
+	return n.activate(e)
+}
+
+// setDue tells the wheel when a deal next needs a turn; 0 = never.
+func (n *Node) setDue(id string, at int64) {
+	if at == 0 {
+		n.wheel.Remove(id)
+		return
+	}
+	n.wheel.Set(id, at)
+}
+
+func (n *Node) takePending(a *activation) *pending {
+	select {
+	case p := <-n.spare:
+		p.owner = a
+		return p
+	default:
+		return &pending{owner: a}
+	}
+}
+
+func (n *Node) putPending(p *pending) {
+	clear(p.requests)
+	if cap(p.Data) > pendingKept {
+		p.Data = nil
+	}
+	clear(p.saves)
+	*p = pending{
+		requests: p.requests[:0], groups: p.groups[:0], saves: p.saves[:0],
+		Write: journal.Write{Data: p.Data[:0]},
+	}
+	select {
+	case n.spare <- p:
+	default:
+	}
+}
+
+// Drain ends the intake and waits, until ctx ends, for what is in flight. Then
+// every active deal writes a snapshot, so that the next start replays little.
+func (n *Node) Drain(ctx context.Context) error {
+	n.draining.Store(true)
+	for n.pool.Stats().InUse > 0 {
+		if err := n.clock.Sleep(ctx, 5*time.Millisecond); err != nil {
+			return fmt.Errorf("drain: %d requests still in flight: %w", n.pool.Stats().InUse, err)
+		}
+	}
+	return n.Snapshot(ctx)
+}
+
+// Draining says whether Drain has begun.
+func (n *Node) Draining() bool { return n.draining.Load() }
+
+// Close ends the node. Requests in flight are answered with ErrUnavailable or
+// what the journal still grants them; call Drain first.
+func (n *Node) Close() {
+	n.draining.Store(true)
+	n.stopJanitor()
+	n.committer.Close()
+	n.cancel()
+	n.loads.Wait()
+	for _, a := range n.active.list(func(*activation) bool { return true }) {
+		a.close()
+	}
+	n.loads.Wait()
+	n.system.Shutdown()
+	n.dispatcher.close(n.cfg.Workers)
+}

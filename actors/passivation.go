@@ -1,0 +1,174 @@
+package actors
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/doorbuster/doorbuster/runtime/journal"
+)
+
+// snapshotAfter is the number of events behind the newest snapshot from which
+// a deal that leaves memory writes a new one: below it, replaying them is
+// cheaper than a write.
+const snapshotAfter = 64
+
+// activeSet is the activations of the node, bounded by most.
+type activeSet struct {
+	most int
+	mu   sync.Mutex // guards all
+	all  map[*activation]struct{}
+}
+
+func (s *activeSet) add(a *activation) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.all) >= s.most {
+		return false
+	}
+	s.all[a] = struct{}{}
+	return true
+}
+
+func (s *activeSet) remove(a *activation) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, a)
+}
+
+func (s *activeSet) len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.all)
+}
+
+// list returns the activations that keep accepts.
+func (s *activeSet) list(keep func(*activation) bool) []*activation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found []*activation
+	for a := range s.all {
+		if keep(a) {
+			found = append(found, a)
+		}
+	}
+	return found
+}
+
+// sendLeave asks every activation that nobody has used since before to leave.
+func (n *Node) sendLeave(before int64) {
+	for _, a := range n.active.list(func(a *activation) bool { return a.lastUsed.Load() <= before }) {
+		n.system.Root.Send(a.pid, leave{})
+	}
+}
+
+// passivate takes an idle deal out of memory. It runs in the actor's turn;
+// anything under way or anybody watching keeps the deal where it is.
+func (a *activation) passivate(now int64) {
+	idle := a.lastUsed.Load()+a.node.cfg.PassivateAfter.Milliseconds() <= now
+	if !idle || a.uncommitted.Load() != 0 || a.watched() || a.failed.Load() || !a.mailbox.closeIfEmpty() {
+		return
+	}
+	var snapshot []byte
+	if a.state.Spec != nil && a.state.Seq >= a.snapshot+snapshotAfter {
+		snapshot = a.state.AppendSnapshot(nil)
+	}
+	a.node.loads.Go(func() {
+		if snapshot != nil {
+			if err := a.put(snapshot, a.state.Seq); err != nil {
+				a.node.cfg.Logger.Warn("snapshot failed: the next replay is longer", "deal_id", a.entry.id, "error", err)
+			}
+		}
+		a.free()
+	})
+}
+
+func (a *activation) watched() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.watchers) > 0
+}
+
+// save writes the snapshot that p carries and tells those who asked for it.
+func (a *activation) save(p *pending, err error) {
+	if len(p.saves) == 0 {
+		return
+	}
+	saves, data := append([]save(nil), p.saves...), p.snapshot
+	seq, exists := p.view.Seq, p.view.Spec != nil
+	a.node.loads.Go(func() {
+		if err == nil && exists {
+			err = a.put(data, seq)
+		}
+		for _, s := range saves {
+			s.done(err)
+		}
+	})
+}
+
+func (a *activation) put(snapshot []byte, seq uint64) error {
+	if len(snapshot) > journal.SnapshotMax {
+		return fmt.Errorf("snapshot of %d bytes is over the bound of %d", len(snapshot), journal.SnapshotMax)
+	}
+	return a.node.store.PutSnapshot(a.node.ctx, a.entry.id, a.epoch, seq, snapshot)
+}
+
+// free makes room for the deal's next activation. It is called once, by
+// whoever closed the mailbox.
+func (a *activation) free() {
+	n := a.node
+	n.system.Root.Stop(a.pid)
+	n.active.remove(a)
+	if a.loadedEmpty() {
+		n.directory.remove(a.entry)
+	}
+	a.entry.active.CompareAndSwap(a, nil)
+	close(a.gone)
+}
+
+// loadedEmpty says that the journal turned out to hold no such deal: somebody
+// tried to create it and did not succeed.
+func (a *activation) loadedEmpty() bool {
+	select {
+	case <-a.loaded:
+		return a.view().Spec == nil && a.waiting.Load() == 0
+	default:
+		return false
+	}
+}
+
+// close ends the activation with its node: whatever still waits is bounced.
+func (a *activation) close() {
+	if a.failed.Swap(true) {
+		return
+	}
+	for _, msg := range a.mailbox.close() {
+		a.bounce(msg)
+	}
+	a.free()
+}
+
+// Snapshot writes a snapshot of every deal in memory, and brings the lists up
+// to date. It returns the first error.
+func (n *Node) Snapshot(ctx context.Context) error {
+	all := n.active.list(func(a *activation) bool { return !a.failed.Load() })
+	results := make(chan error, len(all))
+	for _, a := range all {
+		n.system.Root.Send(a.pid, save{done: func(err error) { results <- err }})
+	}
+	var first error
+	for range all {
+		select {
+		case err := <-results:
+			if first == nil {
+				first = err
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("snapshot: %w", ctx.Err())
+		}
+	}
+	if err := n.views.catchUp(ctx); first == nil {
+		first = err
+	}
+	return first
+}

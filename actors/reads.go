@@ -1,0 +1,225 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/runtime/journal"
+	"github.com/doorbuster/doorbuster/runtime/own"
+)
+
+// Deal returns the deal's committed state. ErrDealNotFound, ErrUnavailable.
+func (n *Node) Deal(id string) (deal.View, error) {
+	e := n.directory.find([]byte(id))
+	if e == nil {
+		return deal.View{}, ErrDealNotFound
+	}
+	a, err := n.awake(e)
+	if err != nil {
+		return deal.View{}, err
+	}
+	v := a.view()
+	if v.Spec == nil {
+		return deal.View{}, ErrDealNotFound
+	}
+	return v, nil
+}
+
+// DealQuery selects deals. Empty fields select all.
+type DealQuery struct {
+	Merchant, Category string
+	Status             deal.Status
+	After              string // id of the last deal of the page before
+	Limit              int
+}
+
+func (q *DealQuery) matches(v *deal.View, now int64) bool {
+	return (q.Merchant == "" || q.Merchant == v.Spec.Merchant) &&
+		(q.Category == "" || q.Category == v.Spec.Category) &&
+		(q.Status == 0 || q.Status == v.Status(now))
+}
+
+// Deals returns a page of deals in the order of their ids, and whether there
+// are more.
+func (n *Node) Deals(ctx context.Context, q DealQuery) (page []deal.View, more bool, err error) {
+	n.report("lists", n.views.catchUp(ctx)) // a deal that fails keeps its old row; the others are exact
+	now := n.clock.Now().Wall
+	err = n.store.Tables().Scan(ctx, tableDeals, "", q.After, func(_ string, value []byte) error {
+		row, err := decodeDealRow(value)
+		if err != nil || !q.matches(&row.view, now) {
+			return err
+		}
+		if len(page) == q.Limit {
+			more = true
+			return journal.ErrStop
+		}
+		page = append(page, row.view)
+		return nil
+	})
+	return page, more, err
+}
+
+// Order is an order as it was placed and as it stands.
+type Order struct {
+	Deal     string
+	Currency [3]byte
+	Seq      uint64
+	Status   deal.OrderStatus
+	Group    deal.GroupView
+	Event    deal.Event // OrderPlaced; its slices lie in the record below
+	record   []byte
+}
+
+// LoadOrder fills in what the journal knows of an order: Deal, Currency, Seq
+// and Event. It must have been acknowledged. ErrOrderNotFound.
+func (n *Node) LoadOrder(ctx context.Context, dealID string, seq uint64, o *Order) error {
+	v, err := n.Deal(dealID)
+	if err != nil {
+		return err
+	}
+	o.record, err = n.store.Get(ctx, dealID, seq, o.record[:0])
+	if errors.Is(err, journal.ErrNotFound) {
+		return ErrOrderNotFound
+	}
+	if err != nil {
+		return err
+	}
+	if err := o.Event.Decode(o.record); err != nil {
+		return err
+	}
+	if o.Event.Kind != deal.OrderPlaced {
+		return ErrOrderNotFound
+	}
+	o.Event.Seq = seq
+	o.Deal, o.Seq, o.Currency = dealID, seq, v.Spec.Currency
+	return nil
+}
+
+// Order returns an order as it stands. ErrDealNotFound, ErrOrderNotFound and
+// the errors of Call.
+func (n *Node) Order(ctx context.Context, dealID string, seq uint64) (*Order, error) {
+	r, err := n.Acquire(own.ClassPriority)
+	if err != nil {
+		return nil, err
+	}
+	r.Deal = append(r.Body, dealID...)
+	r.Cmd.Kind, r.Cmd.Order = deal.LookupOrder, seq
+	if err := n.Call(r); err != nil {
+		if !errors.Is(err, ErrDeadline) {
+			n.Release(r)
+		}
+		return nil, err
+	}
+	o := &Order{Status: r.Reply.Status, Group: r.Reply.Group}
+	code := r.Reply.Code
+	n.Release(r)
+	if code != deal.OK {
+		return nil, ErrOrderNotFound
+	}
+	return o, n.LoadOrder(ctx, dealID, seq, o)
+}
+
+// OrderQuery selects the orders of a user, of a deal, or of a user in a deal.
+type OrderQuery struct {
+	User, Deal string // at least one
+	AfterDeal  string // the last order of the page before
+	AfterSeq   uint64
+	Limit      int
+}
+
+// orderRef names an order.
+type orderRef struct {
+	deal string
+	seq  uint64
+}
+
+// Orders returns a page of orders, of a user by deal and age, of a deal by
+// age, and whether there are more.
+func (n *Node) Orders(ctx context.Context, q OrderQuery) (page []*Order, more bool, err error) {
+	find := n.ordersOfDeal
+	if q.User != "" {
+		find = n.ordersOfUser
+	}
+	refs, err := find(ctx, &q)
+	if err != nil {
+		return nil, false, err
+	}
+	if more = len(refs) > q.Limit; more {
+		refs = refs[:q.Limit]
+	}
+	for _, ref := range refs {
+		o, err := n.Order(ctx, ref.deal, ref.seq)
+		if err != nil {
+			return nil, false, err
+		}
+		page = append(page, o)
+	}
+	return page, more, nil
+}
+
+// ordersOfUser finds one more order than a page holds.
+func (n *Node) ordersOfUser(ctx context.Context, q *OrderQuery) (refs []orderRef, err error) {
+	n.report("lists", n.views.catchUp(ctx))
+	prefix := q.User + "\x00"
+	if q.Deal != "" {
+		prefix += q.Deal + "\x00"
+	}
+	after := ""
+	if q.AfterSeq != 0 {
+		after = orderKey(q.User, q.AfterDeal, q.AfterSeq)
+	}
+	err = n.store.Tables().Scan(ctx, tableOrders, prefix, after, func(key string, _ []byte) error {
+		dealID, seq, ok := splitOrderKey(key)
+		if !ok {
+			return fmt.Errorf("%w: key %q of %s", deal.ErrMalformed, key, tableOrders)
+		}
+		return q.take(&refs, orderRef{dealID, seq})
+	})
+	return refs, err
+}
+
+func (n *Node) ordersOfDeal(ctx context.Context, q *OrderQuery) (refs []orderRef, err error) {
+	v, err := n.Deal(q.Deal)
+	if err != nil {
+		return nil, err
+	}
+	err = n.store.Read(ctx, q.Deal, q.AfterSeq, func(e journal.Event) error {
+		if e.Seq > v.Seq || deal.Kind(e.Data[0]) != deal.OrderPlaced {
+			return nil
+		}
+		return q.take(&refs, orderRef{q.Deal, e.Seq})
+	})
+	return refs, err
+}
+
+// take adds a ref and ends the scan once there is one more than a page holds.
+func (q *OrderQuery) take(refs *[]orderRef, ref orderRef) error {
+	if *refs = append(*refs, ref); len(*refs) > q.Limit {
+		return journal.ErrStop
+	}
+	return nil
+}
+
+// Stats is what a node tells of itself.
+type Stats struct {
+	Deals    int // known
+	Active   int // in memory
+	Waiting  int // requests in the deals' mailboxes or under way behind them
+	Pool     own.Stats
+	ReadOnly bool
+}
+
+// Stats returns the node's present numbers.
+func (n *Node) Stats() Stats {
+	st := Stats{
+		Deals: n.directory.deals.Size(), Active: n.active.len(),
+		Pool: n.pool.Stats(), ReadOnly: n.readOnly.Load(),
+	}
+	n.active.list(func(a *activation) bool {
+		st.Waiting += int(a.waiting.Load())
+		return false
+	})
+	return st
+}

@@ -1,0 +1,191 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/runtime/journal"
+)
+
+// A deal that keeps failing is suspended, so that it cannot take the node
+// down with it: after restartsMax faults within restartWindow it answers
+// ErrUnavailable for suspension.
+const (
+	restartsMax   = 3
+	restartWindow = 10_000 // ms
+	suspension    = 30_000 // ms
+)
+
+type restarts struct {
+	since int64 // Unix ms of the first fault in the window
+	count int
+	until int64 // suspended until then
+}
+
+// fault counts an activation that ended in a failure at now.
+func (e *entry) fault(now int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.restarts == nil || now-e.restarts.since > restartWindow {
+		e.restarts = &restarts{since: now}
+	}
+	if e.restarts.count++; e.restarts.count >= restartsMax {
+		e.restarts.until = now + suspension
+	}
+}
+
+// activate returns the deal's activation, and begins a new one if it has
+// none. The activation may still be loading; messages wait for it.
+func (n *Node) activate(e *entry) (*activation, error) {
+	if a := e.active.Load(); a != nil {
+		return a, nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if a := e.active.Load(); a != nil {
+		return a, nil
+	}
+	if e.restarts != nil && n.clock.Now().Wall < e.restarts.until {
+		return nil, fmt.Errorf("%w: suspended after repeated failures", ErrUnavailable)
+	}
+	a := &activation{
+		node: n, entry: e,
+		loaded: make(chan struct{}), gone: make(chan struct{}),
+		state: deal.NewState(), watchers: make(map[*Watch]struct{}),
+	}
+	if !n.active.add(a) {
+		return nil, fmt.Errorf("%w: %d deals are active", ErrOverloaded, n.cfg.ActiveMax)
+	}
+	a.lastUsed.Store(n.clock.Now().Wall)
+	a.mailbox = newMailbox(a.bounce)
+	a.pid = n.system.Root.Spawn(actor.PropsFromProducer(
+		func() actor.Actor { return a },
+		actor.WithMailbox(func() actor.Mailbox { return a.mailbox }),
+		actor.WithDispatcher(n.dispatcher),
+	))
+	e.active.Store(a)
+	n.loads.Go(func() { n.load(a) })
+	return a, nil
+}
+
+// awake returns the deal's activation once its state is loaded.
+func (n *Node) awake(e *entry) (*activation, error) {
+	for {
+		a, err := n.activate(e)
+		if err != nil {
+			return nil, err
+		}
+		<-a.loaded
+		if a.failed.Load() {
+			return nil, ErrUnavailable
+		}
+		select {
+		case <-a.gone: // passivated meanwhile
+		default:
+			return a, nil
+		}
+	}
+}
+
+// load takes the deal's stream over, restores its state and lets the messages
+// in. It runs on a goroutine of its own, so that a long replay holds up no
+// other deal; loadSlots bounds how many do at once.
+func (n *Node) load(a *activation) {
+	n.loadSlots <- struct{}{}
+	defer func() { <-n.loadSlots }()
+	defer close(a.loaded)
+	if err := n.restore(a); err != nil {
+		a.fail(fmt.Errorf("load: %w", err))
+		return
+	}
+	now := n.clock.Now().Wall
+	a.committed = a.state.View()
+	if a.committed.Spec != nil {
+		a.status = a.committed.Status(now)
+	}
+	if a.due = a.state.NextDue(now); a.due != 0 {
+		n.setDue(a.entry.id, a.due)
+	}
+	a.mailbox.open()
+}
+
+func (n *Node) restore(a *activation) error {
+	head, err := n.store.Open(n.ctx, a.entry.id)
+	if err != nil {
+		return err
+	}
+	a.epoch = head.Epoch
+	a.snapshot, err = n.replay(a.entry.id, a.state)
+	if err == nil && a.state.Seq != head.Seq {
+		err = fmt.Errorf("replay ended at event %d of %d", a.state.Seq, head.Seq)
+	}
+	return err
+}
+
+// replay brings an empty state to the end of its stream: the newest snapshot,
+// then every event after it. It returns the seq of the snapshot.
+func (n *Node) replay(stream string, s *deal.State) (snapshot uint64, err error) {
+	snapshot, data, err := n.store.Snapshot(n.ctx, stream)
+	switch {
+	case errors.Is(err, journal.ErrNotFound):
+		snapshot = 0
+	case err != nil:
+		return 0, err
+	default:
+		if err := s.Restore(data); err != nil {
+			return 0, err
+		}
+	}
+	var e deal.Event
+	err = n.store.Read(n.ctx, stream, s.Seq, func(je journal.Event) error {
+		if err := e.Decode(je.Data); err != nil {
+			return fmt.Errorf("event %d: %w", je.Seq, err)
+		}
+		e.Seq = je.Seq
+		n.replayed.Add(1)
+		return s.Apply(&e)
+	})
+	return snapshot, err
+}
+
+// recover finds every deal in the journal. Those whose lists are behind their
+// stream, because the process ended without a drain, are replayed now, so
+// that the time it takes is known before the first order; the others stay on
+// disk until they are asked for.
+func (n *Node) recover(ctx context.Context) error {
+	listed := make(map[string]dealRow)
+	err := n.store.Tables().Scan(ctx, tableDeals, "", "", func(key string, value []byte) error {
+		row, err := decodeDealRow(value)
+		listed[key] = row
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("recover the list of deals: %w", err)
+	}
+	var behind []*entry
+	err = n.store.Streams(ctx, "", func(stream string, head journal.Head) error {
+		e := n.directory.add(stream)
+		row := listed[stream]
+		if row.seq != head.Seq {
+			behind = append(behind, e)
+			n.views.touch(e)
+		} else if row.due != 0 {
+			n.setDue(stream, row.due)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("recover the deals: %w", err)
+	}
+	for _, e := range behind {
+		// A deal that cannot be loaded has said so in the log; the others serve.
+		if _, err := n.awake(e); err != nil && !errors.Is(err, ErrUnavailable) {
+			return err
+		}
+	}
+	return n.views.catchUp(ctx)
+}

@@ -1,0 +1,73 @@
+package actors
+
+import (
+	"errors"
+
+	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/runtime/own"
+)
+
+// Why a request was not decided. A decision that says no is not an error: it
+// is in Reply.Code.
+var (
+	// ErrOverloaded: the node, or the deal, has as much in flight as it may.
+	ErrOverloaded = errors.New("actors: too many requests in flight")
+	// ErrDraining: the node takes no new work because it is about to stop.
+	ErrDraining = errors.New("actors: the node is draining")
+	// ErrUnavailable: the deal cannot serve now. If an order was asked for,
+	// it has not been acknowledged; the same key finds out what became of it.
+	ErrUnavailable = errors.New("actors: the deal is not available")
+	// ErrReadOnly: the disk is nearly full. Nothing was placed.
+	ErrReadOnly = errors.New("actors: the journal takes no new orders")
+	// ErrDeadline: the answer did not come in time, and the outcome is
+	// unknown. The request is no longer the caller's.
+	ErrDeadline = errors.New("actors: deadline exceeded")
+	// ErrDealNotFound: the node knows no deal of that id.
+	ErrDealNotFound = errors.New("actors: no such deal")
+	// ErrOrderNotFound: the deal has no order of that seq.
+	ErrOrderNotFound = errors.New("actors: no such order")
+)
+
+// Request is one command on its way through a deal. It comes from
+// Node.Acquire, is the caller's until Call, is the caller's again after, and
+// goes back with Release. Buffers stay with it when it is reused.
+type Request struct {
+	own.Cell
+
+	Deal  []byte       // id of the deal
+	Cmd   deal.Command // its slices may point into Body
+	Reply deal.Reply
+	View  deal.View // the deal right after the command
+	Body  []byte    // the caller's scratch
+
+	err     error
+	bounced bool // the activation that it reached was on its way out
+}
+
+// bodyKept bounds the scratch that a free request keeps.
+const bodyKept = 32 << 10
+
+func resetRequest(r *Request) {
+	r.Deal = nil
+	r.Cmd.Reset()
+	r.Reply.Reset()
+	r.View = deal.View{}
+	r.err, r.bounced = nil, false
+	if r.Body = r.Body[:0]; cap(r.Body) > bodyKept {
+		r.Body = nil
+	}
+}
+
+func requestCell(r *Request) *own.Cell { return &r.Cell }
+
+// takesRoom says whether the command is one that a full disk refuses.
+// Confirming and cancelling only shrink what is promised, and go on.
+func (r *Request) takesRoom() bool {
+	switch r.Cmd.Kind {
+	case deal.Place, deal.Create, deal.Change:
+		return true
+	case deal.Confirm, deal.Cancel, deal.Refund, deal.Pause, deal.Resume, deal.Close,
+		deal.Quote, deal.LookupOrder, deal.LookupGroup:
+	}
+	return false
+}
