@@ -1,0 +1,265 @@
+// Package config is what an operator can set, and where it is set.
+//
+// Flags holds the one table: each row is a flag, and from its name follow its
+// environment variable and its key in the YAML file:
+//
+//	--max-in-flight   DOORBUSTER_MAX_IN_FLIGHT   max_in_flight
+//
+// A flag beats the environment, which beats the file, which beats the default.
+// A key in the file that no row knows is an error. An unknown variable in the
+// environment is not: Kubernetes gives every container DOORBUSTER_SERVICE_HOST
+// and the like as soon as there is a service of that name.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/knadh/koanf/parsers/yaml"
+	"github.com/knadh/koanf/providers/env/v2"
+	"github.com/knadh/koanf/providers/rawbytes"
+	"github.com/knadh/koanf/v2"
+	"github.com/spf13/pflag"
+)
+
+// EnvPrefix begins the name of every environment variable that is read.
+const EnvPrefix = "DOORBUSTER_"
+
+// Bounds of what can be set.
+const (
+	// FileMax is the largest configuration file in bytes.
+	FileMax = 1 << 20
+	// InFlightMax bounds the orders in flight on a node: each has a seat of
+	// some KiB that is allocated at the start.
+	InFlightMax = 1 << 16
+	// DurationMax bounds every duration.
+	DurationMax = 24 * time.Hour
+)
+
+// secret marks the flags whose value Print hides.
+const secret = "secret"
+
+// How callers prove who they are.
+const (
+	AuthOpen = "open" // the caller is believed; on loopback only
+	AuthKeys = "keys" // API keys, and JWTs for shoppers
+)
+
+// Config is the effective configuration of a server.
+type Config struct {
+	Listen            string        // host:port of the API
+	Admin             string        // host:port for operators
+	Data              string        // folder of the journal
+	Auth              string        // AuthOpen, AuthKeys, or empty: open if all listeners are on loopback
+	JWKS              string        // file with the public keys of shoppers' tokens; empty = no shoppers' tokens
+	PassivateAfter    time.Duration // an idle deal leaves memory
+	MaxInFlight       int           // orders on this node
+	MaxInFlightByDeal int           // orders of one deal
+	RequestTimeout    time.Duration // then 504
+	DrainTimeout      time.Duration // for what is in flight at the end
+	LogLevel          string        // debug, info, warn, error
+	LogFormat         string        // text, json
+}
+
+// Default is the configuration of a server that was told nothing.
+func Default() Config {
+	return Config{
+		Listen:            "127.0.0.1:8080",
+		Admin:             "127.0.0.1:9090",
+		Data:              "data",
+		PassivateAfter:    5 * time.Minute,
+		MaxInFlight:       4096,
+		MaxInFlightByDeal: 2048,
+		RequestTimeout:    5 * time.Second,
+		DrainTimeout:      10 * time.Second,
+		LogLevel:          "info",
+		LogFormat:         "text",
+	}
+}
+
+// Flags returns the table of settings. Parsing it, or Load, writes to c.
+func (c *Config) Flags() *pflag.FlagSet {
+	t := pflag.NewFlagSet("settings", pflag.ContinueOnError)
+	t.SortFlags = false
+	t.StringVar(&c.Listen, "listen", c.Listen, "address of the API")
+	t.StringVar(&c.Admin, "admin", c.Admin, "address of metrics, profiles and operator routes")
+	t.StringVar(&c.Data, "data", c.Data, "folder of the journal")
+	t.StringVar(&c.Auth, "auth", c.Auth, "who may call: open or keys (default: open if all listeners are on loopback, else keys)")
+	t.StringVar(&c.JWKS, "jwks", c.JWKS, "JWKS file with the public keys of shoppers' tokens")
+	t.DurationVar(&c.PassivateAfter, "passivate-after", c.PassivateAfter, "how long a deal may be idle before it leaves memory")
+	t.IntVar(&c.MaxInFlight, "max-in-flight", c.MaxInFlight, "orders in flight on this node; beyond it 503")
+	t.IntVar(&c.MaxInFlightByDeal, "max-in-flight-per-deal", c.MaxInFlightByDeal, "orders in flight for one deal; beyond it 503")
+	t.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "how long a request may take before it is answered with 504")
+	t.DurationVar(&c.DrainTimeout, "drain-timeout", c.DrainTimeout, "how long requests in flight may take to finish at the end")
+	t.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
+	t.StringVar(&c.LogFormat, "log-format", c.LogFormat, "text or json")
+	return t
+}
+
+// Env is the name of the environment variable of a flag.
+func Env(flag string) string { return EnvPrefix + strings.ToUpper(Key(flag)) }
+
+// Key is the YAML key of a flag.
+func Key(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
+
+// Load fills in the settings that were not given as flags: from the
+// environment (as os.Environ returns it), then from the file, if it is not "".
+func Load(settings *pflag.FlagSet, file string, environ []string) error {
+	given := make(map[string]bool)
+	settings.Visit(func(f *pflag.Flag) { given[f.Name] = true })
+
+	k := koanf.New(".")
+	err := k.Load(env.Provider(".", env.Opt{
+		Prefix:      EnvPrefix,
+		EnvironFunc: func() []string { return environ },
+	}), nil)
+	if err != nil {
+		return fmt.Errorf("environment: %w", err)
+	}
+	var problems []error
+	settings.VisitAll(func(f *pflag.Flag) {
+		if name := Env(f.Name); k.Exists(name) && !given[f.Name] {
+			given[f.Name] = true
+			problems = append(problems, set(f, name, k.Get(name)))
+		}
+	})
+	if err := errors.Join(problems...); err != nil || file == "" {
+		return err
+	}
+	return loadFile(settings, file, given)
+}
+
+func loadFile(settings *pflag.FlagSet, file string, given map[string]bool) error {
+	info, err := os.Stat(file)
+	if err != nil {
+		return fmt.Errorf("config file: %w", err)
+	}
+	if info.Size() > FileMax {
+		return fmt.Errorf("config file %s: %d bytes are more than %d", file, info.Size(), FileMax)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("config file: %w", err)
+	}
+	if err := loadYAML(settings, text, given); err != nil {
+		return fmt.Errorf("config file %s: %w", file, err)
+	}
+	return nil
+}
+
+// loadYAML sets what the text says, except for the flags in given. It reports
+// every key that is wrong, not only the first.
+func loadYAML(settings *pflag.FlagSet, text []byte, given map[string]bool) error {
+	k := koanf.New(".")
+	if err := k.Load(rawbytes.Provider(text), yaml.Parser()); err != nil {
+		return err
+	}
+	var problems []error
+	for _, key := range k.Keys() {
+		f := settings.Lookup(strings.ReplaceAll(key, "_", "-"))
+		switch {
+		case f == nil || Key(f.Name) != key:
+			problems = append(problems, fmt.Errorf("unknown key %q", key))
+		case !given[f.Name]:
+			problems = append(problems, set(f, key, k.Get(key)))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// set gives a flag a value that was found under the name where.
+func set(f *pflag.Flag, where string, value any) error {
+	switch value.(type) {
+	case string, int, int64, uint64, float64, bool:
+	default:
+		return fmt.Errorf("%s: want one value, not %v", where, value)
+	}
+	if err := f.Value.Set(fmt.Sprint(value)); err != nil {
+		return fmt.Errorf("%s: %q is not a %s", where, fmt.Sprint(value), f.Value.Type())
+	}
+	return nil
+}
+
+// Validate completes Auth and reports every setting that is out of bounds.
+func (c *Config) Validate() error {
+	loopback := isLoopback(c.Listen) && isLoopback(c.Admin)
+	if c.Auth == "" && loopback {
+		c.Auth = AuthOpen
+	} else if c.Auth == "" {
+		c.Auth = AuthKeys
+	}
+	problems := []error{
+		address("listen", c.Listen),
+		address("admin", c.Admin),
+		oneOf("auth", c.Auth, AuthOpen, AuthKeys),
+		oneOf("log-level", c.LogLevel, "debug", "info", "warn", "error"),
+		oneOf("log-format", c.LogFormat, "text", "json"),
+		within("max-in-flight", c.MaxInFlight, 16, InFlightMax),
+		within("max-in-flight-per-deal", c.MaxInFlightByDeal, 1, InFlightMax),
+		within("passivate-after", c.PassivateAfter, time.Second, DurationMax),
+		within("request-timeout", c.RequestTimeout, 10*time.Millisecond, DurationMax),
+		within("drain-timeout", c.DrainTimeout, 0, DurationMax),
+	}
+	if c.Data == "" {
+		problems = append(problems, errors.New("data: name a folder"))
+	}
+	if c.Auth == AuthOpen && !loopback {
+		problems = append(problems, fmt.Errorf(
+			"auth: open believes every caller, so it is for loopback only, and --listen %s or --admin %s is not: use --auth keys", c.Listen, c.Admin))
+	}
+	return errors.Join(problems...)
+}
+
+func address(name, value string) error {
+	if _, _, err := net.SplitHostPort(value); err != nil {
+		return fmt.Errorf("%s: %q is not host:port", name, value)
+	}
+	return nil
+}
+
+func oneOf(name, value string, allowed ...string) error {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	return fmt.Errorf("%s: %q is not one of %s", name, value, strings.Join(allowed, ", "))
+}
+
+func within[T int | time.Duration](name string, value, low, high T) error {
+	if low <= value && value <= high {
+		return nil
+	}
+	return fmt.Errorf("%s: %v is not between %v and %v", name, value, low, high)
+}
+
+// isLoopback tells whether only this machine can reach the address. A name is
+// not resolved: what it means may change after it was checked.
+func isLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// Print returns the settings as YAML that Load reads, secrets hidden.
+func Print(settings *pflag.FlagSet) string {
+	var out strings.Builder
+	settings.VisitAll(func(f *pflag.Flag) {
+		value := f.Value.String()
+		if f.Annotations[secret] != nil && value != "" {
+			value = "(hidden)"
+		}
+		if f.Value.Type() == "string" {
+			value = strconv.Quote(value)
+		}
+		fmt.Fprintf(&out, "%s: %s # %s\n", Key(f.Name), value, f.Usage)
+	})
+	return out.String()
+}

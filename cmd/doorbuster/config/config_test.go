@@ -1,0 +1,195 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// load reads a configuration as the command does, without validating it.
+func load(t *testing.T, file string, environ []string, args ...string) (Config, error) {
+	t.Helper()
+	c := Default()
+	settings := c.Flags()
+	if err := settings.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return c, Load(settings, file, environ)
+}
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "doorbuster.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestEachSourceBeatsTheOneBelow(t *testing.T) {
+	file := write(t, "data: file\nlisten: file:1\nlog_level: file\n")
+	environ := []string{"DOORBUSTER_LISTEN=env:1", "DOORBUSTER_LOG_LEVEL=env", "DOORBUSTER_SERVICE_HOST=10.0.0.1"}
+	c := Default()
+	settings := c.Flags()
+	if err := settings.Parse([]string{"--log-level", "flag"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := Load(settings, file, environ); err != nil {
+		t.Fatal(err)
+	}
+	got := []string{c.Admin, c.Data, c.Listen, c.LogLevel}
+	want := []string{Default().Admin, "file", "env:1", "flag"}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("got %v, want %v", got, want)
+			break
+		}
+	}
+}
+
+func TestEverySettingHasItsTwins(t *testing.T) {
+	c := Default()
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		value := map[string]string{"string": "x", "int": "77", "duration": "77s"}[f.Value.Type()]
+		if value == "" {
+			t.Fatalf("--%s has the type %s, which this test does not know", f.Name, f.Value.Type())
+		}
+		fromEnv, fromFile := Default(), Default()
+		if err := Load(fromEnv.Flags(), "", []string{Env(f.Name) + "=" + value}); err != nil {
+			t.Error(err)
+		}
+		if err := Load(fromFile.Flags(), write(t, Key(f.Name)+": "+value), nil); err != nil {
+			t.Error(err)
+		}
+		if fromEnv == Default() || fromEnv != fromFile {
+			t.Errorf("--%s: the environment gives %+v, the file %+v", f.Name, fromEnv, fromFile)
+		}
+	})
+}
+
+func TestLoadReportsEveryMistake(t *testing.T) {
+	file := write(t, "lisen: a:1\nmax_in_flight: many\npassivate_after: [1]\nmax-in-flight: 5\n")
+	_, err := load(t, file, nil)
+	for _, want := range []string{
+		file, `unknown key "lisen"`, `max_in_flight: "many" is not a int`,
+		"passivate_after: want one value", `unknown key "max-in-flight"`,
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in: %v", want, err)
+		}
+	}
+	_, err = load(t, "", []string{"DOORBUSTER_REQUEST_TIMEOUT=5"})
+	if err == nil || !strings.Contains(err.Error(), `DOORBUSTER_REQUEST_TIMEOUT: "5" is not a duration`) {
+		t.Error(err)
+	}
+}
+
+func TestLoadRefusesFilesItCannotRead(t *testing.T) {
+	for name, file := range map[string]string{
+		"absent":   filepath.Join(t.TempDir(), "none.yaml"),
+		"folder":   t.TempDir(),
+		"not YAML": write(t, "a: [b"),
+		"too long": write(t, "#"+strings.Repeat("x", FileMax)),
+	} {
+		if _, err := load(t, file, nil); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for _, test := range []struct {
+		args string
+		want string // part of the error, "" = none
+	}{
+		{"", ""},
+		{"--listen [::1]:80 --admin localhost:90 --auth open", ""},
+		{"--listen 0.0.0.0:80 --auth keys", ""},
+		{"--listen 0.0.0.0:80 --auth open", "loopback only"},
+		{"--admin :9090 --auth open", "loopback only"},
+		{"--listen shop.example:80 --auth open", "loopback only"},
+		{"--listen 80", "listen: "},
+		{"--admin 127.0.0.1", "admin: "},
+		{"--auth none", "auth: "},
+		{"--log-level loud", "log-level: "},
+		{"--log-format xml", "log-format: "},
+		{"--max-in-flight 0", "max-in-flight: "},
+		{"--max-in-flight-per-deal 100000", "max-in-flight-per-deal: "},
+		{"--passivate-after 1ms", "passivate-after: "},
+		{"--request-timeout 0s", "request-timeout: "},
+		{"--drain-timeout -1s", "drain-timeout: "},
+		{"--data=", "data: "},
+	} {
+		c, err := load(t, "", nil, strings.Fields(test.args)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = c.Validate()
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%q: %v", test.args, err)
+		}
+	}
+}
+
+func TestAuthFollowsTheListeners(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                      AuthOpen,
+		"--listen 0.0.0.0:8080": AuthKeys,
+		"--admin 10.0.0.1:9090": AuthKeys,
+	} {
+		c, _ := load(t, "", nil, strings.Fields(args)...)
+		if err := c.Validate(); err != nil || c.Auth != want {
+			t.Errorf("%q: auth %s, %v", args, c.Auth, err)
+		}
+	}
+}
+
+func TestPrintIsReadBackAndHidesSecrets(t *testing.T) {
+	c, err := load(t, "", nil, "--data", "a \"b\"", "--request-timeout", "90s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := c.Flags()
+	again, err := load(t, write(t, Print(settings)), nil)
+	if err != nil || again != c {
+		t.Errorf("%+v became %+v: %v", c, again, err)
+	}
+	if err := settings.SetAnnotation("data", secret, []string{""}); err != nil {
+		t.Fatal(err)
+	}
+	if text := Print(settings); strings.Contains(text, `a \"b\"`) || !strings.Contains(text, `data: "(hidden)"`) {
+		t.Errorf("the secret is shown:\n%s", text)
+	}
+}
+
+// FuzzYAML feeds arbitrary files: they load or are refused, and what was loaded
+// and is valid prints as a file that loads to the same configuration.
+func FuzzYAML(f *testing.F) {
+	c := Default()
+	f.Add([]byte(Print(c.Flags())))
+	f.Add([]byte("listen: 0.0.0.0:80\nauth: keys\nmax_in_flight: 64\n"))
+	f.Add([]byte("a: &a [*a]\n? [x]\n: y"))
+	f.Add([]byte("request_timeout: 1e3\nlog_level: !!binary AA=="))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c := Default()
+		settings := c.Flags()
+		if loadYAML(settings, text, nil) != nil || c.Validate() != nil {
+			return
+		}
+		again := Default()
+		if err := loadYAML(again.Flags(), []byte(Print(c.Flags())), nil); err != nil || again != c {
+			t.Errorf("%+v became %+v: %v", c, again, err)
+		}
+	})
+}
+
+func TestDefaultIsValid(t *testing.T) {
+	c := Default()
+	if err := c.Validate(); err != nil || c.RequestTimeout > time.Minute {
+		t.Errorf("%+v: %v", c, err)
+	}
+}
