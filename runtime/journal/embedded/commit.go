@@ -1,0 +1,151 @@
+package embedded
+
+import (
+	"encoding/binary"
+	"fmt"
+	"runtime"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/doorbuster/doorbuster/runtime/journal"
+)
+
+// The way of a group, with mu held throughout:
+//
+//	judge    each write against the in-memory head of its stream: no read
+//	encode   one record for each stream that got something, into a reused batch
+//	apply    one batch, one sync
+//	advance  the heads, which lets readers see the events
+//
+// The batch is visible inside pebble before its sync returns; readers therefore
+// never look past the head of a stream.
+
+// noWrite ends a chain in Store.next.
+const noWrite = -1
+
+// Commit implements journal.Store.
+func (s *Store) Commit(group []*journal.Write) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(); err != nil {
+		return err
+	}
+	level := s.space.look()
+	for i, w := range group {
+		if w.Err = s.judge(w, level); w.Err != nil {
+			s.counts.refused.Add(1)
+		} else if w.Count > 0 {
+			s.chain(group, i)
+		}
+	}
+	if len(s.touched) == 0 {
+		return nil
+	}
+	for _, h := range s.touched {
+		s.encode(group, h)
+	}
+	if err := s.apply(s.batch, true); err != nil {
+		return err
+	}
+	s.batch.Reset()
+	s.advance()
+	return nil
+}
+
+// judge says whether a write may be appended behind those accepted before it. It
+// leaves the head in s.judged.
+func (s *Store) judge(w *journal.Write, level spaceLevel) error {
+	if w.Count == 0 {
+		return nil
+	}
+	if !level.admits(w.Urgent) {
+		return journal.ErrReadOnly
+	}
+	// Neighbours in a group often belong to one hot stream.
+	if s.judged == nil || s.judged.stream != w.Stream {
+		s.judged, _ = s.heads.Load(w.Stream)
+	}
+	h := s.judged
+	if h == nil || h.epoch.Load() != w.Epoch || h.seq.Load()+h.count+1 != w.Seq {
+		return journal.ErrFenced
+	}
+	if count, ok := journal.CountEvents(w.Data); !ok || count != w.Count || len(w.Data) > journal.WriteMax {
+		panic(fmt.Sprintf("embedded: a write to %q claims %d events in %d bytes, which do not hold them", w.Stream, w.Count, len(w.Data)))
+	}
+	return nil
+}
+
+// chain adds write i to what its stream gets from this group.
+func (s *Store) chain(group []*journal.Write, i int) {
+	for len(s.next) <= i {
+		s.next = append(s.next, noWrite)
+	}
+	h := s.judged
+	s.next[i] = noWrite
+	if h.count == 0 {
+		h.firstWrite = i
+		s.touched = append(s.touched, h)
+	} else {
+		s.next[h.lastWrite] = i
+	}
+	h.lastWrite = i
+	h.count += uint64(group[i].Count)
+	h.bytes += len(group[i].Data)
+}
+
+// encode adds the record of one stream to the batch.
+func (s *Store) encode(group []*journal.Write, h *head) {
+	epoch := h.epoch.Load()
+	op := s.batch.SetDeferred(eventKeyLen(h.stream), recordLen(epoch, h.count, h.bytes))
+	appendEventKey(op.Key[:0], h.stream, h.seq.Load()+1)
+	value := op.Value[:sealLen]
+	value = binary.AppendUvarint(value, epoch)
+	value = binary.AppendUvarint(value, h.count)
+	for i := h.firstWrite; i != noWrite; i = s.next[i] {
+		value = append(value, group[i].Data...)
+		s.counts.writes.Add(1)
+	}
+	seal(op.Key, op.Value)
+	if err := op.Finish(); err != nil {
+		panic(err) // only an indexed batch can fail here
+	}
+}
+
+// advance makes the group visible and clears what it left behind.
+func (s *Store) advance() {
+	s.counts.groups.Add(1)
+	for i, h := range s.touched {
+		h.seq.Add(h.count)
+		s.counts.events.Add(h.count)
+		s.counts.bytes.Add(uint64(h.bytes))
+		h.count, h.bytes = 0, 0
+		s.touched[i] = nil
+	}
+	s.touched = s.touched[:0]
+	s.judged = nil
+}
+
+// apply hands a batch to pebble. A failed write-ahead log comes back as an error of
+// SyncWait, or as a panic out of Apply once pebble has noticed it earlier; pebble's
+// own Commit would call Logger.Fatalf. Either way the store is of no more use.
+func (s *Store) apply(batch *pebble.Batch, durable bool) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			failure, ok := r.(error)
+			if _, bug := r.(runtime.Error); bug || !ok {
+				panic(r)
+			}
+			err = s.failWith(failure)
+		}
+	}()
+	if !durable {
+		return s.db.Apply(batch, pebble.NoSync)
+	}
+	if err := s.db.ApplyNoSyncWait(batch, pebble.Sync); err != nil {
+		return s.failWith(err)
+	}
+	if err := batch.SyncWait(); err != nil {
+		return s.failWith(err)
+	}
+	return nil
+}

@@ -1,0 +1,60 @@
+package embedded
+
+import (
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
+)
+
+// options tunes pebble for a journal: everything is written once, nearly in order,
+// read back seldom, and deleted in whole ranges if ever. So tables may pile up before
+// they are merged, and bytes written count for more than the cost of a read.
+func (s *Store) options() *pebble.Options {
+	opts := &pebble.Options{
+		FS:    s.cfg.FS,
+		Lock:  s.lock,
+		Cache: s.cache,
+		// Sync chunks in the log tell a torn tail from damage in the middle.
+		FormatMajorVersion:          pebble.FormatWALSyncChunks,
+		MemTableSize:                uint64(s.cfg.MemTable),
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       8,
+		L0StopWritesThreshold:       64,
+		LBaseMaxBytes:               512 << 20,
+		MaxOpenFiles:                1000,
+		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
+		Logger:                      (*logger)(s),
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) {
+				s.cfg.Log.Error("journal: background work failed and will be tried again", "err", err)
+			},
+			// The streams in the damaged part answer with ErrCorrupt by themselves;
+			// pebble's default would end the process for all others too.
+			DataCorruption: func(info pebble.DataCorruptionInfo) {
+				s.cfg.Log.Error("journal: damaged table; the streams in it cannot be read", "file", info.Path, "err", info.Details)
+			},
+		},
+	}
+	for i := range opts.Levels {
+		opts.Levels[i].BlockSize = 16 << 10
+		opts.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.ZstdCompression }
+		opts.TargetFileSizes[i] = 32 << 20
+	}
+	// Reads must not set off compactions: a replay would rewrite what it reads.
+	opts.Experimental.ReadSamplingMultiplier = -1
+	return opts
+}
+
+// logger is how pebble speaks to the Store.
+type logger Store
+
+func (l *logger) Infof(string, ...any) {}
+
+func (l *logger) Errorf(format string, args ...any) {
+	l.cfg.Log.Error("journal: " + fmt.Sprintf(format, args...))
+}
+
+func (l *logger) Fatalf(format string, args ...any) {
+	(*Store)(l).fatal(fmt.Errorf(format, args...))
+}

@@ -1,0 +1,338 @@
+// Package embedded is the journal of a single node, on pebble in one folder.
+//
+// A group becomes one batch with one record for each stream it touches, so a hot
+// deal costs one key-value and one sync however many orders gathered. Appends are
+// judged against heads in memory, which only this process can move: the folder is
+// locked. Readers see a stream up to the head that the last sync has reached, never
+// what pebble holds beyond it.
+//
+// What goes wrong is sorted into three kinds. A record that cannot be read is an
+// ErrCorrupt of its stream, and nothing else stops. A disk that runs full turns the
+// store read-only except for urgent writes, until space returns. A failed write or
+// sync of the log ends the store: Commit returns the error, or, if pebble found it
+// in the background, Config.Fatal is called; the process must end and start again.
+//
+// FORMAT.md in the parent folder describes the keys and records.
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/puzpuzpuz/xsync/v4"
+
+	"github.com/doorbuster/doorbuster/runtime/journal"
+)
+
+// remedy is what an operator can do about damage that this package cannot undo.
+const remedy = "stop the node, keep a copy of the data folder, and restore the folder from a backup; the damage will not heal, and nothing has been deleted"
+
+// Config says where the store lives and how it is tuned. Sizes are in bytes.
+type Config struct {
+	// Dir is the data folder; it is made if it is missing. Required.
+	Dir string
+	// FS is the file system; nil means the operating system's.
+	FS vfs.FS
+	// Now reads a monotonic clock in nanoseconds. Required.
+	Now func() int64
+	// Wall reads the time in Unix milliseconds; it is shown to a second process
+	// that finds the folder locked. Required.
+	Wall func() int64
+	// Fatal is told of a failure in the background after which nothing can be
+	// made durable. It must end the process. Required.
+	Fatal func(error)
+	// Log is told of what an operator should see. nil discards it.
+	Log *slog.Logger
+
+	// LowSpace raises the disk-full alarm when less is free. Default 256 MiB: a
+	// flush of the memtable needs room beside the log it replaces.
+	LowSpace int64
+	// Reserve is the size of the file that is given up at the alarm, so that
+	// urgent writes go on. Default 64 MiB; negative means none.
+	Reserve int64
+	// MemTable is how much gathers in memory and in the log before it is written
+	// out sorted. Default 64 MiB. It bounds recovery, and larger tables are
+	// rewritten less often.
+	MemTable int64
+	// Cache holds blocks that were read. Default 32 MiB.
+	Cache int64
+}
+
+func (cfg *Config) validate() error {
+	if cfg.Dir == "" || cfg.Now == nil || cfg.Wall == nil || cfg.Fatal == nil {
+		return errors.New("embedded: Dir, Now, Wall and Fatal are required")
+	}
+	if cfg.FS == nil {
+		cfg.FS = vfs.Default
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	for _, size := range []struct {
+		value   *int64
+		initial int64
+		least   int64
+		name    string
+	}{
+		{&cfg.LowSpace, 256 << 20, 1, "LowSpace"},
+		{&cfg.MemTable, 64 << 20, 1 << 20, "MemTable"},
+		{&cfg.Cache, 32 << 20, 1 << 20, "Cache"},
+	} {
+		if *size.value == 0 {
+			*size.value = size.initial
+		}
+		if *size.value < size.least {
+			return fmt.Errorf("embedded: %s must be at least %d bytes", size.name, size.least)
+		}
+	}
+	if cfg.Reserve == 0 {
+		cfg.Reserve = 64 << 20
+	}
+	cfg.Reserve = max(cfg.Reserve, 0)
+	return nil
+}
+
+// Store implements journal.Store.
+type Store struct {
+	cfg      Config
+	lock     *pebble.Lock
+	cache    *pebble.Cache
+	db       *pebble.DB
+	space    *space
+	recovery journal.Recovery
+	rows     *tables
+
+	closed    atomic.Bool
+	failure   atomic.Pointer[error] // the first failure of the log; latched
+	failed    chan struct{}         // closed when failure is set
+	snapshots sync.Mutex            // held over a PutSnapshot, so that none overtakes
+	heads     *xsync.Map[string, *head]
+	corrupt   *xsync.Map[string, struct{}] // streams that were found corrupt
+
+	counts struct {
+		groups, writes, events, bytes, refused atomic.Uint64
+	}
+
+	// mu is held over a whole Commit, sync included, so that Open sees a group
+	// entirely or not at all. It guards the moves of all heads and the fields below.
+	mu      sync.Mutex
+	batch   *pebble.Batch
+	touched []*head // streams that the group in hand appends to
+	next    []int   // next[i] is the next write to the stream of write i
+	judged  *head   // of the write judged last
+}
+
+// head is the end of a stream that was opened in this process.
+type head struct {
+	stream   string
+	epoch    atomic.Uint64 // moves under Store.mu
+	seq      atomic.Uint64 // Invariant: everything up to here is durable
+	snapshot atomic.Uint64 // seq of the newest snapshot
+
+	// What the group in hand appends; guarded by Store.mu, all zero outside Commit.
+	firstWrite, lastWrite int
+	count                 uint64
+	bytes                 int
+}
+
+func (h *head) journalHead() journal.Head {
+	return journal.Head{Epoch: h.epoch.Load(), Seq: h.seq.Load(), SnapshotSeq: h.snapshot.Load()}
+}
+
+// Open locks the folder, recovers it and returns the store. The error is a
+// *LockedError if another process has the folder, and matches journal.ErrCorrupt if
+// what was synced cannot be read.
+func Open(cfg Config) (*Store, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	begin := cfg.Now()
+	if err := cfg.FS.MkdirAll(cfg.Dir, 0o750); err != nil {
+		return nil, fmt.Errorf("embedded: data folder: %w", err)
+	}
+	lock, err := lockFolder(cfg.FS, cfg.Dir, cfg.Wall())
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		cfg:     cfg,
+		lock:    lock,
+		failed:  make(chan struct{}),
+		heads:   xsync.NewMap[string, *head](),
+		corrupt: xsync.NewMap[string, struct{}](),
+	}
+	if err := s.recover(); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	s.recovery.Took = time.Duration(cfg.Now() - begin)
+	s.rows = &tables{s: s}
+	s.batch = s.db.NewBatch()
+	return s, nil
+}
+
+func (s *Store) recover() error {
+	end, err := inspectLog(s.cfg.FS, s.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	s.space = newSpace(s.cfg.FS, s.cfg.Dir, uint64(s.cfg.LowSpace), uint64(s.cfg.Reserve))
+	if err := s.openPebble(); err != nil {
+		if pebble.IsCorruptionError(err) {
+			return &journal.CorruptError{File: s.cfg.Dir, Detail: err.Error(), Remedy: remedy}
+		}
+		return fmt.Errorf("embedded: open %s: %w", s.cfg.Dir, err)
+	}
+	if end.torn > 0 {
+		s.recovery.TornBytes, s.recovery.TornFile = end.torn, end.file
+		s.cfg.Log.Warn("journal: cut the torn tail of the log; it was never synced, so nobody was told of it",
+			"file", end.file, "bytes", end.torn)
+	}
+	return nil
+}
+
+// openPebble opens the database on a goroutine of its own, because a failure in the
+// background ends pebble's goroutine and its Open would wait for that for ever.
+func (s *Store) openPebble() error {
+	s.cache = pebble.NewCache(s.cfg.Cache)
+	opened := make(chan error, 1)
+	go func() {
+		var err error
+		s.db, err = pebble.Open(s.cfg.Dir, s.options())
+		opened <- err
+	}()
+	var err error
+	select {
+	case err = <-opened:
+	case <-s.failed:
+		return *s.failure.Load() // the cache stays behind with pebble's goroutines
+	}
+	if err != nil {
+		s.cache.Unref()
+	}
+	return err
+}
+
+// usable says why the store cannot be used any more.
+func (s *Store) usable() error {
+	if s.closed.Load() {
+		return journal.ErrClosed
+	}
+	if failure := s.failure.Load(); failure != nil {
+		return *failure
+	}
+	return nil
+}
+
+// failWith latches a failure of the log and returns what everybody is told.
+func (s *Store) failWith(cause error) error {
+	failure := fmt.Errorf("embedded: the journal in %s cannot be made durable: %w: end the process and start it again; a failed sync is never tried twice", s.cfg.Dir, cause)
+	if s.failure.CompareAndSwap(nil, &failure) {
+		close(s.failed)
+	}
+	return *s.failure.Load()
+}
+
+// fatal is where pebble reports from the background what it cannot go on after: it
+// expects the process to end. If Fatal returns, the goroutine ends instead, so that
+// pebble never runs on as if nothing had been.
+func (s *Store) fatal(cause error) {
+	s.cfg.Fatal(s.failWith(cause))
+	runtime.Goexit()
+}
+
+// Open implements journal.Store.
+func (s *Store) Open(_ context.Context, stream string) (journal.Head, error) {
+	journal.CheckStream(stream)
+	if err := s.usable(); err != nil {
+		return journal.Head{}, err
+	}
+	h, ok := s.heads.Load(stream)
+	if !ok {
+		// Nobody in this process has opened the stream, so what is on disk stands
+		// still; of two that load it at once, the second finds the first's head.
+		loaded, err := s.loadHead(stream)
+		if err != nil {
+			return journal.Head{}, err
+		}
+		h, _ = s.heads.LoadOrStore(stream, loaded)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(); err != nil {
+		return journal.Head{}, err
+	}
+	epoch := h.epoch.Add(1)
+	// The epoch need not be synced: it lies in the log before all that is appended
+	// under it, so that either both survive or neither.
+	key := appendHeadKey(nil, stream, headEpoch)
+	if err := s.set(key, sealedNumber(key, epoch), false); err != nil {
+		return journal.Head{}, err
+	}
+	return h.journalHead(), nil
+}
+
+// set writes one key.
+func (s *Store) set(key, value []byte, durable bool) error {
+	batch := s.db.NewBatch()
+	defer func() { _ = batch.Close() }()
+	if err := batch.Set(key, value, nil); err != nil {
+		return err
+	}
+	return s.apply(batch, durable)
+}
+
+// Tables implements journal.Store.
+func (s *Store) Tables() journal.Tables { return s.rows }
+
+// Stats implements journal.Store. It looks at the disk, so that an alarm also clears
+// on a node that has stopped writing.
+func (s *Store) Stats() journal.Stats {
+	stats := journal.Stats{
+		Streams:  s.heads.Size(),
+		Groups:   s.counts.groups.Load(),
+		Writes:   s.counts.writes.Load(),
+		Events:   s.counts.events.Load(),
+		Bytes:    s.counts.bytes.Load(),
+		Refused:  s.counts.refused.Load(),
+		Corrupt:  s.corrupt.Size(),
+		Recovery: s.recovery,
+	}
+	if s.usable() == nil {
+		s.space.look()
+		stats.BytesWritten = bytesWritten(s.db.Metrics())
+	}
+	level, free := s.space.now()
+	stats.ReadOnly, stats.DiskFree = level != spaceEnough, free
+	return stats
+}
+
+func bytesWritten(m *pebble.Metrics) uint64 {
+	levels := m.Total()
+	return m.WAL.BytesWritten + levels.TableBytesFlushed + levels.TableBytesCompacted +
+		levels.BlobBytesFlushed + levels.BlobBytesCompacted
+}
+
+// Close implements journal.Store. It writes out the memtable, so that a clean start
+// replays nothing and finds every byte under a checksum.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed.Swap(true) {
+		return journal.ErrClosed
+	}
+	if s.failure.Load() != nil {
+		// Pebble is in an unknown state, and closing it could wait for ever.
+		return s.lock.Close()
+	}
+	err := errors.Join(s.batch.Close(), s.db.Flush(), s.db.Close())
+	s.cache.Unref()
+	return errors.Join(err, s.lock.Close())
+}

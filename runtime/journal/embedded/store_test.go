@@ -1,0 +1,59 @@
+package embedded
+
+import (
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/goleak"
+
+	"github.com/doorbuster/doorbuster/runtime/journal"
+	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var started = time.Now()
+
+// testConfig is a small store that fails the test on a failure in the background.
+func testConfig(t testing.TB, fs vfs.FS, dir string) Config {
+	return Config{
+		Dir: dir, FS: fs,
+		Now:      func() int64 { return int64(time.Since(started)) },
+		Wall:     func() int64 { return time.Now().UnixMilli() },
+		Fatal:    func(err error) { t.Errorf("fatal: %v", err) },
+		MemTable: 1 << 20,
+		LowSpace: 1 << 20,
+		Reserve:  1 << 20,
+	}
+}
+
+func mustOpen(t testing.TB, cfg Config) *Store {
+	t.Helper()
+	s, err := Open(cfg)
+	if err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	return s
+}
+
+func mustClose(t testing.TB, s *Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Fatalf("Close: %v", err)
+	}
+}
+
+func TestConformanceInMemory(t *testing.T) {
+	journaltest.Run(t, func(*testing.T) journaltest.Place {
+		fs := vfs.NewMem()
+		return func(t *testing.T) journal.Store { return mustOpen(t, testConfig(t, fs, "data")) }
+	})
+}
+
+func TestConformanceOnDisk(t *testing.T) {
+	journaltest.Run(t, func(t *testing.T) journaltest.Place {
+		dir := t.TempDir()
+		return func(t *testing.T) journal.Store { return mustOpen(t, testConfig(t, nil, dir)) }
+	})
+}

@@ -1,0 +1,162 @@
+package embedded
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/wal"
+
+	"github.com/doorbuster/doorbuster/runtime/journal"
+)
+
+// A crash leaves the newest write-ahead log with a torn tail: bytes that were never
+// synced, so nobody was told of them. Pebble cuts them without a word, and with them
+// everything behind a damaged chunk as long as no later 32 KiB block proves that the
+// chunk had once been synced. This file reads the newest log before pebble does, says
+// how much will be cut, and looks for that proof in the damaged block as well.
+//
+// The log is a sequence of chunks that never cross a block:
+//
+//	crc u32 · length u16 · kind u8 · log number u32 · synced offset u64 · payload
+//
+// The synced offset says up to where the log had been synced when the chunk was made:
+// a bad chunk before that offset is damage, one behind every such offset is a tail.
+
+const (
+	walBlock      = 32 << 10
+	walHeader     = 7 + 4 + 8 // of chunks with a synced offset
+	walEOFHeader  = 7 + 4     // of the trailer of a log that was closed
+	walKindFirst  = 9         // kinds 9 to 12 carry a synced offset
+	walKindLast   = 12
+	walKindsKnown = 13
+)
+
+// tail is what inspectLog found at the end of a log.
+type tail struct {
+	file string
+	torn int64 // bytes behind the last whole chunk
+}
+
+// inspectLog reads the newest log in dir. The error is a *journal.CorruptError if
+// the log is damaged before its synced end.
+func inspectLog(fs vfs.FS, dir string) (tail, error) {
+	name, num, err := newestLog(fs, dir)
+	if err != nil || name == "" {
+		return tail{}, err
+	}
+	path := fs.PathJoin(dir, name)
+	data, err := readFile(fs, path)
+	if err != nil {
+		return tail{}, err
+	}
+	bad := firstBadChunk(data, uint32(num))
+	if synced := syncedBehind(data, bad, uint32(num)); synced > uint64(bad) {
+		return tail{}, &journal.CorruptError{
+			File:   path,
+			Detail: fmt.Sprintf("the log is damaged at byte %d, but had been synced up to byte %d", bad, synced),
+			Remedy: remedy,
+		}
+	}
+	return tail{file: path, torn: tornBytes(data[bad:], uint32(num))}, nil
+}
+
+func newestLog(fs vfs.FS, dir string) (name string, num wal.NumWAL, err error) {
+	names, err := fs.List(dir)
+	if err != nil {
+		return "", 0, err
+	}
+	for _, candidate := range names {
+		if n, _, ok := wal.ParseLogFilename(candidate); ok && (name == "" || n > num) {
+			name, num = candidate, n
+		}
+	}
+	return name, num, nil
+}
+
+func readFile(fs vfs.FS, path string) (data []byte, err error) {
+	f, err := fs.Open(path, vfs.SequentialReadsOption)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	var buf bytes.Buffer
+	if info, err := f.Stat(); err == nil {
+		buf.Grow(int(info.Size()) + bytes.MinRead)
+	}
+	_, err = io.Copy(&buf, f)
+	return buf.Bytes(), err
+}
+
+// chunkAt returns the size of the whole chunk at the start of block, or 0, and its
+// synced offset.
+func chunkAt(block []byte, num uint32) (size int, synced uint64) {
+	if len(block) < walHeader || block[6] < walKindFirst || block[6] > walKindLast {
+		return 0, 0
+	}
+	if binary.LittleEndian.Uint32(block[7:]) != num {
+		return 0, 0
+	}
+	size = walHeader + int(binary.LittleEndian.Uint16(block[4:]))
+	if size > len(block) {
+		return 0, 0
+	}
+	sum := crc32.Checksum(block[6:size], castagnoli)
+	if binary.LittleEndian.Uint32(block) != (sum>>15|sum<<17)+0xa282ead8 {
+		return 0, 0
+	}
+	return size, binary.LittleEndian.Uint64(block[11:])
+}
+
+// rest is what remains of the block that offset lies in.
+func rest(data []byte, offset int) []byte {
+	end := min(len(data), offset/walBlock*walBlock+walBlock)
+	return data[offset:end]
+}
+
+// firstBadChunk returns the offset behind the last chunk that is whole.
+func firstBadChunk(data []byte, num uint32) int {
+	offset := 0
+	for offset < len(data) {
+		block := rest(data, offset)
+		size, _ := chunkAt(block, num)
+		switch {
+		case size > 0:
+			offset += size
+		case len(block) < walHeader && allZero(block) && offset+len(block) < len(data):
+			offset += len(block) // the padding of a block too full for a chunk
+		default:
+			return offset
+		}
+	}
+	return offset
+}
+
+// syncedBehind returns the highest synced offset that a whole chunk behind a bad one
+// claims, at whatever byte it begins.
+func syncedBehind(data []byte, bad int, num uint32) (synced uint64) {
+	for offset := bad; offset < len(data); {
+		size, claimed := chunkAt(rest(data, offset), num)
+		synced = max(synced, claimed)
+		offset += max(size, 1)
+	}
+	return synced
+}
+
+// tornBytes is how much of what follows the last whole chunk was written by this
+// log's owner: not zeros from preallocation, the trailer of a clean end, or what is
+// left of an older log whose file was used again.
+func tornBytes(data []byte, num uint32) int64 {
+	if len(data) >= walEOFHeader && data[6] < walKindsKnown {
+		if n := binary.LittleEndian.Uint32(data[7:]); data[6] > 0 && n != num {
+			return 0
+		}
+	}
+	return int64(len(bytes.TrimRight(data, "\x00")))
+}
+
+func allZero(data []byte) bool { return len(bytes.TrimLeft(data, "\x00")) == 0 }
