@@ -1,0 +1,151 @@
+// Package gas makes a module that nobody here wrote safe to run: it reads every
+// byte of it under its own bounds, refuses what the rule ABI does not allow, and
+// rewrites the rest so that the module counts its own fuel and remembers what an
+// evaluation changed.
+//
+// Rewrite is the package. Its result computes what the source computes, and also
+//
+//   - charges fuel: one unit for each source instruction, taken at the start of
+//     each basic block for the whole block, and traps once the fuel is below 0.
+//     Bulk operations pay by size besides. The delimiters `end` and `else` are no
+//     instructions and cost nothing; a loop costs at least its branch, so
+//     nothing runs for ever for free;
+//   - bounds its call depth, in frames weighted by their locals, well below the
+//     engine's own limits, so that recursion ends at the same call on the
+//     compiler and on the interpreter;
+//   - marks the pages of memory that it stores to (Pages), and says with a flag
+//     that it grew its memory or wrote a table;
+//   - gives canonical NaNs: every operation that may make one is followed by its
+//     replacement with the positive quiet NaN without payload, so that no bit of
+//     the machine's own NaN can be seen. Operations that only move bits (loads,
+//     stores, reinterpret, neg, abs, copysign) stay as they are.
+//
+// The source's indices are checked against the source's own counts, and what is
+// injected is numbered behind them, so that no module can name an injected
+// global, local or function.
+//
+// Two things behave differently from the source, by contract: data.drop and
+// elem.drop do nothing, and custom sections (names, debug information) are gone.
+//
+// Checking types inside function bodies is left to the engine that compiles the
+// result. The rewriting keeps ill-typed code ill-typed: what it injects leaves
+// the source's operand stack as it was, and every source label keeps its type.
+//
+// The package is pure: no dependency, no I/O, no state.
+package gas
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Bounds on a module. Toolchains stay far below them; each closes a way to make
+// a decoder or a compiler work or allocate out of proportion to the bytes given.
+const (
+	ModuleBytesMax   = 4 << 20 // of the whole module
+	TypesMax         = 10_000
+	FunctionsMax     = 20_000
+	ImportsMax       = 100
+	ExportsMax       = 10_000
+	GlobalsMax       = 10_000
+	TablesMax        = 16
+	SegmentsMax      = 20_000  // data segments; element segments have the same bound
+	TableEntriesMax  = 1 << 16 // a table's size; a larger maximum is lowered to it
+	ParamsMax        = 1_000   // of one type; results have the same bound
+	LocalsMax        = 4_096   // of one function, parameters included
+	NestingMax       = 2_048   // of blocks in one function
+	BranchTargetsMax = 16_384  // of one br_table
+	FunctionBytesMax = 1 << 20 // of one body
+	NameBytesMax     = 1 << 10 // of an import's or export's name
+	MemoryPagesMax   = 256     // 16 MiB; a larger maximum is lowered to it
+	MutableMax       = 1_024   // globals that the code sets: each is restored after each evaluation
+	BlockLocalsMax   = 1 << 22 // sum over functions of blocks × locals: what a compiler's analysis of values costs
+	FaultsMax        = 100     // reported; later ones are counted only
+	FrameUnitsMax    = 1_500   // depth of calls; the engine's interpreter stops at 2,000 frames
+	frameUnitLocals  = 256     // locals that make a frame count for one unit more
+	reservedPrefix   = "doorbuster:"
+	exportABI        = "doorbuster_abi_v1"
+	exportBuffer     = "rule_buffer"
+	exportEvaluate   = "rule_evaluate"
+	exportInit       = "rule_init"
+	exportInitialize = "_initialize"
+	exportStart      = "_start"
+	exportMemory     = "memory"
+)
+
+// Prices of what is not one instruction's work, in units of fuel.
+const (
+	BytesPerUnit    = 8      // memory.fill, memory.copy and memory.init: bytes for one unit
+	GrowPerPage     = 1_024  // memory.grow: for each page of the memory's new size, since the engine may move it
+	RebuildBase     = 16_384 // the first growth or table write of an evaluation: the host makes a new instance
+	RebuildPerPage  = 1_024  // … and copies this many pages
+	TableEntryPrice = 1      // table.fill, table.copy, table.init and table.grow: for each entry
+)
+
+// Names of the injected exports. All are globals; a source module may not export
+// anything that starts with "doorbuster:".
+const (
+	GlobalFuel    = reservedPrefix + "fuel"    // i64: what is left; below 0 after the module ran out
+	GlobalFrames  = reservedPrefix + "frames"  // i32: frame units left
+	GlobalRebuild = reservedPrefix + "rebuild" // i32: not 0 after growth or a table write
+	GlobalDirty0  = reservedPrefix + "dirty0"  // i64: Dirty[0]
+	GlobalDirty1  = reservedPrefix + "dirty1"  // i64: Dirty[1]
+)
+
+// Module is a rewritten module and what its host must know about it.
+type Module struct {
+	// Wasm is the rewritten module.
+	Wasm []byte
+	// Pages says how the module marks what it stored to.
+	Pages Pages
+	// Mutable names the exports of the source globals that the code sets: the
+	// host restores them after each evaluation.
+	Mutable []string
+	// RebuildAlways says that some state cannot be restored from outside (a
+	// mutable global of type v128 or of a reference): the host needs a new
+	// instance for each evaluation.
+	RebuildAlways bool
+	// Initialize and RuleInit say whether the module exports these functions.
+	Initialize, RuleInit bool
+}
+
+// Fault is one thing that is wrong with a module.
+type Fault struct {
+	Section string // "header", "type", "import", …
+	Offset  int    // bytes from the start of the module
+	Reason  string
+}
+
+// String returns the fault on one line.
+func (f Fault) String() string {
+	return fmt.Sprintf("%s section, offset %d: %s", f.Section, f.Offset, f.Reason)
+}
+
+// Error lists everything that is wrong with a module.
+type Error struct {
+	Faults []Fault // at least one, at most FaultsMax
+	More   int     // faults that were found but are not listed
+}
+
+// Error returns all the faults, one on a line.
+func (e *Error) Error() string {
+	lines := make([]string, 0, len(e.Faults)+1)
+	for _, f := range e.Faults {
+		lines = append(lines, f.String())
+	}
+	if e.More > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", e.More))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Rewrite validates a module and rewrites it. The error is an *Error with every
+// fault that was found. The work and the memory it takes are proportional to
+// len(wasm), whatever the bytes claim; wasm is not modified or kept.
+func Rewrite(wasm []byte) (*Module, error) {
+	src := decode(wasm)
+	if len(src.faults) > 0 {
+		return nil, &Error{Faults: src.faults, More: src.more}
+	}
+	return rewrite(src), nil
+}

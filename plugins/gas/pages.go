@@ -1,0 +1,77 @@
+package gas
+
+import "math/bits"
+
+// Pages is how a module marks what it stores to. Memory is cut into pages of
+// 1 << Shift bytes (1 to 4 KiB, not WebAssembly's 64), and the marks are one bit
+// of Dirty[0] by the page's number modulo 64 and, for larger memories, one bit of
+// Dirty[1] by its number divided by 64, modulo 64 again. A page is dirty when
+// both its bits are set: never too few pages, sometimes a few too many, and no
+// branch and no second memory for a store.
+type Pages struct {
+	Shift uint8
+	Two   bool // Dirty[1] is in use; otherwise it counts as all ones
+}
+
+// Dirty holds the marks.
+type Dirty [2]uint64
+
+// storeBytesMax is the widest store: one that starts at the end of a marked
+// page reaches this far into the next, less one byte. Restore copies that too.
+const storeBytesMax = 16
+
+// pagesFor returns the finest marking for a memory that starts with this many
+// WebAssembly pages. A memory that grows beyond stays correct: the marks alias.
+func pagesFor(initial uint32) Pages {
+	size := max(initial, 1) << 16
+	p := Pages{Shift: 10, Two: size > 64<<12}
+	reach := uint32(64 << 10)
+	if p.Two {
+		reach *= 64
+	}
+	for ; reach < size; reach *= 2 {
+		p.Shift++
+	}
+	return p
+}
+
+// Mark marks n bytes from address on, as the rewritten bulk operations do. The
+// host calls it for what it writes into a module's memory itself.
+func (p Pages) Mark(d *Dirty, address, n uint32) {
+	if n == 0 {
+		return
+	}
+	first, last := address>>p.Shift, (address+n-1)>>p.Shift
+	d[0] |= bitSpan(first, last)
+	if p.Two {
+		d[1] |= bitSpan(first>>6, last>>6)
+	}
+}
+
+// bitSpan returns the bits first … last, modulo 64.
+func bitSpan(first, last uint32) uint64 {
+	if last-first >= 63 {
+		return ^uint64(0)
+	}
+	return bits.RotateLeft64(1<<(last-first+1)-1, int(first))
+}
+
+// Restore copies the dirty pages from src to dst, which have the same length.
+func (p Pages) Restore(dst, src []byte, d Dirty) {
+	if !p.Two {
+		d[1] = ^uint64(0)
+	}
+	for high := 0; high<<(6+p.Shift) < len(dst); high++ {
+		if d[1]>>(high&63)&1 == 0 {
+			continue
+		}
+		for low := d[0]; low != 0; low &= low - 1 {
+			at := (high<<6 | bits.TrailingZeros64(low)) << p.Shift
+			if at >= len(dst) {
+				break
+			}
+			end := min(at+1<<p.Shift+storeBytesMax-1, len(dst))
+			copy(dst[at:end], src[at:end])
+		}
+	}
+}

@@ -1,0 +1,255 @@
+package gas
+
+import (
+	"slices"
+	"strconv"
+)
+
+// rewriter turns a source without faults into the module that runs.
+//
+// Injected indices come behind the source's: globals from firstGlobal on,
+// functions from firstFunction on, types behind the source's types.
+type rewriter struct {
+	src           *source
+	pages         Pages
+	firstGlobal   uint32
+	firstFunction uint32
+	types         []funcType
+	// resultBlocks maps a list of two or more result types to the type of a
+	// block that has them: shorter lists need no type.
+	resultBlocks map[string]uint32
+}
+
+// Injected globals, numbered from firstGlobal on.
+const (
+	globalFuel = iota
+	globalFrames
+	globalRebuild
+	globalDirty0
+	globalDirty1
+	injectedGlobals
+)
+
+// Injected functions, numbered from firstFunction on.
+const (
+	helperCharge  = iota // (units i32): takes fuel, traps below 0
+	helperRebuild        // (): notes that the host needs a new instance
+	helperGrow           // (delta i32) → i32: memory.grow, paid
+	helperMark           // (address, n i32): marks a range
+	injectedFunctions
+)
+
+var helperTypes = [injectedFunctions]funcType{
+	helperCharge:  {tI, ""},
+	helperRebuild: {},
+	helperGrow:    {tI, tI},
+	helperMark:    {tI + tI, ""},
+}
+
+func rewrite(src *source) *Module {
+	w := &rewriter{
+		src:           src,
+		pages:         pagesFor(src.memoryMin),
+		firstGlobal:   uint32(len(src.globalList)),
+		firstFunction: uint32(len(src.importTypes) + len(src.functionTypes)),
+		types:         slices.Clone(src.typeList),
+		resultBlocks:  map[string]uint32{},
+	}
+	m := &Module{Pages: w.pages}
+	_, m.Initialize = src.exportKinds[exportInitialize]
+	_, m.RuleInit = src.exportKinds[exportInit]
+	for i, g := range src.globalList {
+		switch {
+		case !g.set:
+		case g.valueType >= f64Type && g.valueType <= i32Type:
+			m.Mutable = append(m.Mutable, mutableName(i))
+		default:
+			m.RebuildAlways = true
+		}
+	}
+	m.Wasm = w.module()
+	return m
+}
+
+func mutableName(i int) string { return reservedPrefix + "global" + strconv.Itoa(i) }
+
+// module assembles the sections. Functions come first, because code may add
+// types; custom sections and the start section are left out.
+func (w *rewriter) module() []byte {
+	functions, code := w.functions()
+	out := out{b: []byte("\x00asm\x01\x00\x00\x00")}
+	out.section(secType, w.typeSection())
+	out.section(secImport, w.src.raw[secImport])
+	out.section(secFunction, functions)
+	out.section(secTable, w.tableSection())
+	out.section(secMemory, w.memorySection())
+	out.section(secGlobal, w.globalSection())
+	out.section(secExport, w.exportSection())
+	out.section(secElement, w.src.raw[secElement])
+	out.section(secDataCount, w.src.raw[secDataCount])
+	out.section(secCode, code)
+	out.section(secData, w.src.raw[secData])
+	return out.b
+}
+
+func (w *rewriter) typeSection() []byte {
+	var o out
+	o.u32(uint32(len(w.types)))
+	for _, t := range w.types {
+		o.b = append(o.b, 0x60)
+		o.vector([]byte(t.params))
+		o.vector([]byte(t.results))
+	}
+	return o.b
+}
+
+// typeIndex returns the index of a type, adding it when the source has none.
+func (w *rewriter) typeIndex(t funcType) uint32 {
+	if i := slices.Index(w.types, t); i >= 0 {
+		return uint32(i)
+	}
+	w.types = append(w.types, t)
+	return uint32(len(w.types) - 1)
+}
+
+// functions returns the function and the code section.
+func (w *rewriter) functions() (functions, code []byte) {
+	var f, c out
+	n := uint32(len(w.src.functionTypes) + injectedFunctions)
+	f.u32(n)
+	c.u32(n)
+	for i := range w.src.bodies {
+		b := &w.src.bodies[i]
+		f.u32(b.typeIndex)
+		c.vector(w.body(b))
+	}
+	for i, helper := range [injectedFunctions]func() []byte{
+		helperCharge: w.chargeHelper, helperRebuild: w.rebuildHelper, helperGrow: w.growHelper, helperMark: w.markHelper,
+	} {
+		f.u32(w.typeIndex(helperTypes[i]))
+		c.vector(helper())
+	}
+	return f.b, c.b
+}
+
+func (w *rewriter) tableSection() []byte {
+	if len(w.src.tableList) == 0 {
+		return nil
+	}
+	var o out
+	o.u32(uint32(len(w.src.tableList)))
+	for _, t := range w.src.tableList {
+		o.b = append(o.b, t.refType, 1)
+		o.u32(t.min)
+		o.u32(t.max)
+	}
+	return o.b
+}
+
+func (w *rewriter) memorySection() []byte {
+	o := out{b: []byte{1, 1}}
+	o.u32(w.src.memoryMin)
+	o.u32(w.src.memoryMax)
+	return o.b
+}
+
+func (w *rewriter) globalSection() []byte {
+	var o out
+	o.u32(w.firstGlobal + injectedGlobals)
+	for _, g := range w.src.globalList {
+		mutable := byte(0)
+		if g.mutable {
+			mutable = 1
+		}
+		o.b = append(append(o.b, g.valueType, mutable), g.init...)
+	}
+	for i, t := range [injectedGlobals]byte{
+		globalFuel: i64Type, globalFrames: i32Type, globalRebuild: i32Type, globalDirty0: i64Type, globalDirty1: i64Type,
+	} {
+		o.b = append(o.b, t, 1)
+		switch {
+		case t == i64Type:
+			o.i64(0)
+		case i == globalFrames:
+			o.i32(FrameUnitsMax)
+		default:
+			o.i32(0)
+		}
+		o.op(opEnd)
+	}
+	return o.b
+}
+
+func (w *rewriter) exportSection() []byte {
+	var names, own out
+	own.b = w.src.exportBytes
+	n := w.src.exportCount
+	export := func(name string, index uint32) {
+		names.vector([]byte(name))
+		names.b = append(names.b, 3)
+		names.u32(index)
+		n++
+	}
+	for i, name := range [injectedGlobals]string{
+		globalFuel: GlobalFuel, globalFrames: GlobalFrames, globalRebuild: GlobalRebuild,
+		globalDirty0: GlobalDirty0, globalDirty1: GlobalDirty1,
+	} {
+		export(name, w.firstGlobal+uint32(i))
+	}
+	for i, g := range w.src.globalList {
+		if g.set {
+			export(mutableName(i), uint32(i))
+		}
+	}
+	var o out
+	o.u32(uint32(n))
+	return slices.Concat(o.b, own.b, names.b)
+}
+
+// out encodes.
+type out struct{ b []byte }
+
+// op appends an opcode and its single-byte or LEB128 immediates.
+func (o *out) op(op uint16, immediates ...uint32) {
+	if op > 0xff {
+		o.b = append(o.b, byte(op>>8))
+		o.u32(uint32(op & 0xff))
+	} else {
+		o.b = append(o.b, byte(op))
+	}
+	for _, v := range immediates {
+		o.u32(v)
+	}
+}
+
+func (o *out) u32(v uint32) {
+	for ; v >= 0x80; v >>= 7 {
+		o.b = append(o.b, byte(v)|0x80)
+	}
+	o.b = append(o.b, byte(v))
+}
+
+func (o *out) signed(v int64) {
+	for v < -64 || v >= 64 {
+		o.b = append(o.b, byte(v)|0x80)
+		v >>= 7
+	}
+	o.b = append(o.b, byte(v)&0x7f)
+}
+
+func (o *out) i32(v int32) { o.op(opI32Const); o.signed(int64(v)) }
+
+func (o *out) i64(v int64) { o.op(opI64Const); o.signed(v) }
+
+func (o *out) vector(b []byte) {
+	o.u32(uint32(len(b)))
+	o.b = append(o.b, b...)
+}
+
+func (o *out) section(id byte, content []byte) {
+	if content == nil {
+		return
+	}
+	o.b = append(o.b, id)
+	o.vector(content)
+}

@@ -1,0 +1,191 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+
+	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/plugins/gas"
+)
+
+// state is all that an evaluation can change and reset puts back.
+type state struct {
+	memory  []byte
+	globals []uint64 // of gas.Module.Mutable
+	random  uint64
+}
+
+// instance is one instantiated module. One goroutine uses it at a time.
+type instance struct {
+	program *Program
+	module  api.Module
+	ctx     context.Context // carries the instance to the imports
+	memory  api.Memory
+	buffer  uint32 // where the input goes
+
+	evaluateFn api.Function
+	stack      [1]uint64 // of a call: the parameter, then the result
+
+	fuel, frames, rebuild, dirty0, dirty1 api.MutableGlobal
+	mutable                               []api.MutableGlobal
+
+	// What one evaluation sees and leaves, besides the module's own state.
+	now     int64 // Unix ms
+	random  uint64
+	log     guestLog
+	written gas.Dirty // pages that imports wrote
+	input   uint32    // bytes written into the buffer
+}
+
+// instanceKey finds the instance in the context of a call.
+type instanceKey struct{}
+
+// newInstance instantiates the program's module and initialises it. The first
+// instance of a program sets the initial state; every other one must come to
+// the same.
+func newInstance(p *Program) (*instance, error) {
+	i := &instance{program: p}
+	i.ctx = context.WithValue(context.Background(), instanceKey{}, i)
+	module, err := p.engine.runtime.InstantiateModule(i.ctx, p.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+	if err != nil {
+		return nil, err
+	}
+	i.module, i.memory = module, module.ExportedMemory("memory")
+	i.bindGlobals()
+	if err := i.initialise(); err != nil {
+		i.close()
+		return nil, err
+	}
+	i.clean()
+	reached := i.state()
+	if p.initial == nil {
+		p.initial = reached
+	} else if !bytes.Equal(reached.memory, p.initial.memory) || !slices.Equal(reached.globals, p.initial.globals) || reached.random != p.initial.random {
+		i.close()
+		return nil, errors.New("initialising the module again came to another state")
+	}
+	return i, nil
+}
+
+func (i *instance) close() { _ = i.module.Close(context.Background()) }
+
+func (i *instance) bindGlobals() {
+	global := func(name string) api.MutableGlobal {
+		return i.module.ExportedGlobal(name).(api.MutableGlobal) // gas injects them, mutable
+	}
+	i.fuel, i.frames, i.rebuild = global(gas.GlobalFuel), global(gas.GlobalFrames), global(gas.GlobalRebuild)
+	i.dirty0, i.dirty1 = global(gas.GlobalDirty0), global(gas.GlobalDirty1)
+	for _, name := range i.program.module.Mutable {
+		i.mutable = append(i.mutable, global(name))
+	}
+}
+
+// initialise runs _initialize, rule_buffer and rule_init under one budget.
+func (i *instance) initialise() error {
+	m := i.program.module
+	fuel := uint64(InitFuel)
+	run := func(name string, argument uint64) (uint64, error) {
+		fn := i.module.ExportedFunction(name)
+		result, err := i.call(&fn, argument, 0, fuel)
+		left := int64(i.fuel.Get())
+		if left < 0 {
+			return 0, fmt.Errorf("%s: %w", name, errOutOfFuel)
+		}
+		fuel = uint64(left)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", name, err)
+		}
+		return result, nil
+	}
+	if m.Initialize {
+		if _, err := run("_initialize", 0); err != nil {
+			return err
+		}
+	}
+	address, err := run("rule_buffer", abi.InputBytesMax)
+	if err != nil {
+		return err
+	}
+	i.buffer = uint32(address)
+	if uint64(i.buffer)+abi.InputBytesMax > uint64(i.memory.Size()) {
+		return fmt.Errorf("rule_buffer: %d bytes at %d are out of bounds", abi.InputBytesMax, i.buffer)
+	}
+	if m.RuleInit {
+		copy(i.view()[i.buffer:], i.program.config)
+		refusal, err := run("rule_init", uint64(len(i.program.config)))
+		if err != nil {
+			return err
+		}
+		if code := int32(uint32(refusal)); code != 0 {
+			return fmt.Errorf("rule_init refused the configuration with %d", code)
+		}
+	}
+	i.evaluateFn = i.module.ExportedFunction("rule_evaluate")
+	return nil
+}
+
+// call calls one exported function under a budget of fuel.
+func (i *instance) call(fn *api.Function, argument uint64, now int64, fuel uint64) (uint64, error) {
+	i.now = now
+	i.fuel.Set(fuel)
+	i.stack[0] = argument
+	if err := (*fn).CallWithStack(i.ctx, i.stack[:]); err != nil {
+		i.frames.Set(gas.FrameUnitsMax) // a trap leaves no frame to give its units back
+		return 0, err
+	}
+	return i.stack[0], nil
+}
+
+// view is the whole memory. It is valid until the module grows it.
+func (i *instance) view() []byte {
+	b, _ := i.memory.Read(0, i.memory.Size())
+	return b
+}
+
+// state copies what reset has to put back.
+func (i *instance) state() *state {
+	s := &state{memory: bytes.Clone(i.view()), random: i.random}
+	for _, g := range i.mutable {
+		s.globals = append(s.globals, g.Get())
+	}
+	return s
+}
+
+// clean forgets all marks.
+func (i *instance) clean() {
+	i.dirty0.Set(0)
+	i.dirty1.Set(0)
+	i.rebuild.Set(0)
+	i.written, i.input = gas.Dirty{}, 0
+	i.log = guestLog{}
+}
+
+// reset puts the initial state back. It returns false when that is impossible
+// and the instance has to be replaced.
+func (i *instance) reset() bool {
+	m, initial := i.program.module, i.program.initial
+	if m.RebuildAlways || i.rebuild.Get() != 0 {
+		return false
+	}
+	memory := i.view()
+	dirty := gas.Dirty{i.dirty0.Get() | i.written[0], i.written[1]}
+	i.dirty0.Set(0)
+	if m.Pages.Two {
+		dirty[1] |= i.dirty1.Get()
+		i.dirty1.Set(0)
+	}
+	m.Pages.Restore(memory, initial.memory, dirty)
+	copy(memory[i.buffer:i.buffer+i.input], initial.memory[i.buffer:])
+	for n, g := range i.mutable {
+		g.Set(initial.globals[n])
+	}
+	i.random, i.written, i.input = initial.random, gas.Dirty{}, 0
+	i.log.n, i.log.dropped = 0, 0
+	return true
+}

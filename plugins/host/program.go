@@ -1,0 +1,156 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/tetratelabs/wazero"
+
+	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/plugins/gas"
+)
+
+// Program is a compiled rule, ready to price orders.
+type Program struct {
+	engine   *Engine
+	module   *gas.Module
+	compiled wazero.CompiledModule
+	config   []byte
+
+	// initial is the state that every evaluation starts from: the first
+	// instance's, when its initialisation ended. Written before the program is
+	// shared.
+	initial *state
+
+	slots []slot
+}
+
+// slot holds one instance, made when it is first needed.
+type slot struct {
+	mu       sync.Mutex // held during an evaluation; guards instance
+	instance *instance
+	_        [112]byte // a cache line pair of its own
+}
+
+// fill makes the slot's instance. The caller holds mu, or the program is not
+// shared yet.
+func (s *slot) fill(p *Program) (err error) {
+	s.instance, err = newInstance(p)
+	return err
+}
+
+// empty closes the slot's instance. The caller holds mu.
+func (s *slot) empty() {
+	if s.instance != nil {
+		s.instance.close()
+		s.instance = nil
+	}
+}
+
+// Trace is what an evaluation leaves for people to read.
+type Trace struct {
+	Logs    []byte // at most abi.LogBytesMax; each call of log ends with a newline
+	Dropped int    // bytes that did not fit
+	Err     error  // what the fault was, nil without one
+}
+
+// Evaluate prices one order: it encodes in, runs the rule with the given budget
+// of fuel (at most abi.FuelMax), and fills out, but for its version. trace may be
+// nil. It does not allocate without a trace and without a fault.
+//
+// An input that does not fit the ABI is FaultBadOutput without fuel used: the
+// caller bounds what goes into an order, so no order that was accepted gets there.
+func (p *Program) Evaluate(in *abi.Input, fuel uint64, out *abi.Verdict, trace *Trace) {
+	out.Reset()
+	s := p.take()
+	defer s.mu.Unlock()
+	if s.instance == nil {
+		if err := s.fill(p); err != nil {
+			out.Fault = abi.FaultRuleInit
+			trace.note(nil, err)
+			return
+		}
+	}
+	i := s.instance
+	err := i.evaluate(in, min(fuel, abi.FuelMax), out)
+	trace.note(&i.log, err)
+	if !i.reset() {
+		s.empty()
+		// A failure shows at the next evaluation, which tries again.
+		_ = s.fill(p)
+	}
+}
+
+// take locks a slot that is free, or waits for one.
+func (p *Program) take() *slot {
+	n := uint32(len(p.slots))
+	first := rand.Uint32N(n)
+	for i := range n {
+		if s := &p.slots[(first+i)%n]; s.mu.TryLock() {
+			return s
+		}
+	}
+	s := &p.slots[first]
+	s.mu.Lock()
+	return s
+}
+
+// Close frees the program after its last evaluation has ended. No new one may
+// begin.
+func (p *Program) Close() error {
+	for i := range p.slots {
+		s := &p.slots[i]
+		s.mu.Lock()
+		s.empty()
+		s.mu.Unlock()
+	}
+	return p.compiled.Close(context.Background())
+}
+
+func (t *Trace) note(l *guestLog, err error) {
+	if t == nil {
+		return
+	}
+	t.Err = err
+	t.Logs, t.Dropped = t.Logs[:0], 0
+	if l != nil {
+		t.Logs, t.Dropped = append(t.Logs, l.text[:l.n]...), l.dropped
+	}
+}
+
+var (
+	errOutOfFuel = errors.New("out of fuel")
+	errExit      = errors.New("the module ended itself (proc_exit)")
+)
+
+// evaluate runs the rule. The instance is dirty afterwards.
+func (i *instance) evaluate(in *abi.Input, fuel uint64, out *abi.Verdict) error {
+	memory := i.view()
+	input, err := in.Append(memory[i.buffer : i.buffer : i.buffer+abi.InputBytesMax])
+	if err != nil {
+		out.Fault = abi.FaultBadOutput
+		return err
+	}
+	i.input = uint32(len(input))
+	out.Digest = xxhash.Sum64(input)
+	result, err := i.call(&i.evaluateFn, uint64(len(input)), in.Now, fuel)
+	left := int64(i.fuel.Get())
+	out.Fuel = fuel - uint64(max(left, 0))
+	if err != nil {
+		out.Fault = abi.FaultTrap
+		if left < 0 {
+			out.Fault, err = abi.FaultOutOfFuel, errOutOfFuel
+		}
+		return err
+	}
+	answer, err := abi.DecodeOutput(i.view(), result, in.Subtotal-in.DiscountSoFar)
+	if err != nil {
+		out.Fault = abi.FaultBadOutput
+		return err
+	}
+	out.SetOutput(answer)
+	return nil
+}
