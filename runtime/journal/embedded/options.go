@@ -38,9 +38,11 @@ func (s *Store) options() *pebble.Options {
 	}
 	for i := range opts.Levels {
 		opts.Levels[i].BlockSize = 16 << 10
-		opts.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.ZstdCompression }
+		opts.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
 		opts.TargetFileSizes[i] = 32 << 20
 	}
+	// What has come to rest is worth the time of a better compression.
+	opts.Levels[len(opts.Levels)-1].Compression = func() *sstable.CompressionProfile { return sstable.ZstdCompression }
 	// Reads must not set off compactions: a replay would rewrite what it reads.
 	opts.Experimental.ReadSamplingMultiplier = -1
 	return opts
