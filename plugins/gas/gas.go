@@ -49,7 +49,7 @@ const (
 	ExportsMax       = 10_000
 	GlobalsMax       = 10_000
 	TablesMax        = 16
-	SegmentsMax      = 20_000  // data segments; element segments have the same bound
+	SegmentsMax      = 100_000 // data segments (Go makes 20,000); element segments have the same bound
 	TableEntriesMax  = 1 << 16 // a table's size; a larger maximum is lowered to it
 	ParamsMax        = 1_000   // of one type; results have the same bound
 	LocalsMax        = 4_096   // of one function, parameters included

@@ -43,6 +43,10 @@ type instance struct {
 	input   uint32    // bytes written into the buffer
 }
 
+// initNow is the clock during initialisation, Unix ms. It is the same for ever,
+// and not 0, which Go's runtime takes for a broken clock.
+const initNow = 1
+
 // instanceKey finds the instance in the context of a call.
 type instanceKey struct{}
 
@@ -60,6 +64,9 @@ func newInstance(p *Program) (*instance, error) {
 	i.bindGlobals()
 	if err := i.initialise(); err != nil {
 		i.close()
+		if i.log.n > 0 {
+			err = fmt.Errorf("%w; the module logged %q", err, i.log.text[:i.log.n])
+		}
 		return nil, err
 	}
 	i.clean()
@@ -92,7 +99,7 @@ func (i *instance) initialise() error {
 	fuel := uint64(InitFuel)
 	run := func(name string, argument uint64) (uint64, error) {
 		fn := i.module.ExportedFunction(name)
-		result, err := i.call(&fn, argument, 0, fuel)
+		result, err := i.call(&fn, argument, initNow, fuel)
 		left := int64(i.fuel.Get())
 		if left < 0 {
 			return 0, fmt.Errorf("%s: %w", name, errOutOfFuel)
