@@ -115,11 +115,20 @@ func (brokenWriter) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 func TestLinesThatAreLostAreCounted(t *testing.T) {
 	l := newLog(t, LogConfig{Out: brokenWriter{}})
 	l.Info("lost")
-	l.Info(strings.Repeat("x", LineMax))
 	l.Close()
 	l.Info("after Close")
-	if n := l.Dropped(); n != 3 {
-		t.Fatalf("%d dropped, want 3", n)
+	if n := l.Dropped(); n != 2 {
+		t.Fatalf("%d dropped, want 2", n)
+	}
+}
+
+func TestOverlongLineIsDropped(t *testing.T) {
+	var out bytes.Buffer
+	l := newLog(t, LogConfig{Out: &out})
+	l.Info(strings.Repeat("x", LineMax))
+	l.Close()
+	if l.Dropped() != 1 || out.Len() != 0 {
+		t.Fatalf("%d dropped and %d bytes written, want 1 and 0", l.Dropped(), out.Len())
 	}
 }
 

@@ -93,6 +93,24 @@ func TestAllSeatsOfTheLargestPool(t *testing.T) {
 	}
 }
 
+// TestFreeListIsNotFooledByABA stops one pop between its read and its swap
+// while others take two seats and bring back the first.
+func TestFreeListIsNotFooledByABA(t *testing.T) {
+	p := newPool(t, 3, 0)
+	f, cells := &p.free, p.cells
+	stale := f.head.Load()
+	tag, length, a := unpack(stale)
+	b := uint16(cells[a].next.Load())
+
+	f.pop(cells, 0)
+	f.pop(cells, 0) // b: in use from here on
+	f.push(cells, a)
+
+	if f.head.CompareAndSwap(stale, pack(tag+1, length-1, b)) {
+		t.Fatalf("the free list hands out seat %d, which is in use", b)
+	}
+}
+
 func TestCompleteBeforeTheWait(t *testing.T) {
 	p := newPool(t, 1, 0)
 	o := mustGet(t, p)
