@@ -1,7 +1,6 @@
 package clockd
 
 import (
-	"io"
 	"log/slog"
 	"testing"
 	"time"
@@ -12,9 +11,11 @@ import (
 // startActors returns the root context, the clock actor of m, and a subscriber
 // that passes its ticks on.
 func startActors(t *testing.T, m *Manual) (root *actor.RootContext, clock, subscriber *actor.PID, ticks chan Tick) {
-	system := actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger {
-		return slog.New(slog.NewTextHandler(io.Discard, nil))
-	}))
+	system := actor.NewActorSystem(
+		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(slog.DiscardHandler) }),
+		// A dead letter starts a goroutine that lives for this long (1 s by default).
+		actor.WithDeadLetterThrottleInterval(time.Millisecond),
+	)
 	t.Cleanup(system.Shutdown)
 	root = system.Root
 	clock = root.Spawn(Props(m.Clock()))

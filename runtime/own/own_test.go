@@ -94,16 +94,19 @@ func TestAllSeatsOfTheLargestPool(t *testing.T) {
 }
 
 // TestFreeListIsNotFooledByABA stops one pop between its read and its swap
-// while others take two seats and bring back the first.
+// while others take two seats and bring back the first, and another one, so
+// that top and length are what they were.
 func TestFreeListIsNotFooledByABA(t *testing.T) {
 	p := newPool(t, 3, 0)
 	f, cells := &p.free, p.cells
+	c, _ := f.pop(cells, 0)
 	stale := f.head.Load()
 	tag, length, a := unpack(stale)
 	b := uint16(cells[a].next.Load())
 
 	f.pop(cells, 0)
 	f.pop(cells, 0) // b: in use from here on
+	f.push(cells, c)
 	f.push(cells, a)
 
 	if f.head.CompareAndSwap(stale, pack(tag+1, length-1, b)) {
