@@ -79,7 +79,7 @@ func (r *reader) uint64() uint64 {
 
 func (r *reader) uint() uint64 {
 	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
+	if n <= 0 || n > 1 && r.b[n-1] == 0 { // a zero at the end: a longer spelling of the same number
 		r.fail()
 		return 0
 	}

@@ -45,17 +45,17 @@ type Command struct {
 	At   int64 // the one time stamp that every decision about this command uses
 
 	// Place and Quote.
-	User       []byte
-	Key        []byte // idempotency key; empty in a quote
+	User       []byte // at most MaxIDLen bytes
+	Key        []byte // idempotency key, at most MaxIDLen bytes; empty in a quote
 	Quantity   int64
-	Codes      [][]byte
-	Attributes []abi.KV
+	Codes      [][]byte // at most MaxCodes, each of at most MaxTextLen bytes
+	Attributes []abi.KV // at most MaxAttributes, keys and values of at most MaxTextLen bytes
 	GroupMode  GroupMode
 	Group      uint64 // JoinGroup, LookupGroup: the seq of the order that opened it
 
 	// Confirm, Cancel, Refund, LookupOrder.
 	Order uint64 // the order's seq
-	Ref   []byte // payment reference, reason of a cancel, refund reference
+	Ref   []byte // payment reference, reason of a cancel, refund reference; at most MaxReferenceLen bytes
 
 	Spec  *Spec  // Create
 	Patch *Patch // Change
@@ -66,6 +66,19 @@ type Command struct {
 // Reset empties the command and keeps its buffers.
 func (c *Command) Reset() {
 	*c = Command{Codes: c.Codes[:0], Attributes: c.Attributes[:0], scratch: c.scratch[:0]}
+}
+
+// bounded says whether an event can hold what the command brings.
+func (c *Command) bounded() bool {
+	ok := len(c.User) <= MaxIDLen && len(c.Key) <= MaxIDLen && len(c.Ref) <= MaxReferenceLen &&
+		len(c.Codes) <= MaxCodes && len(c.Attributes) <= MaxAttributes
+	for _, code := range c.Codes {
+		ok = ok && len(code) <= MaxTextLen
+	}
+	for _, kv := range c.Attributes {
+		ok = ok && len(kv.Key) <= MaxTextLen && len(kv.Value) <= MaxTextLen
+	}
+	return ok
 }
 
 // fingerprint is a 64-bit digest of what the shopper asked for: two orders
@@ -93,7 +106,7 @@ const (
 	DealNotStarted
 	DealEnded
 	DealPaused
-	DealInvalid // a patch that does not fit the deal; Reply.Detail says why
+	DealInvalid // a spec that cannot be a deal, a patch that does not fit it; Reply.Detail says why
 	SoldOut
 	UserLimitExceeded
 	QuantityInvalid
@@ -156,7 +169,7 @@ type GroupView struct {
 // the next Reset.
 type Reply struct {
 	Code     Code
-	Detail   string // static words for Code, when they add something
+	Detail   string // words for Code, when they add something
 	Replayed bool   // the idempotency key was known: Order names its first order
 
 	// Event is what happened, Kind 0 when nothing did. After Place it holds

@@ -14,11 +14,15 @@ type Rules interface {
 
 // Decide answers one command. It changes nothing: what would happen is in
 // r.Event, to be applied by the caller. Whatever is due at c.At must have
-// been applied before. r must be Reset.
+// been applied before. r must be Reset. A command beyond the bounds of its
+// fields is the caller's bug, and a panic.
 func (s *State) Decide(c *Command, rules Rules, r *Reply) {
 	if s.Spec == nil && c.Kind != Create {
 		r.refuse(DealNotFound)
 		return
+	}
+	if !c.bounded() {
+		panic("deal: a command beyond its bounds, which the caller must refuse: the journal could not hold its event")
 	}
 	r.Event.At = max(c.At, s.At)
 	switch c.Kind {
@@ -310,12 +314,21 @@ func (s *State) decideCreate(c *Command, r *Reply) {
 		r.refuse(DealExists)
 		return
 	}
+	if f := c.Spec.Validate(); f != nil {
+		r.Detail = f[0].Error()
+		r.refuse(DealInvalid)
+		return
+	}
 	r.Event.Kind, r.Event.Spec = DealCreated, c.Spec
 }
 
 func (s *State) decidePatch(c *Command, r *Reply) {
 	p := c.Patch
+	f := p.Validate()
 	switch {
+	case f != nil:
+		r.Detail = f[0].Error()
+		r.refuse(DealInvalid)
 	case s.Closed || s.ended(r.Event.At):
 		r.refuse(DealEnded)
 	case p.EndsAt != nil && *p.EndsAt != 0 && *p.EndsAt <= s.Spec.StartsAt:

@@ -77,7 +77,7 @@ var ErrInvariant = errors.New("deal: invariant broken")
 
 // Apply makes e the next event of the deal. e.Seq must be s.Seq+1 and e must
 // come from Decide or Due on an equal state; anything else is ErrInvariant.
-// It keeps nothing of e but the pointer Spec.
+// It keeps nothing of e but the pointer Spec and what Patch points to.
 func (s *State) Apply(e *Event) error {
 	if e.Seq != s.Seq+1 || e.At < s.At || (s.Spec == nil) != (e.Kind == DealCreated) {
 		return fmt.Errorf("%w: event %d (kind %d, at %d) after event %d at %d", ErrInvariant, e.Seq, e.Kind, e.At, s.Seq, s.At)
@@ -122,6 +122,9 @@ func (s *State) Apply(e *Event) error {
 
 func (s *State) place(e *Event) bool {
 	p := &e.Placed
+	if !s.fits(p) {
+		return false
+	}
 	u, ok := s.users.find(p.User)
 	if !ok {
 		u = s.users.add(p.User)
@@ -142,6 +145,20 @@ func (s *State) place(e *Event) bool {
 	s.Available -= int64(p.Quantity)
 	s.Reserved += int64(p.Quantity)
 	return s.Available == p.Available
+}
+
+// fits says whether an order is within its bounds: a whole number of units, a
+// discount that leaves a price, an expiry that keeps the queue of expiries in
+// order.
+func (s *State) fits(p *Placed) bool {
+	last := int64(0)
+	if n := len(s.orders); n > 0 {
+		last = s.orders[n-1].expires
+	}
+	return p.Quantity > 0 && p.Quantity <= MaxQuantity &&
+		p.UnitPrice >= 0 && p.UnitPrice <= MaxUnitPrice &&
+		p.Discount >= 0 && p.Discount <= p.Subtotal() &&
+		p.ExpiresAt >= last
 }
 
 // seat gives the order that is about to be appended a place in its group.
@@ -288,11 +305,18 @@ func (s *State) findKey(user uint32, key []byte, now int64) *order {
 	return nil
 }
 
-// forgetKeys makes room for one more key and drops those out of the window.
+// forgetMax bounds the keys that one order forgets. More than the one that it
+// adds, so that the table shrinks; few, so that the first order after a quiet
+// day does not pay for all of the day before. findKey does not see what is
+// out of the window, forgotten or not.
+const forgetMax = 4
+
+// forgetKeys makes room for one more key and drops some of those that are out
+// of the window.
 func (s *State) forgetKeys(now int64) {
-	for n := s.keys.len(); n > 0; n-- {
-		oldest := &s.orders[s.keys.first+s.keyShift]
-		if n < MaxKeys && oldest.at > now-KeyWindow {
+	for range forgetMax {
+		n := s.keys.len()
+		if n == 0 || n < MaxKeys && s.orders[s.keys.first+s.keyShift].at > now-KeyWindow {
 			return
 		}
 		s.keys.dropFirst()
@@ -391,9 +415,11 @@ func (s *State) View() View {
 	}
 }
 
-// Status returns where the deal stands at now.
+// Status returns where the deal stands at now, 0 when there is no deal yet.
 func (v *View) Status(now int64) Status {
 	switch {
+	case v.Spec == nil:
+		return 0
 	case v.Closed || v.Spec.EndsAt != 0 && now >= v.Spec.EndsAt:
 		return Ended
 	case v.Paused:

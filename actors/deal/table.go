@@ -12,10 +12,11 @@ import (
 // entries.
 //
 // The hash is seeded for each process, so that nobody outside can aim
-// collisions; entries that do collide are chained.
+// collisions; entries that do collide are chained. 32 bits of it halve the
+// index, and a million entries still have only some hundred chains of two.
 type table struct {
 	seed  maphash.Seed
-	heads map[uint64]uint32 // hash → number of the newest entry with it
+	heads map[uint32]uint32 // hash → number of the newest entry with it
 	list  []entry           // list[i] is entry number first+i
 	first uint32            // number of the oldest entry still kept
 	text  []byte            // the bytes of list, in order
@@ -29,8 +30,10 @@ type entry struct {
 }
 
 func newTable() table {
-	return table{seed: maphash.MakeSeed(), heads: make(map[uint64]uint32)}
+	return table{seed: maphash.MakeSeed(), heads: make(map[uint32]uint32)}
 }
+
+func (t *table) hash(b []byte) uint32 { return uint32(maphash.Bytes(t.seed, b)) }
 
 // len returns how many entries are kept.
 func (t *table) len() int { return len(t.list) }
@@ -43,7 +46,7 @@ func (t *table) at(n uint32) []byte {
 
 // find returns the number of the newest entry with these bytes.
 func (t *table) find(b []byte) (uint32, bool) {
-	n, ok := t.heads[maphash.Bytes(t.seed, b)]
+	n, ok := t.heads[t.hash(b)]
 	for ok && n >= t.first {
 		if bytes.Equal(t.at(n), b) {
 			return n, true
@@ -58,7 +61,7 @@ func (t *table) find(b []byte) (uint32, bool) {
 func (t *table) add(b []byte) uint32 {
 	n := t.first + uint32(len(t.list))
 	e := entry{off: t.base + uint64(len(t.text)), len: uint32(len(b))}
-	h := maphash.Bytes(t.seed, b)
+	h := t.hash(b)
 	if prev, ok := t.heads[h]; ok && prev >= t.first {
 		e.prev = prev + 1
 	}
@@ -71,7 +74,7 @@ func (t *table) add(b []byte) uint32 {
 // dropFirst forgets the oldest entry, which must exist. The room comes back
 // once half of what is held is dead.
 func (t *table) dropFirst() {
-	if h := maphash.Bytes(t.seed, t.at(t.first)); t.heads[h] == t.first {
+	if h := t.hash(t.at(t.first)); t.heads[h] == t.first {
 		delete(t.heads, h)
 	}
 	t.list = t.list[1:]
