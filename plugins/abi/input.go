@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"unicode/utf8"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // Layout of the encoded input; see the table in ABI.md.
@@ -62,6 +64,10 @@ func (in *Input) Append(dst []byte) ([]byte, error) {
 	e.attributes(atDealAttributes, in.DealAttributes)
 	return dst, nil
 }
+
+// Digest identifies an encoded input: it stands in the order's event, so that a
+// price can be proved from the input that made it.
+func Digest(encoded []byte) uint64 { return xxhash.Sum64(encoded) }
 
 func (in *Input) encodeHeader(b []byte) {
 	le.PutUint32(b[atSize:], uint32(len(b)))

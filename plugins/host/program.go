@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"sync"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/tetratelabs/wazero"
 
 	"github.com/doorbuster/doorbuster/plugins/abi"
@@ -135,7 +134,7 @@ func (i *instance) evaluate(in *abi.Input, fuel uint64, out *abi.Verdict) error 
 		return err
 	}
 	i.input = uint32(len(input))
-	out.Digest = xxhash.Sum64(input)
+	out.Digest = abi.Digest(input)
 	result, err := i.call(&i.evaluateFn, uint64(len(input)), in.Now, fuel)
 	left := int64(i.fuel.Get())
 	out.Fuel = fuel - uint64(max(left, 0))

@@ -1,0 +1,248 @@
+// Package plugins holds the rules as merchants know them: named, versioned,
+// rolled out, rolled back, and run.
+//
+// A rule belongs to a merchant and is known by its id. Each upload makes a
+// version: numbered from 1, immutable, and named by the SHA-256 of its bytes, so
+// that the same bytes give the same version again. Which version prices orders is
+// the rule's rollout: the newest one, unless the merchant pinned another. Every
+// change is an audited row, durable before the call returns, and takes effect at
+// the next order.
+//
+// The house rules ship with the engine and belong to no merchant. They are found
+// under the merchant "", and behind every merchant's own rules: a merchant's rule
+// with the same id hides them.
+//
+// The Registry keeps all rules in memory. Evaluate is the hot path: one lookup in
+// a map that is replaced, never changed, then the rule; no lock, no allocation.
+// Everything else takes the registry's one lock.
+package plugins
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/plugins/gas"
+	"github.com/doorbuster/doorbuster/plugins/host"
+	"github.com/doorbuster/doorbuster/runtime/journal"
+)
+
+// Bounds of what is kept.
+const (
+	// IDBytesMax bounds rule ids and merchant names: [A-Za-z0-9_-]{1,64}.
+	IDBytesMax = 64
+	// VersionsMax bounds the versions of one rule.
+	VersionsMax = 1_000
+	// RulesMax bounds the rules of all merchants together.
+	RulesMax = 10_000
+)
+
+// Errors of this package, wrapped with the detail. An upload that breaks the
+// rule ABI is an *InvalidError.
+var (
+	ErrBadID           = errors.New("not an id: 1 to 64 of A-Z a-z 0-9 _ -")
+	ErrBadFuelLimit    = errors.New("bad fuel limit")
+	ErrRuleNotFound    = errors.New("rule not found")
+	ErrVersionNotFound = errors.New("version not found")
+	ErrModeUnsupported = errors.New("rollout mode is not supported")
+	ErrNothingToChange = errors.New("the rollout has no other version to go to")
+	ErrTooMany         = errors.New("too many")
+	errBadRow          = errors.New("plugins: unreadable row")
+)
+
+// InvalidError lists everything that is wrong with an uploaded module.
+type InvalidError = gas.Error
+
+// Fault is one thing that is wrong with an uploaded module.
+type Fault = gas.Fault
+
+// Config is what a Registry needs.
+type Config struct {
+	// Tables keeps the rules. Required.
+	Tables journal.Tables
+	// Now is the wall clock, Unix ms: the stamp of uploads and changes. Required.
+	Now func() int64
+	// Host is how rules run.
+	Host host.Config
+}
+
+func (c *Config) validate() error {
+	if c.Tables == nil || c.Now == nil {
+		return errors.New("plugins: Tables and Now are required")
+	}
+	return nil
+}
+
+// Registry holds all rules. Its methods are safe for concurrent use.
+type Registry struct {
+	config Config
+	engine *host.Engine
+
+	// rules is the current map. It is read without a lock and never changed: a
+	// writer, under mu, puts a changed copy in its place.
+	rules atomic.Pointer[map[ruleKey]*rule]
+	mu    sync.Mutex // guards changes: uploads, rollouts, compiling an old version
+}
+
+type ruleKey struct{ merchant, id string }
+
+// rule is one rule at one moment. It is never changed after it was published.
+type rule struct {
+	key      ruleKey
+	versions []*version // version n at n-1
+	stable   *version
+	rollout  Rollout
+	counters *counters // one for all moments of the rule
+}
+
+// version is one version. program is nil until somebody needs it.
+type version struct {
+	Version
+	program atomic.Pointer[host.Program]
+}
+
+// Version is what is known about one version of a rule.
+type Version struct {
+	RuleID    string
+	Version   uint32
+	SHA256    string // hexadecimal
+	Size      int    // bytes of the module
+	FuelLimit uint64
+	CreatedAt int64 // Unix ms
+}
+
+// Rule is what is known about a rule.
+type Rule struct {
+	Merchant string // "" for a house rule
+	RuleID   string
+	Latest   uint32
+	Rollout  Rollout
+	// Runnable is false when the stored stable version does not pass this
+	// release's validation: its evaluations are FaultRuleInit.
+	Runnable bool
+}
+
+// New loads the stored rules, adds the house rules and compiles every version
+// that prices orders. It fails when a stored row cannot be read. A stored stable
+// version that no longer passes validation does not keep the others from serving:
+// see Rule.Runnable.
+func New(ctx context.Context, config Config) (*Registry, error) {
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	engine, err := host.New(config.Host)
+	if err != nil {
+		return nil, err
+	}
+	r := &Registry{config: config, engine: engine}
+	r.rules.Store(&map[ruleKey]*rule{})
+	if err := errors.Join(r.load(ctx), r.addHouseRules(ctx)); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// Close frees the engine and its programs. No evaluation may be running.
+func (r *Registry) Close() error { return r.engine.Close() }
+
+// publish puts a rule in the place of its earlier self. The caller holds mu.
+func (r *Registry) publish(changed *rule) {
+	rules := maps.Clone(*r.rules.Load())
+	rules[changed.key] = changed
+	r.rules.Store(&rules)
+}
+
+// lookup finds a merchant's rule, then the house's, or nil.
+func (r *Registry) lookup(merchant, id string) *rule {
+	rules := *r.rules.Load()
+	if found := rules[ruleKey{merchant, id}]; found != nil {
+		return found
+	}
+	return rules[ruleKey{"", id}]
+}
+
+// Exists says whether a deal of the merchant can name the rule.
+func (r *Registry) Exists(merchant, id string) bool { return r.lookup(merchant, id) != nil }
+
+// Rules returns the rules that a merchant's deals can name, by id.
+func (r *Registry) Rules(merchant string) []Rule {
+	var list []Rule
+	for key, rule := range *r.rules.Load() {
+		if (key.merchant == merchant || key.merchant == "") && r.lookup(merchant, key.id) == rule {
+			list = append(list, rule.describe())
+		}
+	}
+	slices.SortFunc(list, func(a, b Rule) int { return strings.Compare(a.RuleID, b.RuleID) })
+	return list
+}
+
+// Rule returns one rule, the merchant's or the house's.
+func (r *Registry) Rule(merchant, id string) (Rule, error) {
+	found := r.lookup(merchant, id)
+	if found == nil {
+		return Rule{}, fmt.Errorf("%w: %q", ErrRuleNotFound, id)
+	}
+	return found.describe(), nil
+}
+
+func (u *rule) describe() Rule {
+	return Rule{Merchant: u.key.merchant, RuleID: u.key.id, Latest: uint32(len(u.versions)), Rollout: u.rollout, Runnable: u.stable.program.Load() != nil}
+}
+
+// Version returns what is known about a version.
+func (r *Registry) Version(merchant, id string, n uint32) (Version, error) {
+	_, v, err := r.version(merchant, id, n)
+	if err != nil {
+		return Version{}, err
+	}
+	return v.Version, nil
+}
+
+func (r *Registry) version(merchant, id string, n uint32) (*rule, *version, error) {
+	found := r.lookup(merchant, id)
+	if found == nil {
+		return nil, nil, fmt.Errorf("%w: %q", ErrRuleNotFound, id)
+	}
+	if n < 1 || int(n) > len(found.versions) {
+		return nil, nil, fmt.Errorf("%w: %d of %q", ErrVersionNotFound, n, id)
+	}
+	return found, found.versions[n-1], nil
+}
+
+// Wasm returns a version's module as it was uploaded.
+func (r *Registry) Wasm(ctx context.Context, merchant, id string, n uint32) ([]byte, error) {
+	_, v, err := r.version(merchant, id, n)
+	if err != nil {
+		return nil, err
+	}
+	return r.wasm(ctx, v)
+}
+
+func checkID(kind, id string) error {
+	if id == "" || len(id) > IDBytesMax {
+		return fmt.Errorf("%s %q: %w", kind, id, ErrBadID)
+	}
+	for _, c := range []byte(id) {
+		if (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '-' {
+			return fmt.Errorf("%s %q: %w", kind, id, ErrBadID)
+		}
+	}
+	return nil
+}
+
+// fuelLimit returns the budget that an upload asked for, 0 being the default.
+func fuelLimit(asked uint64) (uint64, error) {
+	switch {
+	case asked == 0:
+		return abi.FuelDefault, nil
+	case asked > abi.FuelMax:
+		return 0, fmt.Errorf("%w: %d, at most %d", ErrBadFuelLimit, asked, abi.FuelMax)
+	}
+	return asked, nil
+}

@@ -1,0 +1,366 @@
+package plugins_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/doorbuster/doorbuster/plugins"
+	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/plugins/gas/gastest"
+	"github.com/doorbuster/doorbuster/plugins/host"
+	"github.com/doorbuster/doorbuster/runtime/journal"
+	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const now = 1_790_000_000_000
+
+// open returns a registry over the tables.
+func open(t testing.TB, tables journal.Tables) *plugins.Registry {
+	t.Helper()
+	r, err := plugins.New(t.Context(), plugins.Config{Tables: tables, Now: func() int64 { return now }, Host: host.Config{Instances: 2}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// fixed is a rule that takes a fixed amount off.
+func fixed(amount int) []byte {
+	return gastest.Rule(fmt.Sprintf("i32.const 4096 i32.const 1 i32.store16 1 0 i32.const 4096 i64.const %d i64.store 3 8", amount) + gastest.Result).Encode()
+}
+
+func upload(t *testing.T, r *plugins.Registry, merchant, id string, wasm []byte) plugins.Version {
+	t.Helper()
+	v, created, err := r.Upload(t.Context(), plugins.Upload{Merchant: merchant, RuleID: id, Wasm: wasm, By: "tester"})
+	if err != nil || !created {
+		t.Fatal(created, err)
+	}
+	return v
+}
+
+// price returns the discount and the version that a merchant's order gets.
+func price(r *plugins.Registry, merchant, id string) (int64, uint32) {
+	var v abi.Verdict
+	r.Evaluate(merchant, id, &abi.Input{Subtotal: 9900, UnitPrice: 9900, Quantity: 1}, &v)
+	return v.Discount, v.Version
+}
+
+func expect(t *testing.T, r *plugins.Registry, merchant, id string, discount int64, version uint32) {
+	t.Helper()
+	if d, v := price(r, merchant, id); d != discount || v != version {
+		t.Fatalf("%s/%s gives %d by version %d, want %d by %d", merchant, id, d, v, discount, version)
+	}
+}
+
+func TestVersionsAndRollout(t *testing.T) {
+	store := journaltest.NewMemory()
+	r := open(t, store.Tables())
+	first := upload(t, r, "acme", "sale", fixed(100))
+	if first.Version != 1 || first.FuelLimit != abi.FuelDefault || first.CreatedAt != now || len(first.SHA256) != 64 || first.Size != len(fixed(100)) {
+		t.Fatalf("%+v", first)
+	}
+	expect(t, r, "acme", "sale", 100, 1)
+	upload(t, r, "acme", "sale", fixed(200))
+	expect(t, r, "acme", "sale", 200, 2)
+
+	again, created, err := r.Upload(t.Context(), plugins.Upload{Merchant: "acme", RuleID: "sale", Wasm: fixed(100)})
+	if err != nil || created || again != first {
+		t.Fatalf("the same bytes: %+v %v %v", again, created, err)
+	}
+	step := func(o plugins.Rollout, err error) func(plugins.Rollout, int64) {
+		return func(want plugins.Rollout, discount int64) {
+			t.Helper()
+			if err != nil || o != want {
+				t.Fatalf("%+v %v, want %+v", o, err, want)
+			}
+			expect(t, r, "acme", "sale", discount, want.Stable)
+		}
+	}
+	step(r.SetRollout(t.Context(), "ann", "acme", "sale", plugins.Change{Stable: 1}))(plugins.Rollout{Stable: 1, Previous: 2, Pinned: true}, 100)
+	upload(t, r, "acme", "sale", fixed(300))
+	expect(t, r, "acme", "sale", 100, 1) // pinned
+	step(r.Promote(t.Context(), "ann", "acme", "sale"))(plugins.Rollout{Stable: 3, Previous: 1, Pinned: true}, 300)
+	step(r.Rollback(t.Context(), "bob", "acme", "sale"))(plugins.Rollout{Stable: 1, Previous: 3, Pinned: true}, 100)
+
+	// The same after a restart, and a version that nobody needed since runs.
+	r = open(t, store.Tables())
+	expect(t, r, "acme", "sale", 100, 1)
+	e, err := r.EvaluateVersion(t.Context(), "acme", "sale", 2, &abi.Input{Subtotal: 500})
+	if err != nil || e.Discount != 200 || e.Verdict.Version != 2 || e.Nanoseconds <= 0 {
+		t.Fatalf("%+v %v", e, err)
+	}
+	step(r.Promote(t.Context(), "ann", "acme", "sale"))(plugins.Rollout{Stable: 3, Previous: 1, Pinned: true}, 300)
+	var trail []string
+	err = r.Audits(t.Context(), "acme", "sale", func(a plugins.Audit) error {
+		trail = append(trail, fmt.Sprint(a.By, a.Action, a.From, a.To, a.Version))
+		return nil
+	})
+	want := "testerupload0 1 1|testerupload1 2 2|annpin2 1 0|testerupload1 1 3|annpromote1 3 0|bobrollback3 1 0|annpromote1 3 0"
+	if got := strings.Join(trail, "|"); err != nil || got != want {
+		t.Fatalf("audit %s (%v)", got, err)
+	}
+	wasm, err := r.Wasm(t.Context(), "acme", "sale", 2)
+	if err != nil || !bytes.Equal(wasm, fixed(200)) {
+		t.Fatal("the bytes are not those uploaded", err)
+	}
+}
+
+func TestMerchantsAreApart(t *testing.T) {
+	r := open(t, journaltest.NewMemory().Tables())
+	upload(t, r, "acme", "sale", fixed(100))
+	upload(t, r, "bolt", "sale", fixed(7))
+	upload(t, r, "bolt", "tiered", fixed(8))
+	expect(t, r, "acme", "sale", 100, 1)
+	expect(t, r, "bolt", "sale", 7, 1)
+	expect(t, r, "bolt", "tiered", 8, 1)   // hides the house's
+	expect(t, r, "acme", "tiered", 990, 1) // the house's
+	if r.Exists("carl", "sale") || !r.Exists("carl", "tiered") {
+		t.Fatal("a merchant sees another's rule, or not the house's")
+	}
+	list := r.Rules("bolt")
+	if len(list) != 2 || list[0].RuleID != "sale" || list[1].Merchant != "bolt" || !list[1].Runnable {
+		t.Fatalf("%+v", list)
+	}
+	if _, err := r.Rollback(t.Context(), "ann", "carl", "tiered"); !errors.Is(err, plugins.ErrRuleNotFound) {
+		t.Fatalf("a merchant changed a house rule: %v", err)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	r := open(t, journaltest.NewMemory().Tables())
+	upload(t, r, "acme", "sale", fixed(1))
+	up := func(u plugins.Upload) error { _, _, err := r.Upload(t.Context(), u); return err }
+	set := func(c plugins.Change) error {
+		_, err := r.SetRollout(t.Context(), "", "acme", "sale", c)
+		return err
+	}
+	_, notFound := r.Rule("acme", "nothing")
+	_, noVersion := r.Version("acme", "sale", 2)
+	_, noZero := r.Version("acme", "sale", 0)
+	_, noRuleVersion := r.Version("acme", "nothing", 1)
+	_, noWasm := r.Wasm(t.Context(), "acme", "sale", 2)
+	_, noEvaluate := r.EvaluateVersion(t.Context(), "acme", "sale", 2, &abi.Input{})
+	_, promoted := r.Promote(t.Context(), "", "acme", "sale")
+	_, rolledBack := r.Rollback(t.Context(), "", "acme", "sale")
+	for name, c := range map[string]struct{ got, want error }{
+		"rule id":           {up(plugins.Upload{Merchant: "acme", RuleID: "a/b", Wasm: fixed(1)}), plugins.ErrBadID},
+		"long id":           {up(plugins.Upload{Merchant: "acme", RuleID: strings.Repeat("a", 65), Wasm: fixed(1)}), plugins.ErrBadID},
+		"no merchant":       {up(plugins.Upload{RuleID: "a", Wasm: fixed(1)}), plugins.ErrBadID},
+		"fuel":              {up(plugins.Upload{Merchant: "acme", RuleID: "a", Wasm: fixed(1), FuelLimit: abi.FuelMax + 1}), plugins.ErrBadFuelLimit},
+		"rule":              {notFound, plugins.ErrRuleNotFound},
+		"version":           {noVersion, plugins.ErrVersionNotFound},
+		"version 0":         {noZero, plugins.ErrVersionNotFound},
+		"version of none":   {noRuleVersion, plugins.ErrRuleNotFound},
+		"wasm":              {noWasm, plugins.ErrVersionNotFound},
+		"evaluate":          {noEvaluate, plugins.ErrVersionNotFound},
+		"audits":            {r.Audits(t.Context(), "acme", "nothing", nil), plugins.ErrRuleNotFound},
+		"canary":            {set(plugins.Change{Stable: 1, Mode: "canary"}), plugins.ErrModeUnsupported},
+		"candidate":         {set(plugins.Change{Stable: 1, Candidate: 2}), plugins.ErrModeUnsupported},
+		"pin to nothing":    {set(plugins.Change{Stable: 9}), plugins.ErrVersionNotFound},
+		"promote nothing":   {promoted, plugins.ErrNothingToChange},
+		"roll back nothing": {rolledBack, plugins.ErrNothingToChange},
+	} {
+		if !errors.Is(c.got, c.want) {
+			t.Errorf("%s: %v, want %v", name, c.got, c.want)
+		}
+	}
+	var invalid *plugins.InvalidError
+	if err := up(plugins.Upload{Merchant: "acme", RuleID: "bad", Wasm: []byte("no module")}); !errors.As(err, &invalid) || len(invalid.Faults) == 0 {
+		t.Errorf("not a module: %v", err)
+	}
+	if r.Exists("acme", "bad") {
+		t.Error("a refused upload left a rule")
+	}
+	var v abi.Verdict
+	if r.Evaluate("acme", "nothing", &abi.Input{}, &v); v.Fault != abi.FaultRuleInit || v.Version != 0 {
+		t.Errorf("a rule that is not there: %+v", v.Fault)
+	}
+}
+
+func TestFuelLimitMakesAVersion(t *testing.T) {
+	r := open(t, journaltest.NewMemory().Tables())
+	upload(t, r, "acme", "sale", fixed(1))
+	v, created, err := r.Upload(t.Context(), plugins.Upload{Merchant: "acme", RuleID: "sale", Wasm: fixed(1), FuelLimit: 5})
+	if err != nil || !created || v.Version != 2 || v.FuelLimit != 5 {
+		t.Fatal(v, created, err)
+	}
+	var out abi.Verdict
+	if r.Evaluate("acme", "sale", &abi.Input{}, &out); out.Fault != abi.FaultOutOfFuel || out.Fuel != 5 {
+		t.Fatal(out.Fault, out.Fuel)
+	}
+	var stats []plugins.RuleStats
+	r.Stats(func(s plugins.RuleStats) { stats = append(stats, s) })
+	if len(stats) != 1 || stats[0].Calls != 1 || stats[0].Fuel != 5 || stats[0].Faults[abi.FaultOutOfFuel] != 1 || stats[0].Stable != 2 {
+		t.Fatalf("%+v", stats)
+	}
+}
+
+// failing fails every durable write.
+type failing struct{ journal.Tables }
+
+var errDisk = errors.New("no disk")
+
+func (failing) Apply(context.Context, []journal.Mutation, bool) error { return errDisk }
+
+// TestNothingHappensUnlessStored: what is not on disk prices no order.
+func TestNothingHappensUnlessStored(t *testing.T) {
+	tables := journaltest.NewMemory().Tables()
+	upload(t, open(t, tables), "acme", "sale", fixed(1))
+	upload(t, open(t, tables), "acme", "sale", fixed(2))
+	r := open(t, failing{tables})
+	if _, _, err := r.Upload(t.Context(), plugins.Upload{Merchant: "acme", RuleID: "sale", Wasm: fixed(3)}); !errors.Is(err, errDisk) {
+		t.Fatal(err)
+	}
+	if _, err := r.Rollback(t.Context(), "", "acme", "sale"); !errors.Is(err, errDisk) {
+		t.Fatal(err)
+	}
+	expect(t, r, "acme", "sale", 2, 2)
+}
+
+func TestDamagedRows(t *testing.T) {
+	for name, damage := range map[string][]journal.Mutation{
+		"version":   {{Table: "rule_version", Key: "acme/sale/0000000000000001", Value: []byte("{")}},
+		"gap":       {{Table: "rule_version", Key: "acme/sale/0000000000000001"}},
+		"rollout":   {{Table: "rule_rollout", Key: "acme/sale", Value: []byte("7")}},
+		"stable":    {{Table: "rule_rollout", Key: "acme/sale", Value: []byte(`{"Stable":9}`)}},
+		"no stable": {{Table: "rule_rollout", Key: "acme/sale"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tables := journaltest.NewMemory().Tables()
+			r := open(t, tables)
+			upload(t, r, "acme", "sale", fixed(1))
+			upload(t, r, "acme", "sale", fixed(2))
+			if err := tables.Apply(t.Context(), damage, true); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := plugins.New(t.Context(), plugins.Config{Tables: tables, Now: func() int64 { return now }}); err == nil {
+				t.Fatal("a damaged row went unseen")
+			}
+		})
+	}
+}
+
+// TestDamagedModule: bytes that are not what their name says never run.
+func TestDamagedModule(t *testing.T) {
+	tables := journaltest.NewMemory().Tables()
+	v := upload(t, open(t, tables), "acme", "sale", fixed(1))
+	if err := tables.Apply(t.Context(), []journal.Mutation{{Table: "rule_wasm", Key: v.SHA256, Value: fixed(9)}}, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := plugins.New(t.Context(), plugins.Config{Tables: tables, Now: func() int64 { return now }}); err == nil {
+		t.Fatal("a swapped module went unseen")
+	}
+}
+
+// TestStoredVersionNoLongerValid: a stricter release must not keep the node down.
+func TestStoredVersionNoLongerValid(t *testing.T) {
+	tables := journaltest.NewMemory().Tables()
+	upload(t, open(t, tables), "acme", "sale", fixed(1))
+	const sha = "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d" // of one zero byte
+	err := tables.Apply(t.Context(), []journal.Mutation{
+		{Table: "rule_wasm", Key: sha, Value: []byte{0}},
+		{Table: "rule_version", Key: "acme/sale/0000000000000001", Value: []byte(`{"RuleID":"sale","Version":1,"SHA256":"` + sha + `"}`)},
+	}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := open(t, tables)
+	var out abi.Verdict
+	if r.Evaluate("acme", "sale", &abi.Input{}, &out); out.Fault != abi.FaultRuleInit || out.Version != 1 {
+		t.Fatalf("%v by %d", out.Fault, out.Version)
+	}
+	rule, err := r.Rule("acme", "sale")
+	if err != nil || rule.Runnable {
+		t.Fatalf("%+v %v", rule, err)
+	}
+	var invalid *plugins.InvalidError
+	if _, err := r.EvaluateVersion(t.Context(), "acme", "sale", 1, &abi.Input{}); !errors.As(err, &invalid) {
+		t.Fatal(err)
+	}
+	expect(t, r, "acme", "tiered", 990, 1)
+}
+
+func TestConfig(t *testing.T) {
+	tables := journaltest.NewMemory().Tables()
+	for name, c := range map[string]plugins.Config{
+		"tables":    {Now: func() int64 { return 0 }},
+		"now":       {Tables: tables},
+		"instances": {Tables: tables, Now: func() int64 { return 0 }, Host: host.Config{Instances: -1}},
+	} {
+		if _, err := plugins.New(t.Context(), c); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// TestConcurrentUse: orders are priced while versions change under them, each
+// wholly by one version.
+func TestConcurrentUse(t *testing.T) {
+	r := open(t, journaltest.NewMemory().Tables())
+	upload(t, r, "acme", "sale", fixed(1))
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 3 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if d, v := price(r, "acme", "sale"); d != int64(v) {
+					t.Errorf("version %d took %d off", v, d)
+					return
+				}
+			}
+		})
+	}
+	var writers sync.WaitGroup
+	for range 2 { // twins: both upload the same versions
+		writers.Go(func() {
+			for n := 2; n <= 6; n++ {
+				if _, _, err := r.Upload(t.Context(), plugins.Upload{Merchant: "acme", RuleID: "sale", Wasm: fixed(n)}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	writers.Wait()
+	close(stop)
+	readers.Wait()
+	expect(t, r, "acme", "sale", 6, 6)
+}
+
+func TestEvaluateDoesNotAllocate(t *testing.T) {
+	r := open(t, journaltest.NewMemory().Tables())
+	in := &abi.Input{Subtotal: 9900, Quantity: 1, DealID: []byte("deal"), UserID: []byte("user")}
+	var v abi.Verdict
+	if n := testing.AllocsPerRun(1000, func() { r.Evaluate("acme", "tiered", in, &v) }); n != 0 {
+		t.Fatalf("%v allocations", n)
+	}
+}
+
+func TestEvaluationCarriesLogsAndFault(t *testing.T) {
+	r := open(t, journaltest.NewMemory().Tables())
+	m := gastest.Rule("i32.const 16 i32.const 5 call 0 unreachable").WithImport("doorbuster", "log", gastest.TypeLog)
+	m.Data = []gastest.Data{{At: 16, Bytes: "hello"}}
+	upload(t, r, "acme", "talk", m.Encode())
+	e, err := r.EvaluateVersion(t.Context(), "acme", "talk", 1, &abi.Input{})
+	if err != nil || e.Fault != abi.FaultTrap || string(e.Logs) != "hello\n" || !strings.Contains(e.FaultDetail, "unreachable") {
+		t.Fatalf("%v %q %q %v", e.Fault, e.Logs, e.FaultDetail, err)
+	}
+}

@@ -1,0 +1,140 @@
+package plugins
+
+import (
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Upload is a module to become a version.
+type Upload struct {
+	Merchant, RuleID string
+	Wasm             []byte
+	FuelLimit        uint64 // of its evaluations, 0: abi.FuelDefault
+	By               string // who uploads, for the audit
+}
+
+// Upload makes a version of a module: it is validated, rewritten, compiled and
+// initialised, then stored, and unless the rollout is pinned it prices orders
+// from the next one on. The same bytes with the same fuel limit are the version
+// that they were: created is false then and nothing changes.
+//
+// A module that breaks the rule ABI is an *InvalidError with every fault.
+func (r *Registry) Upload(ctx context.Context, u Upload) (v Version, created bool, err error) {
+	if err := checkID("merchant", u.Merchant); err != nil {
+		return Version{}, false, err
+	}
+	return r.upload(ctx, u)
+}
+
+func (r *Registry) upload(ctx context.Context, u Upload) (Version, bool, error) {
+	if err := checkID("rule", u.RuleID); err != nil {
+		return Version{}, false, err
+	}
+	limit, err := fuelLimit(u.FuelLimit)
+	if err != nil {
+		return Version{}, false, err
+	}
+	u.FuelLimit = limit
+	sum := sha256.Sum256(u.Wasm)
+	sha := hex.EncodeToString(sum[:])
+	key := ruleKey{u.Merchant, u.RuleID}
+	if v := (*r.rules.Load())[key].find(sha, limit); v != nil {
+		return v.Version, false, nil
+	}
+	// Compiling takes long and needs no lock: other merchants' uploads go on.
+	program, err := r.engine.Compile(ctx, u.Wasm, nil)
+	if err != nil {
+		return Version{}, false, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := (*r.rules.Load())[key]
+	if v := old.find(sha, limit); v != nil { // a twin was faster
+		return v.Version, false, program.Close()
+	}
+	changed, err := r.withVersion(old, key, Version{RuleID: u.RuleID, SHA256: sha, Size: len(u.Wasm), FuelLimit: limit, CreatedAt: r.config.Now()})
+	if err != nil {
+		return Version{}, false, errors.Join(err, program.Close())
+	}
+	added := changed.versions[len(changed.versions)-1]
+	added.program.Store(program)
+	if _, err := r.compile(ctx, changed.stable); err != nil {
+		return Version{}, false, errors.Join(err, program.Close())
+	}
+	audit := Audit{At: added.CreatedAt, By: u.By, Action: ActionUpload, To: changed.rollout.Stable, Version: added.Version.Version}
+	if old != nil {
+		audit.From = old.rollout.Stable
+	}
+	if err := r.store(ctx, changed, audit, &added.Version, u.Wasm); err != nil {
+		return Version{}, false, errors.Join(err, program.Close())
+	}
+	r.publish(changed)
+	return added.Version, true, nil
+}
+
+// find returns the version with these bytes and this limit. A rule that does not
+// exist has none.
+func (u *rule) find(sha string, limit uint64) *version {
+	if u == nil {
+		return nil
+	}
+	i := slices.IndexFunc(u.versions, func(v *version) bool { return v.SHA256 == sha && v.FuelLimit == limit })
+	if i < 0 {
+		return nil
+	}
+	return u.versions[i]
+}
+
+// withVersion returns the rule with one more version; old is nil for a new rule.
+func (r *Registry) withVersion(old *rule, key ruleKey, v Version) (*rule, error) {
+	changed := &rule{key: key, counters: &counters{}}
+	if old != nil {
+		*changed = *old
+	} else if len(*r.rules.Load()) >= RulesMax {
+		return nil, fmt.Errorf("%w rules: %d", ErrTooMany, RulesMax)
+	}
+	if len(changed.versions) >= VersionsMax {
+		return nil, fmt.Errorf("%w versions of %q: %d", ErrTooMany, key.id, VersionsMax)
+	}
+	v.Version = uint32(len(changed.versions) + 1)
+	added := &version{Version: v}
+	changed.versions = append(slices.Clip(changed.versions), added)
+	if !changed.rollout.Pinned {
+		changed.rollout = changed.rollout.to(v.Version)
+	}
+	changed.stable = changed.versions[changed.rollout.Stable-1]
+	return changed, nil
+}
+
+// houseRules are the built rules of examples/rules; examples/rules/build.sh
+// makes them.
+//
+//go:embed house/*.wasm
+var houseRules embed.FS
+
+// addHouseRules uploads the house rules. One whose bytes changed since the last
+// start becomes a new version.
+func (r *Registry) addHouseRules(ctx context.Context) error {
+	entries, err := houseRules.ReadDir("house")
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		wasm, err := houseRules.ReadFile(path.Join("house", entry.Name()))
+		if err != nil {
+			return err
+		}
+		id := strings.TrimSuffix(entry.Name(), ".wasm")
+		if _, _, err := r.upload(ctx, Upload{RuleID: id, Wasm: wasm, By: "house"}); err != nil {
+			return fmt.Errorf("house rule %q: %w", id, err)
+		}
+	}
+	return nil
+}
