@@ -3,7 +3,6 @@ package embedded
 import (
 	"encoding/binary"
 	"fmt"
-	"runtime"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -128,23 +127,17 @@ func (s *Store) advance() {
 // apply hands a batch to pebble. A failed write-ahead log comes back as an error of
 // SyncWait, or as a panic out of Apply once pebble has noticed it earlier; pebble's
 // own Commit would call Logger.Fatalf. Either way the store is of no more use.
-func (s *Store) apply(batch *pebble.Batch, durable bool) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			failure, ok := r.(error)
-			if _, bug := r.(runtime.Error); bug || !ok {
-				panic(r)
-			}
-			err = s.failWith(failure)
+func (s *Store) apply(batch *pebble.Batch, durable bool) error {
+	err := caught(func() error {
+		if !durable {
+			return s.db.Apply(batch, pebble.NoSync)
 		}
-	}()
-	if !durable {
-		return s.db.Apply(batch, pebble.NoSync)
-	}
-	if err := s.db.ApplyNoSyncWait(batch, pebble.Sync); err != nil {
-		return s.failWith(err)
-	}
-	if err := batch.SyncWait(); err != nil {
+		if err := s.db.ApplyNoSyncWait(batch, pebble.Sync); err != nil {
+			return err
+		}
+		return batch.SyncWait()
+	})
+	if err != nil {
 		return s.failWith(err)
 	}
 	return nil

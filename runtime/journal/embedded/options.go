@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"fmt"
+	"runtime"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
@@ -12,7 +13,7 @@ import (
 // they are merged, and bytes written count for more than the cost of a read.
 func (s *Store) options() *pebble.Options {
 	opts := &pebble.Options{
-		FS:    s.cfg.FS,
+		FS:    &guardFS{FS: s.cfg.FS, failed: s.vitalFailed},
 		Lock:  s.lock,
 		Cache: s.cache,
 		// Sync chunks in the log tell a torn tail from damage in the middle.
@@ -57,6 +58,10 @@ func (l *logger) Errorf(format string, args ...any) {
 	l.cfg.Log.Error("journal: " + fmt.Sprintf(format, args...))
 }
 
+// Fatalf is called where pebble cannot go on, often in the background, and expects the
+// process to end. If that is still to come, the goroutine ends instead, so that pebble
+// never runs on as if nothing had been.
 func (l *logger) Fatalf(format string, args ...any) {
-	(*Store)(l).fatal(fmt.Errorf(format, args...))
+	_ = (*Store)(l).failWith(fmt.Errorf(format, args...))
+	runtime.Goexit()
 }

@@ -9,8 +9,8 @@
 // What goes wrong is sorted into three kinds. A record that cannot be read is an
 // ErrCorrupt of its stream, and nothing else stops. A disk that runs full turns the
 // store read-only except for urgent writes, until space returns. A failed write or
-// sync of the log ends the store: Commit returns the error, or, if pebble found it
-// in the background, Config.Fatal is called; the process must end and start again.
+// sync of the log ends the store: Config.Fatal is called, and the process must end and
+// start again.
 //
 // FORMAT.md in the parent folder describes the keys and records.
 package embedded
@@ -46,8 +46,9 @@ type Config struct {
 	// Wall reads the time in Unix milliseconds; it is shown to a second process
 	// that finds the folder locked. Required.
 	Wall func() int64
-	// Fatal is told of a failure in the background after which nothing can be
-	// made durable. It must end the process. Required.
+	// Fatal is told once, on any goroutine, of a failure after which nothing can
+	// be made durable. It must end the process: pebble may hang or crash if it
+	// goes on. Required.
 	Fatal func(error)
 	// Log is told of what an operator should see. nil discards it.
 	Log *slog.Logger
@@ -110,6 +111,7 @@ type Store struct {
 	recovery journal.Recovery
 	rows     *tables
 
+	opened    atomic.Bool
 	closed    atomic.Bool
 	failure   atomic.Pointer[error] // the first failure of the log; latched
 	failed    chan struct{}         // closed when failure is set
@@ -175,6 +177,10 @@ func Open(cfg Config) (*Store, error) {
 	s.recovery.Took = time.Duration(cfg.Now() - begin)
 	s.rows = &tables{s: s}
 	s.batch = s.db.NewBatch()
+	s.opened.Store(true)
+	if failure := s.failure.Load(); failure != nil {
+		return nil, *failure // in the background, too late for pebble.Open to see it
+	}
 	return s, nil
 }
 
@@ -204,9 +210,10 @@ func (s *Store) openPebble() error {
 	s.cache = pebble.NewCache(s.cfg.Cache)
 	opened := make(chan error, 1)
 	go func() {
-		var err error
-		s.db, err = pebble.Open(s.cfg.Dir, s.options())
-		opened <- err
+		opened <- caught(func() (err error) {
+			s.db, err = pebble.Open(s.cfg.Dir, s.options())
+			return err
+		})
 	}()
 	var err error
 	select {
@@ -220,6 +227,21 @@ func (s *Store) openPebble() error {
 	return err
 }
 
+// caught calls fn and returns the error that it panics with: pebble does so where a
+// write or sync fails that it cannot undo. Other panics are bugs and go on.
+func caught(fn func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			failure, ok := r.(error)
+			if _, bug := r.(runtime.Error); bug || !ok {
+				panic(r)
+			}
+			err = failure
+		}
+	}()
+	return fn()
+}
+
 // usable says why the store cannot be used any more.
 func (s *Store) usable() error {
 	if s.closed.Load() {
@@ -231,21 +253,27 @@ func (s *Store) usable() error {
 	return nil
 }
 
-// failWith latches a failure of the log and returns what everybody is told.
+// failWith latches a failure of the log and returns what everybody is told. The first
+// one also goes to Config.Fatal, once the store is open: until then Open returns it.
 func (s *Store) failWith(cause error) error {
-	failure := fmt.Errorf("embedded: the journal in %s cannot be made durable: %w: end the process and start it again; a failed sync is never tried twice", s.cfg.Dir, cause)
+	failure := fmt.Errorf("embedded: the journal in %s cannot be made durable: %w; the process must end and start again, because a failed sync is never tried twice", s.cfg.Dir, cause)
 	if s.failure.CompareAndSwap(nil, &failure) {
 		close(s.failed)
+		if s.opened.Load() {
+			s.cfg.Fatal(failure)
+		}
 	}
 	return *s.failure.Load()
 }
 
-// fatal is where pebble reports from the background what it cannot go on after: it
-// expects the process to end. If Fatal returns, the goroutine ends instead, so that
-// pebble never runs on as if nothing had been.
-func (s *Store) fatal(cause error) {
-	s.cfg.Fatal(s.failWith(cause))
-	runtime.Goexit()
+// vitalFailed hears of failures from guardFS. While pebble opens, some of them would
+// become panics on its own goroutines, so the one that failed is kept from returning;
+// Open gives up and leaves it behind.
+func (s *Store) vitalFailed(cause error) {
+	_ = s.failWith(cause)
+	if !s.opened.Load() {
+		select {}
+	}
 }
 
 // Open implements journal.Store.

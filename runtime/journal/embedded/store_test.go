@@ -5,13 +5,10 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"go.uber.org/goleak"
 
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var started = time.Now()
 
@@ -45,6 +42,7 @@ func mustClose(t testing.TB, s *Store) {
 }
 
 func TestConformanceInMemory(t *testing.T) {
+	noLeaks(t)
 	journaltest.Run(t, func(*testing.T) journaltest.Place {
 		fs := vfs.NewMem()
 		return func(t *testing.T) journal.Store { return mustOpen(t, testConfig(t, fs, "data")) }
@@ -52,6 +50,7 @@ func TestConformanceInMemory(t *testing.T) {
 }
 
 func TestConformanceOnDisk(t *testing.T) {
+	noLeaks(t)
 	journaltest.Run(t, func(t *testing.T) journaltest.Place {
 		dir := t.TempDir()
 		return func(t *testing.T) journal.Store { return mustOpen(t, testConfig(t, nil, dir)) }
