@@ -3,6 +3,7 @@ package abi
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/cespare/xxhash/v2"
@@ -54,7 +55,8 @@ func (in *Input) Append(dst []byte) ([]byte, error) {
 		return dst, ErrInputTooLarge
 	}
 	start := len(dst)
-	dst = append(dst, make([]byte, size)...)
+	dst = slices.Grow(dst, size)[:start+size]
+	clear(dst[start:])
 	e := encoder{buf: dst[start:], tables: headerBytes, texts: headerBytes + in.tableBytes()}
 	in.encodeHeader(e.buf)
 	e.text(atDealID, in.DealID)
