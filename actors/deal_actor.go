@@ -283,6 +283,9 @@ func (a *activation) fail(err error) {
 		a.bounce(msg)
 	}
 	a.free()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.wakeWatchers() // they move on to the next activation
 }
 
 // bounce returns a message that reached a closed mailbox. A request goes back

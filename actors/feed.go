@@ -155,6 +155,7 @@ func (w *Watch) Next(stop <-chan struct{}) ([]Update, error) {
 		case <-w.news:
 		}
 		if w.at.failed.Load() {
+			<-w.at.gone
 			w.detach()
 			if err := w.attach(); err != nil {
 				return nil, err

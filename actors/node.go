@@ -124,8 +124,8 @@ func NewNode(ctx context.Context, store journal.Store, clock *clockd.Clock, cfg 
 	}
 	n := &Node{
 		cfg: cfg, store: store, clock: clock, pool: pool, committer: committer,
-		dispatcher: newDispatcher(cfg.Workers, cfg.ActiveMax+1),
-		system:     actor.NewActorSystemWithConfig(actor.Configure(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return cfg.Logger }))),
+		dispatcher: newDispatcher(cfg.Workers, 2*cfg.ActiveMax), // those that leave have a last turn
+		system:     newActorSystem(cfg.Logger),
 		wheel:      clockd.NewWheel(),
 		directory:  newDirectory(),
 		active:     activeSet{most: cfg.ActiveMax, all: make(map[*activation]struct{})},
@@ -142,6 +142,18 @@ func NewNode(ctx context.Context, store journal.Store, clock *clockd.Clock, cfg 
 	n.recovery = Recovery{Deals: n.directory.deals.Size(), Events: n.replayed.Load(), Took: time.Duration(clockd.Mono() - begin)}
 	n.startJanitor()
 	return n, nil
+}
+
+// newActorSystem configures Proto.Actor. Its dead letters are not news here:
+// a closed mailbox answers for what reaches it, and a message that finds no
+// mailbox at all is a wake-up that came too late.
+func newActorSystem(logger *slog.Logger) *actor.ActorSystem {
+	return actor.NewActorSystemWithConfig(actor.Configure(
+		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return logger }),
+		actor.WithDeadLetterThrottleInterval(time.Millisecond),
+		actor.WithDeadLetterThrottleCount(1),
+		actor.WithDeadLetterRequestLogging(false),
+	))
 }
 
 // Recovery returns what the start of the node found.

@@ -57,9 +57,6 @@ func (n *Node) activate(e *entry) (*activation, error) {
 		loaded: make(chan struct{}), gone: make(chan struct{}),
 		state: deal.NewState(), watchers: make(map[*Watch]struct{}),
 	}
-	if !n.active.add(a) {
-		return nil, fmt.Errorf("%w: %d deals are active", ErrOverloaded, n.cfg.ActiveMax)
-	}
 	a.lastUsed.Store(n.clock.Now().Wall)
 	a.mailbox = newMailbox(a.bounce)
 	a.pid = n.system.Root.Spawn(actor.PropsFromProducer(
@@ -67,6 +64,10 @@ func (n *Node) activate(e *entry) (*activation, error) {
 		actor.WithMailbox(func() actor.Mailbox { return a.mailbox }),
 		actor.WithDispatcher(n.dispatcher),
 	))
+	if !n.active.add(a) {
+		n.system.Root.Stop(a.pid)
+		return nil, fmt.Errorf("%w: %d deals are active", ErrOverloaded, n.cfg.ActiveMax)
+	}
 	e.active.Store(a)
 	n.loads.Go(func() { n.load(a) })
 	return a, nil

@@ -114,7 +114,10 @@ func (g *seats) add(s OrderStatus) {
 
 func (c *recount) users() {
 	s := c.s
-	c.must(s.users.len() == len(s.held), "%d users, %d holdings", s.users.len(), len(s.held))
+	if s.users.len() != len(s.held) {
+		c.must(false, "%d users, %d holdings", s.users.len(), len(s.held))
+		return
+	}
 	for i := range s.held {
 		n, ok := s.users.find(s.users.at(uint32(i)))
 		c.must(ok && n == uint32(i), "user %d is not found by name", i)
@@ -133,7 +136,7 @@ func (c *recount) groups() {
 			}
 		})
 		opener := s.findOrder(g.seq)
-		c.must(opener >= 0 && s.orders[opener].group == uint32(i)+1, "group %d has no order that opened it", g.seq)
+		c.must(opener >= 0 && s.orders[opener].group == uint32(i)+1 && s.orders[opener].nextMember == 0, "group %d has no order that opened it", g.seq)
 		c.must(g.seq > prev.seq && g.expires >= prev.expires && (g.status != Forming || i >= s.nextGroup), "group %d is out of place", g.seq)
 		c.must(g.members == n.members && g.paid == n.paid && n.orders == n.chained,
 			"group %d: %d members, %d paid, %d in its chain; its orders say %+v", g.seq, g.members, g.paid, n.chained, *n)

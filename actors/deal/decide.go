@@ -274,7 +274,10 @@ func (s *State) decideChange(c *Command, r *Reply, kind Kind) {
 // Settled fills in what a reply can say only after its event was applied: a
 // payment may have completed the order's group.
 func (s *State) Settled(r *Reply) {
-	if i := s.findOrder(r.Order); i >= 0 && r.Event.Kind != OrderPlaced {
+	if r.Event.Kind == OrderPlaced {
+		return
+	}
+	if i := s.findOrder(r.Order); i >= 0 {
 		s.describe(&s.orders[i], r)
 	}
 }
