@@ -94,8 +94,9 @@ type Pool[T any] struct {
 }
 
 // New allocates the slab. cell returns the Cell inside an object. reset makes
-// an object fit for its next owner; it runs in New and in each Put, and must
-// set every field but the Cell (buffers may keep their capacity).
+// an object fit for its next owner; it runs in New and in each Put. It must set
+// every field but the Cell, and may keep only buffers that are the object's
+// own: with owncheck, whatever a byte slice still points to is overwritten.
 func New[T any](cfg Config, cell func(*T) *Cell, reset func(*T)) (*Pool[T], error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
