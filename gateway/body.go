@@ -1,0 +1,151 @@
+package gateway
+
+import (
+	"bytes"
+	stdjson "encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	json "github.com/goccy/go-json"
+
+	"github.com/doorbuster/doorbuster/plugins/abi"
+)
+
+// Bodies off the order path, in and out.
+
+// readJSON decodes the request's body into v, a pointer to a struct. The
+// syntax is checked by the standard library first: a fast decoder may forgive
+// what is not JSON.
+func (c *call) readJSON(v any) error {
+	body, err := c.body(isJSON, wantJSON, otherBodyMax)
+	if err != nil {
+		return err
+	}
+	if len(body) == 0 {
+		return refuse(invalidJSON, "the body is empty")
+	}
+	if !stdjson.Valid(body) || !utf8.Valid(body) {
+		return refuse(invalidJSON, "the body is not JSON in UTF-8")
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	return asBodyRefusal(d.Decode(v))
+}
+
+// readOptionalJSON is readJSON for a body that may be left out.
+func (c *call) readOptionalJSON(v any) error {
+	if c.ctx.Request.Header.ContentLength() <= 0 {
+		return nil
+	}
+	return c.readJSON(v)
+}
+
+// body reads a body of the right type, at most limit bytes.
+func (c *call) body(accepts func([]byte) bool, want string, limit int) ([]byte, error) {
+	if n := c.ctx.Request.Header.ContentLength(); n > 0 && !accepts(c.ctx.Request.Header.ContentType()) {
+		return nil, refuse(unsupportedMediaType, want)
+	}
+	body, p := appendBody(nil, c.ctx, limit)
+	if p != noProblem {
+		return nil, &refusal{problem: p}
+	}
+	return body, nil
+}
+
+// asBodyRefusal names the field that a decoder did not like.
+func asBodyRefusal(err error) error {
+	var wrongType *json.UnmarshalTypeError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &wrongType):
+		field := wrongType.Field
+		if field == "" {
+			return refuse(invalidRequest, "the body must be an object")
+		}
+		kind, _, _ := strings.Cut(wrongType.Value, " ")
+		return refuseField(invalidRequest, field, fmt.Sprintf("must not be this %s", kind))
+	}
+	if name, found := strings.CutPrefix(err.Error(), "json: unknown field "); found {
+		return refuseField(unknownField, strings.Trim(name, `"`), "is not a field of this request")
+	}
+	var no *refusal
+	if errors.As(err, &no) {
+		return no
+	}
+	return refuse(invalidRequest, err.Error())
+}
+
+// reply answers with v as JSON.
+func (c *call) reply(status int, v any) error {
+	body, err := json.MarshalNoEscape(v)
+	if err != nil {
+		return fmt.Errorf("encode a reply: %w", err)
+	}
+	c.replyBytes(status, body)
+	return nil
+}
+
+// replyBytes answers with JSON that is encoded already.
+func (c *call) replyBytes(status int, body []byte) {
+	c.ctx.SetStatusCode(status)
+	c.ctx.Response.Header.SetContentTypeBytes(jsonMediaType)
+	c.ctx.Response.SetBodyRaw(body)
+}
+
+// instant is a time in a body: RFC 3339 outside, Unix ms inside.
+type instant int64
+
+// MarshalJSON implements json.Marshaler.
+func (t instant) MarshalJSON() ([]byte, error) { return appendTime(nil, int64(t)), nil }
+
+// optionalTime is a time in a request's body that may be absent or null.
+type optionalTime struct {
+	given bool
+	ms    int64 // 0 = null
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (t *optionalTime) UnmarshalJSON(b []byte) error {
+	t.given = true
+	if string(b) == "null" {
+		t.ms = 0
+		return nil
+	}
+	var text string
+	if err := json.Unmarshal(b, &text); err != nil {
+		return errNotATime
+	}
+	parsed, err := time.Parse(time.RFC3339, text)
+	if err != nil || parsed.UnixMilli() <= 0 {
+		return errNotATime
+	}
+	t.ms = parsed.UnixMilli()
+	return nil
+}
+
+var errNotATime = refuse(invalidRequest, "a time must be RFC 3339 and later than 1970, like 2026-11-22T00:00:00.000Z")
+
+// sortedKVs returns the attributes of a body in the order of their names, so
+// that the same body always makes the same record.
+func sortedKVs(m map[string]string) []abi.KV {
+	list := make([]abi.KV, 0, len(m))
+	for k, v := range m {
+		list = append(list, abi.KV{Key: []byte(k), Value: []byte(v)})
+	}
+	slices.SortFunc(list, func(a, b abi.KV) int { return bytes.Compare(a.Key, b.Key) })
+	return list
+}
+
+// kvMap is the other way round.
+func kvMap(list []abi.KV) map[string]string {
+	m := make(map[string]string, len(list))
+	for _, kv := range list {
+		m[string(kv.Key)] = string(kv.Value)
+	}
+	return m
+}

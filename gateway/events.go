@@ -1,0 +1,188 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/doorbuster/doorbuster/actors"
+	"github.com/doorbuster/doorbuster/clockd"
+)
+
+// A deal's events are a stream of server-sent events: stock, status, group.
+// Each batch ends with an id, the seq of the deal's event that it shows, from
+// which a client that lost its connection resumes. Nothing queues for a slow
+// reader: while one write is under way the watch conflates what happens to
+// the newest state, and a write that takes longer than slowReaderMax ends the
+// connection. The client comes back with the last id that it has seen.
+
+const (
+	heartbeat     = 15 * time.Second // a comment, when nothing else was sent
+	slowReaderMax = 5 * time.Second
+)
+
+// streams bounds the event streams that are open.
+type streams struct {
+	slots chan struct{}
+	open  *sync.WaitGroup
+}
+
+func newStreams(most int) streams {
+	return streams{slots: make(chan struct{}, most), open: &sync.WaitGroup{}}
+}
+
+func (t *streams) full() bool { return len(t.slots) == cap(t.slots) }
+
+// run runs fn unless there are as many streams as may be.
+func (t *streams) run(fn func()) {
+	select {
+	case t.slots <- struct{}{}:
+		t.open.Add(1)
+		defer func() {
+			<-t.slots
+			t.open.Done()
+		}()
+		fn()
+	default:
+	}
+}
+
+func (t *streams) wait() { t.open.Wait() }
+
+func (s *Server) dealEvents(c *call) error {
+	v, err := s.dealOf(c.params[0])
+	if err != nil {
+		return err
+	}
+	seen := uint64(0)
+	if text := c.ctx.Request.Header.Peek("Last-Event-ID"); len(text) > 0 {
+		if seen, err = strconv.ParseUint(string(text), 10, 63); err != nil {
+			return refuseField(invalidRequest, "Last-Event-ID", "must be an id of this stream")
+		}
+	}
+	if s.streams.full() {
+		return refuse(overloaded, "as many event streams as may be are open")
+	}
+	h := &c.ctx.Response.Header
+	h.SetContentType("text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.SetConnectionClose() // the stream ends with the connection
+	h.SetContentLength(-2)
+	if c.ctx.IsHead() {
+		return nil
+	}
+	head := h.AppendBytes(nil)
+	c.ctx.HijackSetNoResponse(true)
+	c.ctx.Hijack(func(conn net.Conn) {
+		s.streams.run(func() {
+			out := &eventWriter{conn: conn, clock: s.cfg.Clock, buf: append(head, "retry: 2000\n\n"...)}
+			if err := s.stream(out, v.Spec.ID, seen); err != nil {
+				s.cfg.Logger.Debug("an event stream ended", "deal_id", v.Spec.ID, "error", err)
+			}
+		})
+	})
+	return nil
+}
+
+// stream writes a deal's events until the client has gone, is too slow, or the
+// server stops.
+func (s *Server) stream(out *eventWriter, dealID string, seen uint64) error {
+	w, err := s.node.Watch(dealID, seen)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	if err := out.flush(); err != nil {
+		return err
+	}
+	for {
+		updates, err := s.await(w)
+		switch {
+		case err != nil:
+			return err
+		case s.ctx.Err() != nil:
+			return nil
+		case len(updates) == 0:
+			out.buf = append(out.buf, ":\n\n"...)
+		}
+		for i := range updates {
+			out.buf = appendUpdate(out.buf, &updates[i], i == len(updates)-1)
+		}
+		if err := out.flush(); err != nil {
+			return err
+		}
+	}
+}
+
+// await returns what is new, or nothing when it is time for a heartbeat.
+func (s *Server) await(w *actors.Watch) ([]actors.Update, error) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	defer s.cfg.Clock.AfterFunc(heartbeat, cancel)()
+	return w.Next(ctx.Done())
+}
+
+// appendUpdate appends one event. Only the last of a batch has an id: a client
+// that is cut off within a batch must see all of it again.
+func appendUpdate(b []byte, u *actors.Update, last bool) []byte {
+	id := []byte(u.View.Spec.ID)
+	if last {
+		b = append(b, "id: "...)
+		b = strconv.AppendUint(b, u.View.Seq, 10)
+		b = append(b, '\n')
+	}
+	switch u.Kind {
+	case actors.UpdateStock:
+		b = append(b, "event: stock\ndata: "...)
+		b = appendHead(b, id, u.Seq)
+		b = appendField(b, `,"stock":`, u.View.Stock)
+		b = appendField(b, `,"available":`, u.View.Available)
+		b = appendField(b, `,"reserved":`, u.View.Reserved)
+		b = appendField(b, `,"sold":`, u.View.Sold)
+		b = append(b, '}')
+	case actors.UpdateStatus:
+		b = append(b, "event: status\ndata: "...)
+		b = appendHead(b, id, u.Seq)
+		b = append(b, `,"status":"`...)
+		b = append(b, u.Status.String()...)
+		b = append(b, `"}`...)
+	case actors.UpdateGroup:
+		b = append(b, "event: group\ndata: "...)
+		b = appendGroup(b, id, &u.Group, true)
+	}
+	return append(b, "\n\n"...)
+}
+
+func appendHead(b, dealID []byte, seq uint64) []byte {
+	b = append(b, `{"deal_id":"`...)
+	b = append(b, dealID...)
+	b = append(b, `","seq":`...)
+	return strconv.AppendUint(b, seq, 10)
+}
+
+// eventWriter writes to a connection, and gives up on a reader that is slow.
+type eventWriter struct {
+	conn  net.Conn
+	clock *clockd.Clock
+	buf   []byte
+}
+
+var errSlowReader = errors.New("the reader is too slow")
+
+// flush writes what is in buf.
+func (w *eventWriter) flush() error {
+	stop := w.clock.AfterFunc(slowReaderMax, func() {
+		// A deadline in the past ends the write that is under way.
+		_ = w.conn.SetWriteDeadline(time.Unix(1, 0))
+	})
+	_, err := w.conn.Write(w.buf)
+	stop()
+	w.buf = w.buf[:0]
+	if slow := net.Error(nil); errors.As(err, &slow) && slow.Timeout() {
+		return errSlowReader
+	}
+	return err
+}

@@ -1,0 +1,75 @@
+package gateway
+
+import (
+	"bytes"
+
+	"github.com/valyala/fasthttp"
+)
+
+// A request that two parsers on its way could split at different places is
+// how requests are smuggled. fasthttp reads some of these leniently and keeps
+// the connection; here they are refused before their body is read, and the
+// connection is closed:
+//
+//   - Transfer-Encoding of any kind: no client of this API needs it;
+//   - a header continued on the next line (obs-fold), or ended by a bare LF;
+//   - a space within a header's name;
+//   - a target that is not a path (absolute form, authority form, *);
+//   - two Idempotency-Keys, of which a proxy might see the other.
+//
+// fasthttp itself refuses two Content-Lengths, two Hosts, and bytes that may
+// not stand in a header at all.
+
+// refusedTarget replaces the target of a request whose framing is refused. No
+// route has it: every path begins with a slash.
+var refusedTarget = []byte("*")
+
+// refuseFraming is fasthttp's HeaderReceived hook, the only place where a
+// request can be looked at before its body is read. It cannot answer, so it
+// leaves a mark that costs other requests nothing to check.
+func refuseFraming(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+	if h.RequestURI()[0] != '/' || framingFault(h.RawHeaders()) != noProblem {
+		h.SetRequestURIBytes(refusedTarget)
+		h.SetContentLength(0) // whatever follows is not a body of ours
+		h.Del(fasthttp.HeaderExpect)
+	}
+	return fasthttp.RequestConfig{}
+}
+
+// framingFault looks at the header lines as they came.
+func framingFault(raw []byte) problem {
+	keys := 0
+	for len(raw) > 0 {
+		end := bytes.IndexByte(raw, '\n')
+		if end < 1 || raw[end-1] != '\r' {
+			return invalidRequest
+		}
+		line := raw[:end-1]
+		raw = raw[end+1:]
+		if len(line) == 0 {
+			break
+		}
+		name, _, _ := bytes.Cut(line, colon)
+		if bytes.IndexByte(name, ' ') >= 0 || line[0] == '\t' {
+			return invalidRequest
+		}
+		switch len(name) {
+		case len(nameTransferEncoding):
+			if bytes.EqualFold(name, nameTransferEncoding) {
+				return transferEncodingRefused
+			}
+		case len(headerIdempotencyKey):
+			if bytes.EqualFold(name, headerIdempotencyKey) {
+				if keys++; keys > 1 {
+					return keyInvalid
+				}
+			}
+		}
+	}
+	return noProblem
+}
+
+var (
+	colon                = []byte(":")
+	nameTransferEncoding = []byte("Transfer-Encoding")
+)

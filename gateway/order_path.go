@@ -1,0 +1,263 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"io"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/doorbuster/doorbuster/actors"
+	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/runtime/obs"
+	"github.com/doorbuster/doorbuster/runtime/own"
+)
+
+// The order path.
+//
+//	placeOrder    POST /api/v1/orders
+//	  admit       who calls: a hash and a look-up
+//	  Acquire     a seat; none is free: 503, and the body is not looked at
+//	  readOrder   copy out of fasthttp's buffers → decode → whose order is it
+//	  SoldOut     an atomic flag: 409 without waking the deal
+//	  Call        decide → journal → sync
+//	  encode      into the reply's own buffer
+//
+// Nothing here allocates once its buffers have grown. The seat holds all that
+// the deal sees of the request, because at the deadline this handler goes and
+// fasthttp reuses its memory, while the deal may still be reading.
+
+// isPlaceOrder says whether the request goes to the path. A target with a
+// query is found by the router, which ends at the same handler.
+func isPlaceOrder(ctx *fasthttp.RequestCtx) bool {
+	target := ctx.Request.Header.RequestURI()
+	return (string(target) == "/api/v1/orders" || string(target) == "/api/v1/order") && ctx.IsPost()
+}
+
+func (s *Server) placeOrder(ctx *fasthttp.RequestCtx) {
+	begin := clockd.Mono()
+	s.orders.count(s.order(ctx))
+	s.done(ctx, s.orders.route, begin)
+}
+
+// order answers the request and says how: with noProblem and the code of the
+// decision, or with a problem.
+func (s *Server) order(ctx *fasthttp.RequestCtx) problem {
+	key, who, p := s.orderHeaders(ctx)
+	if p != noProblem {
+		return p
+	}
+	r, err := s.node.Acquire(own.ClassNew)
+	if err != nil {
+		return s.refuseOrder(ctx, orderFault{problem: problemOfError(err)})
+	}
+	r.Cmd.Kind = deal.Place
+	if f := readOrder(ctx, r, key, who); f.problem != noProblem {
+		p = s.refuseOrder(ctx, f)
+		s.node.Release(r)
+		return p
+	}
+	if s.node.SoldOut(r.Deal, r.Cmd.User, r.Cmd.Key) {
+		s.node.Release(r)
+		return s.refuseOrder(ctx, orderFault{problem: soldOut})
+	}
+	if err := s.node.Call(r); err != nil {
+		if !errors.Is(err, actors.ErrDeadline) { // then the seat is no longer ours
+			s.node.Release(r)
+		}
+		return s.refuseOrder(ctx, orderFault{problem: problemOfError(err)})
+	}
+	p = s.answerOrder(ctx, r)
+	s.node.Release(r)
+	return p
+}
+
+// orderHeaders looks at what comes before the body.
+func (s *Server) orderHeaders(ctx *fasthttp.RequestCtx) (key []byte, who *principal, p problem) {
+	if who, p = s.admit(ctx, shopper|operator); p != noProblem {
+		return nil, nil, s.refuseOrder(ctx, orderFault{problem: p})
+	}
+	h := &ctx.Request.Header
+	if !isJSON(h.ContentType()) {
+		return nil, nil, s.refuseOrder(ctx, orderFault{problem: unsupportedMediaType, message: wantJSON})
+	}
+	if key, p = parseIdempotencyKey(h.PeekBytes(headerIdempotencyKey)); p == keyInvalid {
+		return nil, nil, s.refuseOrder(ctx, orderFault{problem: p, message: wantKey})
+	} else if p != noProblem {
+		return nil, nil, s.refuseOrder(ctx, orderFault{problem: p})
+	}
+	return key, who, noProblem
+}
+
+var headerIdempotencyKey = []byte("Idempotency-Key")
+
+const (
+	wantKey     = "Idempotency-Key must be 1 to 64 of A-Z a-z 0-9 _ -, in double quotes or not"
+	wantJSON    = "the body must be application/json"
+	wantPrivate = "a shopper orders for nobody else"
+)
+
+// readOrder copies the request into the seat, key first, and decodes it there.
+func readOrder(ctx *fasthttp.RequestCtx, r *actors.Request, key []byte, who *principal) orderFault {
+	r.Body = append(r.Body[:0], key...)
+	var p problem
+	if r.Body, p = appendBody(r.Body, ctx, orderBodyMax); p != noProblem {
+		return orderFault{problem: p}
+	}
+	r.Cmd.Key = r.Body[:len(key):len(key)]
+	o := order{cmd: &r.Cmd}
+	if f := decodeOrder(r.Body[len(key):], &o); f.problem != noProblem {
+		return f
+	}
+	r.Deal, r.Cmd.User = o.deal, o.user
+	if f := who.ordersFor(&r.Cmd); f.problem != noProblem {
+		return f
+	}
+	if r.Cmd.GroupMode == deal.JoinGroup {
+		group, seq, ok := deal.ParseGroupID(o.join)
+		if !ok || !bytes.Equal(group, o.deal) {
+			return orderFault{problem: groupNotFound, field: fieldJoin, message: "is no group of this deal"}
+		}
+		r.Cmd.Group = seq
+	}
+	return orderFault{}
+}
+
+// ordersFor settles for whom an order is: a shopper's own, or whom an operator
+// names.
+func (p *principal) ordersFor(c *deal.Command) orderFault {
+	if p.role == shopper {
+		if c.User != nil && !bytes.Equal(c.User, p.name) {
+			return orderFault{problem: forbidden, field: fieldUser, message: wantPrivate}
+		}
+		c.User = p.name
+	}
+	if c.User == nil {
+		return orderFault{problem: invalidRequest, field: fieldUser, message: "is required"}
+	}
+	return orderFault{}
+}
+
+// appendBody reads the request's body, of at most limit bytes, behind b. A
+// larger one is refused before it is read.
+func appendBody(b []byte, ctx *fasthttp.RequestCtx, limit int) ([]byte, problem) {
+	n := ctx.Request.Header.ContentLength()
+	if n > limit {
+		ctx.SetConnectionClose()
+		return b, bodyTooLarge
+	}
+	stream := ctx.RequestBodyStream()
+	if n <= 0 || stream == nil {
+		return b, noProblem
+	}
+	at := len(b)
+	if cap(b)-at < n {
+		b = append(make([]byte, 0, at+n), b...)
+	}
+	b = b[:at+n]
+	if _, err := io.ReadFull(stream, b[at:]); err != nil {
+		ctx.SetConnectionClose()
+		return b[:at], requestTimeout
+	}
+	return b, noProblem
+}
+
+// isJSON says whether a Content-Type is JSON, with or without parameters.
+func isJSON(contentType []byte) bool {
+	const want = "application/json"
+	if len(contentType) < len(want) || !bytes.EqualFold(contentType[:len(want)], s2b(want)) {
+		return false
+	}
+	return len(contentType) == len(want) || contentType[len(want)] == ';' || contentType[len(want)] == ' '
+}
+
+// refuseOrder answers with a problem. It copies what it needs of f.
+func (s *Server) refuseOrder(ctx *fasthttp.RequestCtx, f orderFault) problem {
+	var faults [1]fault
+	n := 0
+	if f.field != nil {
+		faults[0] = fault{field: b2s(f.field), message: f.message}
+		n = 1
+	}
+	s.refuse(ctx, f.problem, f.message, faults[:n])
+	return f.problem
+}
+
+// answerOrder encodes the decision in r.
+func (s *Server) answerOrder(ctx *fasthttp.RequestCtx, r *actors.Request) problem {
+	if r.Reply.Code != deal.OK {
+		return s.refuseOrder(ctx, faultOfReply(&r.Reply))
+	}
+	if r.Reply.Replayed {
+		return s.answerReplay(ctx, r)
+	}
+	s.writeOrder(ctx, &orderView{
+		deal: r.Deal, currency: r.View.Spec.Currency, seq: r.Reply.Order, at: r.Reply.Event.At,
+		placed: &r.Reply.Event.Placed, status: deal.Reserved, group: r.Reply.Group,
+	})
+	return noProblem
+}
+
+// answerReplay gives a repeated key its first answer again, from the journal.
+func (s *Server) answerReplay(ctx *fasthttp.RequestCtx, r *actors.Request) problem {
+	var o actors.Order
+	if err := s.node.LoadOrder(s.ctx, string(r.Deal), r.Reply.Order, &o); err != nil {
+		return s.refuseOrder(ctx, orderFault{problem: problemOfError(err)})
+	}
+	p := &o.Event.Placed
+	view := orderView{
+		deal: r.Deal, currency: o.Currency, seq: o.Seq, at: o.Event.At, placed: p, status: deal.Reserved,
+	}
+	if p.GroupMode != deal.Alone { // as it was then
+		view.group = deal.GroupView{
+			Seq: p.Group, Size: r.Reply.Group.Size, Members: p.GroupMembers, Status: deal.Forming, ExpiresAt: p.GroupEnds,
+		}
+		if p.GroupMode == deal.OpenGroup {
+			view.group.Seq = o.Seq
+		}
+	}
+	ctx.Response.Header.SetCanonical(headerReplayed, s2b("true"))
+	s.writeOrder(ctx, &view)
+	return noProblem
+}
+
+var headerReplayed = []byte("Idempotent-Replayed")
+
+func (s *Server) writeOrder(ctx *fasthttp.RequestCtx, o *orderView) {
+	resp := &ctx.Response
+	resp.SetStatusCode(fasthttp.StatusCreated)
+	resp.Header.SetContentTypeBytes(jsonMediaType)
+	resp.SwapBody(appendOrder(resp.SwapBody(nil)[:0], o))
+}
+
+var jsonMediaType = []byte("application/json; charset=utf-8")
+
+// faultOfReply says how a decision against a command is answered.
+func faultOfReply(r *deal.Reply) orderFault {
+	f := orderFault{problem: problemOfCode[r.Code], message: r.Detail}
+	switch r.Code {
+	case deal.GroupNotOffered:
+		f.field, f.message = fieldGroup, "this deal has no groups"
+	case deal.QuantityInvalid:
+		f.field, f.message = fieldQuantity, wantQuantity
+	}
+	return f
+}
+
+// orderSeries counts orders by how they were answered.
+type orderSeries struct {
+	route    *obs.Route
+	outcomes [problemCount]obs.Count
+}
+
+func newOrderSeries(m *obs.Metrics) orderSeries {
+	o := orderSeries{route: m.Route(fasthttp.MethodPost, "/api/v1/orders")}
+	o.outcomes[noProblem] = m.Outcome("reserved")
+	for p := noProblem + 1; p < problemCount; p++ {
+		o.outcomes[p] = m.Outcome(problems[p].code)
+	}
+	return o
+}
+
+func (o *orderSeries) count(p problem) { o.outcomes[p].Inc() }

@@ -1,0 +1,248 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+	"strings"
+
+	json "github.com/goccy/go-json"
+	"github.com/valyala/fasthttp"
+
+	"github.com/doorbuster/doorbuster/actors"
+	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/runtime/own"
+)
+
+// placeOrderRouted is the order path for a target that it did not recognise at
+// a glance.
+func (s *Server) placeOrderRouted(c *call) error {
+	s.orders.count(s.order(c.ctx))
+	return nil
+}
+
+// view shows an order as it stands.
+func viewOf(o *actors.Order) *orderView {
+	return &orderView{
+		deal: []byte(o.Deal), currency: o.Currency, seq: o.Seq, at: o.Event.At,
+		placed: &o.Event.Placed, status: o.Status, group: o.Group,
+	}
+}
+
+// mayTouch refuses callers whom an order does not concern.
+func (s *Server) mayTouch(c *call, o *actors.Order) error {
+	if c.who.is(shopper, string(o.Event.Placed.User)) {
+		return nil
+	}
+	if c.who.role == merchant {
+		v, err := s.node.Deal(o.Deal)
+		if err != nil || c.who.is(merchant, v.Spec.Merchant) {
+			return err
+		}
+	}
+	return refuse(forbidden, "the order belongs to somebody else")
+}
+
+// orderOf returns the order of an id as it stands in a path.
+func (s *Server) orderOf(c *call) (*actors.Order, error) {
+	dealID, seq, ok := deal.ParseOrderID(c.params[0])
+	if !ok {
+		return nil, &refusal{problem: orderNotFound}
+	}
+	o, err := s.node.Order(s.ctx, string(dealID), seq)
+	if errors.Is(err, actors.ErrDealNotFound) {
+		err = actors.ErrOrderNotFound
+	}
+	if err == nil {
+		err = s.mayTouch(c, o)
+	}
+	return o, err
+}
+
+func (s *Server) getOrder(c *call) error {
+	o, err := s.orderOf(c)
+	if err != nil {
+		return err
+	}
+	c.replyBytes(fasthttp.StatusOK, appendOrder(nil, viewOf(o)))
+	return nil
+}
+
+func (s *Server) listOrders(c *call) error {
+	user, err1 := c.queryID("user_id")
+	dealID, err2 := c.queryID("deal_id")
+	limit, err3 := c.limit()
+	cursor, err4 := c.cursor()
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return err
+	}
+	q := actors.OrderQuery{User: user, Deal: dealID, Limit: limit}
+	if err := s.mayList(c, &q); err != nil {
+		return err
+	}
+	if cursor != "" {
+		afterDeal, seq, _ := strings.Cut(cursor, " ")
+		n, err := strconv.ParseUint(seq, 10, 63)
+		if err != nil || !deal.ValidID(afterDeal) {
+			return errBadCursor
+		}
+		q.AfterDeal, q.AfterSeq = afterDeal, n
+	}
+	orders, more, err := s.node.Orders(s.ctx, q)
+	if err != nil {
+		return err
+	}
+	data, next := make([]json.RawMessage, len(orders)), ""
+	for i, o := range orders {
+		data[i] = appendOrder(nil, viewOf(o))
+		next = o.Deal + " " + strconv.FormatUint(o.Seq, 10)
+	}
+	return c.reply(fasthttp.StatusOK, newPage(data, more, next))
+}
+
+// mayList narrows a query to what the caller may see.
+func (s *Server) mayList(c *call, q *actors.OrderQuery) error {
+	switch c.who.role {
+	case shopper:
+		if q.User != "" && !c.who.is(shopper, q.User) {
+			return refuseField(forbidden, "user_id", "is somebody else")
+		}
+		q.User = string(c.who.name)
+	case merchant:
+		if q.Deal == "" {
+			return refuseField(invalidRequest, "deal_id", "is required of a merchant")
+		}
+		_, err := s.ownDeal(c, []byte(q.Deal))
+		return err
+	}
+	if q.User == "" && q.Deal == "" {
+		return refuse(invalidRequest, "name a user_id, a deal_id or both")
+	}
+	return nil
+}
+
+// move is one way to move an order along, with the one field that its body may
+// hold.
+type move struct {
+	kind  deal.CommandKind
+	field string
+}
+
+var (
+	confirmOrder = move{deal.Confirm, "payment_ref"}
+	cancelOrder  = move{deal.Cancel, "reason"}
+	refundOrder  = move{deal.Refund, "refund_ref"}
+)
+
+// ref reads the body. It may be left out, and so may its field.
+func (m move) ref(c *call) ([]byte, error) {
+	var body map[string]json.RawMessage
+	if err := c.readOptionalJSON(&body); err != nil {
+		return nil, err
+	}
+	for name := range body {
+		if name != m.field {
+			return nil, refuseField(unknownField, name, "is not a field of this request")
+		}
+	}
+	ref := ""
+	if raw := body[m.field]; raw != nil && json.Unmarshal(raw, &ref) != nil || len(ref) > deal.MaxReferenceLen {
+		return nil, refuseField(invalidRequest, m.field, "must be a text of at most "+strconv.Itoa(deal.MaxReferenceLen)+" bytes")
+	}
+	return []byte(ref), nil
+}
+
+// handle moves the order along and shows it as it stands after.
+func (m move) handle(s *Server, c *call) error {
+	dealID, seq, ok := deal.ParseOrderID(c.params[0])
+	if !ok {
+		return &refusal{problem: orderNotFound}
+	}
+	ref, err := m.ref(c)
+	if err != nil {
+		return err
+	}
+	var o actors.Order
+	err = s.node.LoadOrder(s.ctx, string(dealID), seq, &o)
+	if errors.Is(err, actors.ErrDealNotFound) {
+		err = actors.ErrOrderNotFound
+	}
+	if err == nil {
+		err = s.mayTouch(c, &o)
+	}
+	if err != nil {
+		return err
+	}
+	return s.ask(own.ClassPriority, o.Deal, func(cmd *deal.Command) {
+		cmd.Kind, cmd.Order, cmd.Ref = m.kind, seq, ref
+	}, func(r *actors.Request) error {
+		o.Status, o.Group = r.Reply.Status, r.Reply.Group
+		c.replyBytes(fasthttp.StatusOK, appendOrder(nil, viewOf(&o)))
+		return nil
+	})
+}
+
+// quote answers what an order would cost. Nothing is reserved.
+func (s *Server) quote(c *call) error {
+	if !isJSON(c.ctx.Request.Header.ContentType()) {
+		return refuse(unsupportedMediaType, wantJSON)
+	}
+	r, err := s.node.Acquire(own.ClassNew)
+	if err != nil {
+		return err
+	}
+	r.Cmd.Kind = deal.Quote
+	if f := readOrder(c.ctx, r, nil, c.who); f.problem != noProblem {
+		s.refuseOrder(c.ctx, f)
+		s.node.Release(r)
+		return nil
+	}
+	if err := s.node.Call(r); err != nil {
+		if !errors.Is(err, actors.ErrDeadline) { // then the seat is no longer ours
+			s.node.Release(r)
+		}
+		return err
+	}
+	defer s.node.Release(r)
+	if r.Reply.Code != deal.OK {
+		s.refuseOrder(c.ctx, faultOfReply(&r.Reply))
+		return nil
+	}
+	c.replyBytes(fasthttp.StatusOK, appendQuote(nil, r))
+	return nil
+}
+
+func appendQuote(b []byte, r *actors.Request) []byte {
+	p := &r.Reply.Event.Placed
+	b = append(b, `{"deal_id":"`...)
+	b = append(b, r.Deal...)
+	b = append(b, `","user_id":"`...)
+	b = append(b, p.User...)
+	b = appendField(b, `","quantity":`, int64(p.Quantity))
+	b = append(b, `,"currency":"`...)
+	b = append(b, r.View.Spec.Currency[:]...)
+	b = append(b, '"')
+	b = appendPrice(b, p)
+	b = appendField(b, `,"available":`, r.View.Available)
+	b = append(b, `,"quoted_at":`...)
+	b = appendTime(b, r.Reply.Event.At)
+	return append(b, '}')
+}
+
+func (s *Server) getGroup(c *call) error {
+	dealID, seq, ok := deal.ParseGroupID(c.params[0])
+	if !ok {
+		return &refusal{problem: groupNotFound}
+	}
+	id := bytes.Clone(dealID)
+	err := s.ask(own.ClassNew, string(id), func(cmd *deal.Command) {
+		cmd.Kind, cmd.Group = deal.LookupGroup, seq
+	}, func(r *actors.Request) error {
+		c.replyBytes(fasthttp.StatusOK, appendGroup(nil, id, &r.Reply.Group, true))
+		return nil
+	})
+	if errors.Is(err, actors.ErrDealNotFound) {
+		return &refusal{problem: groupNotFound}
+	}
+	return err
+}

@@ -1,0 +1,68 @@
+package gateway
+
+import "github.com/doorbuster/doorbuster/actors/deal"
+
+// publicRoutes is the contract's table of paths, but for the operators'.
+func publicRoutes() []route {
+	return append([]route{
+		{method: "POST", pattern: "/api/v1/order", handle: (*Server).placeOrderRouted}, // checks its callers itself
+		{method: "POST", pattern: "/api/v1/orders", handle: (*Server).placeOrderRouted},
+		{method: "GET", pattern: "/api/v1/orders", allow: anyone, handle: (*Server).listOrders},
+		{method: "GET", pattern: "/api/v1/orders/{id}", allow: anyone, handle: (*Server).getOrder},
+		{method: "POST", pattern: "/api/v1/orders/{id}/confirm", allow: anyone, handle: confirmOrder.handle},
+		{method: "POST", pattern: "/api/v1/orders/{id}/cancel", allow: anyone, handle: cancelOrder.handle},
+		{method: "POST", pattern: "/api/v1/orders/{id}/refund", allow: merchant | operator, handle: refundOrder.handle},
+		{method: "GET", pattern: "/api/v1/orders/{id}/explain", allow: anyone, handle: (*Server).explainOrder},
+		{method: "POST", pattern: "/api/v1/quotes", allow: shopper | operator, handle: (*Server).quote},
+		{method: "GET", pattern: "/api/v1/groups/{id}", allow: anyone, handle: (*Server).getGroup},
+
+		{method: "POST", pattern: "/api/v1/deals", allow: merchant | operator, handle: (*Server).createDeal},
+		{method: "GET", pattern: "/api/v1/deals", allow: anyone, handle: (*Server).listDeals},
+		{method: "GET", pattern: "/api/v1/deals/{id}", allow: anyone, handle: (*Server).getDeal},
+		{method: "PATCH", pattern: "/api/v1/deals/{id}", allow: merchant | operator, handle: (*Server).patchDeal},
+		{method: "POST", pattern: "/api/v1/deals/{id}/pause", allow: merchant | operator, handle: steerDeal(deal.Pause)},
+		{method: "POST", pattern: "/api/v1/deals/{id}/resume", allow: merchant | operator, handle: steerDeal(deal.Resume)},
+		{method: "POST", pattern: "/api/v1/deals/{id}/close", allow: merchant | operator, handle: steerDeal(deal.Close)},
+		{method: "GET", pattern: "/api/v1/deals/{id}/events", allow: anyone, handle: (*Server).dealEvents},
+
+		{method: "GET", pattern: "/api/v1/rules", allow: merchant | operator, handle: (*Server).listRules},
+		{method: "GET", pattern: "/api/v1/rules/{id}", allow: merchant | operator, handle: (*Server).getRule},
+		{method: "POST", pattern: "/api/v1/rules/{id}/versions", allow: merchant | operator, handle: (*Server).uploadRule},
+		{method: "GET", pattern: "/api/v1/rules/{id}/versions/{n}", allow: merchant | operator, handle: (*Server).getVersion},
+		{method: "GET", pattern: "/api/v1/rules/{id}/versions/{n}/wasm", allow: merchant | operator, handle: (*Server).getWasm},
+		{method: "POST", pattern: "/api/v1/rules/{id}/versions/{n}/evaluate", allow: merchant | operator, handle: (*Server).evaluateRule},
+		{method: "PUT", pattern: "/api/v1/rules/{id}/rollout", allow: merchant | operator, handle: (*Server).setRollout},
+		{method: "POST", pattern: "/api/v1/rules/{id}/promote", allow: merchant | operator, handle: (*Server).promoteRule},
+		{method: "POST", pattern: "/api/v1/rules/{id}/rollback", allow: merchant | operator, handle: (*Server).rollbackRule},
+
+		{method: "GET", pattern: "/openapi.yaml", handle: (*Server).openAPI},
+	}, healthRoutes()...)
+}
+
+// healthRoutes answer on both listeners, to anybody.
+func healthRoutes() []route {
+	return []route{
+		{method: "GET", pattern: "/livez", handle: (*Server).livez},
+		{method: "GET", pattern: "/readyz", handle: (*Server).readyz},
+	}
+}
+
+// adminRoutes is the operators' table of paths.
+func (s *Server) adminRoutes() []route {
+	routes := append([]route{
+		{method: "GET", pattern: "/metrics", handle: s.metrics()},
+		{method: "GET", pattern: "/debug/pprof/", allow: operator, handle: (*Server).pprof},
+		{method: "GET", pattern: "/debug/pprof/{profile}", allow: operator, handle: (*Server).pprof},
+		{method: "GET", pattern: "/api/v1/admin/journal", allow: operator, handle: (*Server).journal},
+		{method: "POST", pattern: "/api/v1/admin/snapshot", allow: operator, handle: (*Server).snapshot},
+		{method: "POST", pattern: "/api/v1/admin/drain", allow: operator, handle: (*Server).drain},
+	}, healthRoutes()...)
+	if s.cfg.Auth == nil {
+		return routes
+	}
+	return append(routes,
+		route{method: "POST", pattern: "/api/v1/admin/keys", allow: operator, handle: (*Server).createKey},
+		route{method: "GET", pattern: "/api/v1/admin/keys", allow: operator, handle: (*Server).listKeys},
+		route{method: "DELETE", pattern: "/api/v1/admin/keys/{id}", allow: operator, handle: (*Server).revokeKey},
+	)
+}

@@ -1,0 +1,420 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/plugins"
+	"github.com/doorbuster/doorbuster/plugins/abi"
+)
+
+// versionReply is a version of a rule as it is shown.
+type versionReply struct {
+	RuleID    string   `json:"rule_id"`
+	Version   uint32   `json:"version"`
+	SHA256    string   `json:"sha256"`
+	Size      int      `json:"size"`
+	ABI       int      `json:"abi"`
+	FuelLimit uint64   `json:"fuel_limit"`
+	Warnings  []string `json:"warnings"`
+	CreatedAt instant  `json:"created_at"`
+}
+
+func newVersionReply(v *plugins.Version) versionReply {
+	return versionReply{
+		RuleID: v.RuleID, Version: v.Version, SHA256: v.SHA256, Size: v.Size, ABI: abi.Version,
+		FuelLimit: v.FuelLimit, Warnings: []string{}, CreatedAt: instant(v.CreatedAt),
+	}
+}
+
+// ruleReply is a rule as it is shown.
+type ruleReply struct {
+	RuleID     string       `json:"rule_id"`
+	MerchantID string       `json:"merchant_id,omitempty"` // absent: a house rule
+	Latest     uint32       `json:"latest"`
+	Rollout    rolloutReply `json:"rollout"`
+}
+
+type rolloutReply struct {
+	Stable   uint32 `json:"stable"`
+	Previous uint32 `json:"previous,omitempty"`
+	Pinned   bool   `json:"pinned"`
+}
+
+func newRolloutReply(r plugins.Rollout) rolloutReply {
+	return rolloutReply{Stable: r.Stable, Previous: r.Previous, Pinned: r.Pinned}
+}
+
+func newRuleReply(r *plugins.Rule) ruleReply {
+	return ruleReply{RuleID: r.RuleID, MerchantID: r.Merchant, Latest: r.Latest, Rollout: newRolloutReply(r.Rollout)}
+}
+
+// merchantOf says whose rules a request is about: a merchant's own, or those
+// that an operator names in the query or, where it is JSON, in the body. ""
+// stands for the house.
+func (c *call) merchantOf(inBody string) (string, error) {
+	id, err := c.queryID("merchant_id")
+	if err != nil {
+		return "", err
+	}
+	if id == "" {
+		id = inBody
+	}
+	if c.who.role == merchant {
+		if id != "" && !c.who.is(merchant, id) {
+			return "", refuseField(forbidden, "merchant_id", "is not the merchant of this key")
+		}
+		return string(c.who.name), nil
+	}
+	return id, nil
+}
+
+// writerOf is merchantOf for a change, which the house does not take.
+func (c *call) writerOf(inBody string) (string, error) {
+	id, err := c.merchantOf(inBody)
+	if err == nil && !deal.ValidID(id) {
+		err = refuseField(invalidRequest, "merchant_id", "is required, 1 to 64 of A-Z a-z 0-9 _ -")
+	}
+	return id, err
+}
+
+// ruleID returns the rule that the path names.
+func (c *call) ruleID() (string, error) {
+	if !deal.ValidID(c.params[0]) {
+		return "", &refusal{problem: ruleNotFound}
+	}
+	return string(c.params[0]), nil
+}
+
+// version returns the version that the path names.
+func (c *call) version() (uint32, error) {
+	n, err := strconv.ParseUint(string(c.params[1]), 10, 32)
+	if err != nil || n == 0 {
+		return 0, &refusal{problem: versionNotFound}
+	}
+	return uint32(n), nil
+}
+
+// by names the caller in the audit.
+func (c *call) by() string { return c.who.role.String() + ":" + string(c.who.name) }
+
+func isWasm(contentType []byte) bool {
+	return bytes.EqualFold(contentType, []byte("application/wasm"))
+}
+
+// uploadRule takes a module. The caller is known before the module is read,
+// and only a few are read at once: each is megabytes.
+func (s *Server) uploadRule(c *call) error {
+	id, err1 := c.ruleID()
+	owner, err2 := c.writerOf("")
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	fuel := uint64(0)
+	if text := c.query("fuel_limit"); text != "" {
+		var err error
+		if fuel, err = strconv.ParseUint(text, 10, 64); err != nil {
+			return refuseField(invalidRequest, "fuel_limit", "must be a whole number")
+		}
+	}
+	select {
+	case s.uploads <- struct{}{}:
+		defer func() { <-s.uploads }()
+	default:
+		return refuse(overloaded, "as many modules as may be are being uploaded")
+	}
+	if !isWasm(c.ctx.Request.Header.ContentType()) {
+		return refuse(unsupportedMediaType, "the body must be application/wasm")
+	}
+	wasm, err := c.body(isWasm, "", abi.ModuleBytesMax)
+	if err != nil {
+		return err
+	}
+	v, created, err := s.cfg.Rules.Upload(s.ctx, plugins.Upload{Merchant: owner, RuleID: id, Wasm: wasm, FuelLimit: fuel, By: c.by()})
+	if err != nil {
+		return err
+	}
+	status := fasthttp.StatusOK
+	if created {
+		status = fasthttp.StatusCreated
+	}
+	return c.reply(status, newVersionReply(&v))
+}
+
+func (s *Server) listRules(c *call) error {
+	owner, err1 := c.merchantOf("")
+	limit, err2 := c.limit()
+	after, err3 := c.cursor()
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return err
+	}
+	rules := s.cfg.Rules.Rules(owner)
+	if i := slices.IndexFunc(rules, func(r plugins.Rule) bool { return r.RuleID > after }); i >= 0 {
+		rules = rules[i:]
+	} else {
+		rules = nil
+	}
+	more, next := len(rules) > limit, ""
+	rules = rules[:min(limit, len(rules))]
+	data := make([]ruleReply, len(rules))
+	for i := range rules {
+		data[i] = newRuleReply(&rules[i])
+		next = data[i].RuleID
+	}
+	return c.reply(fasthttp.StatusOK, newPage(data, more, next))
+}
+
+func (s *Server) getRule(c *call) error {
+	id, err1 := c.ruleID()
+	owner, err2 := c.merchantOf("")
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	r, err := s.cfg.Rules.Rule(owner, id)
+	if err != nil {
+		return err
+	}
+	return c.reply(fasthttp.StatusOK, newRuleReply(&r))
+}
+
+func (s *Server) getVersion(c *call) error {
+	id, err1 := c.ruleID()
+	n, err2 := c.version()
+	owner, err3 := c.merchantOf("")
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return err
+	}
+	v, err := s.cfg.Rules.Version(owner, id, n)
+	if err != nil {
+		return err
+	}
+	return c.reply(fasthttp.StatusOK, newVersionReply(&v))
+}
+
+func (s *Server) getWasm(c *call) error {
+	id, err1 := c.ruleID()
+	n, err2 := c.version()
+	owner, err3 := c.merchantOf("")
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return err
+	}
+	wasm, err := s.cfg.Rules.Wasm(s.ctx, owner, id, n)
+	if err != nil {
+		return err
+	}
+	c.ctx.Response.Header.SetContentType("application/wasm")
+	c.ctx.Response.SetBodyRaw(wasm)
+	return nil
+}
+
+// rolloutBody is the body of a request to set a rollout.
+type rolloutBody struct {
+	MerchantID string `json:"merchant_id"`
+	Stable     uint32 `json:"stable"`
+	Candidate  uint32 `json:"candidate"`
+	Mode       string `json:"mode"`
+	Percent    int    `json:"percent"`
+}
+
+func (s *Server) setRollout(c *call) error {
+	var body rolloutBody
+	if err := c.readJSON(&body); err != nil {
+		return err
+	}
+	id, err1 := c.ruleID()
+	owner, err2 := c.writerOf(body.MerchantID)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	r, err := s.cfg.Rules.SetRollout(s.ctx, c.by(), owner, id, plugins.Change{Stable: body.Stable, Candidate: body.Candidate, Mode: body.Mode})
+	if err != nil {
+		return err
+	}
+	return c.reply(fasthttp.StatusOK, newRolloutReply(r))
+}
+
+// merchantBody is a body that may say whose rule it is, and nothing else.
+type merchantBody struct {
+	MerchantID string `json:"merchant_id"`
+}
+
+func (s *Server) promoteRule(c *call) error {
+	var body merchantBody
+	if err := c.readOptionalJSON(&body); err != nil {
+		return err
+	}
+	id, err1 := c.ruleID()
+	owner, err2 := c.writerOf(body.MerchantID)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	r, err := s.cfg.Rules.Promote(s.ctx, c.by(), owner, id)
+	if err != nil {
+		return err
+	}
+	return c.reply(fasthttp.StatusOK, newRolloutReply(r))
+}
+
+func (s *Server) rollbackRule(c *call) error {
+	var body merchantBody
+	if err := c.readOptionalJSON(&body); err != nil {
+		return err
+	}
+	id, err1 := c.ruleID()
+	owner, err2 := c.writerOf(body.MerchantID)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	r, err := s.cfg.Rules.Rollback(s.ctx, c.by(), owner, id)
+	if err != nil {
+		return err
+	}
+	return c.reply(fasthttp.StatusOK, newRolloutReply(r))
+}
+
+// evaluateBody is a sample input.
+type evaluateBody struct {
+	MerchantID string       `json:"merchant_id"`
+	Now        optionalTime `json:"now"`
+	Deal       struct {
+		DealID     string            `json:"deal_id"`
+		Currency   string            `json:"currency"`
+		UnitPrice  int64             `json:"unit_price"`
+		Stock      int64             `json:"stock"`
+		Available  int64             `json:"available"`
+		StartsAt   optionalTime      `json:"starts_at"`
+		EndsAt     optionalTime      `json:"ends_at"`
+		Attributes map[string]string `json:"attributes"`
+	} `json:"deal"`
+	Order struct {
+		UserID     string            `json:"user_id"`
+		Quantity   *int64            `json:"quantity"`
+		Codes      []string          `json:"codes"`
+		Attributes map[string]string `json:"attributes"`
+	} `json:"order"`
+	Group struct {
+		Size    uint32 `json:"size"`
+		Members uint32 `json:"members"`
+		Opens   bool   `json:"opens"`
+		Joins   bool   `json:"joins"`
+	} `json:"group"`
+	UserQuantity  uint32 `json:"user_quantity"`
+	FirstOrder    bool   `json:"first_order"`
+	Quote         bool   `json:"quote"`
+	DiscountSoFar int64  `json:"discount_so_far"`
+}
+
+type evaluateReply struct {
+	Outcome     string   `json:"outcome"`
+	Discount    int64    `json:"discount"`
+	Label       string   `json:"label"`
+	Reason      string   `json:"reason"`
+	Final       bool     `json:"final"`
+	Fault       string   `json:"fault,omitempty"`
+	FaultDetail string   `json:"fault_detail,omitempty"`
+	Fuel        uint64   `json:"fuel"`
+	Logs        []string `json:"logs"`
+	LogsDropped int      `json:"logs_dropped,omitempty"`
+	Nanoseconds int64    `json:"ns"`
+	Digest      string   `json:"input_digest"`
+}
+
+// input turns the body into what a rule is told.
+func (b *evaluateBody) input(now int64) (*abi.Input, error) {
+	in := &abi.Input{
+		Now: now, UnitPrice: b.Deal.UnitPrice, DiscountSoFar: b.DiscountSoFar, Quantity: 1, UserQuantity: b.UserQuantity,
+		Available: b.Deal.Available, Stock: b.Deal.Stock, StartsAt: b.Deal.StartsAt.ms, EndsAt: b.Deal.EndsAt.ms,
+		GroupSize: b.Group.Size, GroupMembers: b.Group.Members,
+		DealID: []byte(b.Deal.DealID), UserID: []byte(b.Order.UserID),
+		Attributes: sortedKVs(b.Order.Attributes), DealAttributes: sortedKVs(b.Deal.Attributes),
+	}
+	if b.Now.ms != 0 {
+		in.Now = b.Now.ms
+	}
+	if q := b.Order.Quantity; q != nil {
+		if *q < 1 || *q > deal.MaxQuantity {
+			return nil, refuseField(quantityInvalid, "order.quantity", wantQuantity)
+		}
+		in.Quantity = uint32(*q)
+	}
+	if in.UnitPrice < 0 || in.UnitPrice > deal.MaxUnitPrice {
+		return nil, refuseField(invalidRequest, "deal.unit_price", "is out of bounds")
+	}
+	if len(b.Deal.Currency) != 0 && copy(in.Currency[:], b.Deal.Currency) != len(b.Deal.Currency) {
+		return nil, refuseField(invalidRequest, "deal.currency", "must be an ISO 4217 code")
+	}
+	in.Subtotal = in.UnitPrice * int64(in.Quantity)
+	if in.DiscountSoFar < 0 || in.DiscountSoFar > in.Subtotal {
+		return nil, refuseField(invalidRequest, "discount_so_far", "must be 0 to the subtotal")
+	}
+	for _, code := range b.Order.Codes {
+		in.Codes = append(in.Codes, []byte(code))
+	}
+	for flag, set := range map[uint16]bool{
+		abi.FlagFirstOrder: b.FirstOrder, abi.FlagOpensGroup: b.Group.Opens, abi.FlagJoinsGroup: b.Group.Joins, abi.FlagQuote: b.Quote,
+	} {
+		if set {
+			in.Flags |= flag
+		}
+	}
+	if _, err := in.Append(nil); err != nil {
+		return nil, refuse(invalidRequest, err.Error())
+	}
+	return in, nil
+}
+
+func (s *Server) evaluateRule(c *call) error {
+	var body evaluateBody
+	if err := c.readOptionalJSON(&body); err != nil {
+		return err
+	}
+	id, err1 := c.ruleID()
+	n, err2 := c.version()
+	owner, err3 := c.merchantOf(body.MerchantID)
+	in, err4 := body.input(s.node.Now().Wall)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return err
+	}
+	e, err := s.cfg.Rules.EvaluateVersion(s.ctx, owner, id, n, in)
+	if err != nil {
+		return err
+	}
+	return c.reply(fasthttp.StatusOK, newEvaluateReply(e))
+}
+
+func newEvaluateReply(e *plugins.Evaluation) evaluateReply {
+	r := evaluateReply{
+		Outcome: e.Outcome.String(), Discount: e.Discount, Label: string(e.Label), Reason: string(e.Reason), Final: e.Final,
+		FaultDetail: e.FaultDetail, Fuel: e.Fuel, Logs: logLines(e.Logs), LogsDropped: e.LogsDropped,
+		Nanoseconds: e.Nanoseconds, Digest: digestText(e.Digest),
+	}
+	if e.Fault != abi.FaultNone {
+		r.Outcome, r.Fault = "fault", e.Fault.String()
+	}
+	return r
+}
+
+// logLines splits what a module logged. It may be any bytes.
+func logLines(logs []byte) []string {
+	lines := []string{}
+	for line := range strings.Lines(strings.ToValidUTF8(string(logs), "\ufffd")) {
+		lines = append(lines, strings.TrimSuffix(line, "\n"))
+	}
+	return lines
+}
+
+func digestText(digest uint64) string {
+	var b [8]byte
+	for i := range b {
+		b[i] = byte(digest >> (56 - 8*i) & math.MaxUint8)
+	}
+	return hex.EncodeToString(b[:])
+}

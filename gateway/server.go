@@ -1,0 +1,348 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/doorbuster/doorbuster/actors"
+	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/plugins"
+	"github.com/doorbuster/doorbuster/runtime/admit"
+	"github.com/doorbuster/doorbuster/runtime/journal"
+	"github.com/doorbuster/doorbuster/runtime/obs"
+)
+
+// Bounds of what a request may be.
+const (
+	orderBodyMax = 16 << 10 // bytes of an order's or a quote's body
+	otherBodyMax = 64 << 10 // bytes of any other JSON body
+	headersMax   = 8 << 10  // bytes of a request's line and headers together
+	uploadsMax   = 4        // modules that are received or compiled at once
+
+	readTimeout  = 10 * time.Second // for a whole request
+	writeTimeout = 10 * time.Second // for a whole reply
+	idleTimeout  = 75 * time.Second // between two requests of a connection
+
+	// bodyPrefetched is how much of a body fasthttp has read before the handler
+	// runs. What is beyond is still on the connection, which must therefore be
+	// closed unless the handler read it.
+	bodyPrefetched = 8 << 10
+)
+
+// Config wires a Server. Fields that are not marked optional are required.
+type Config struct {
+	Node    *actors.Node
+	Rules   *plugins.Registry
+	Store   journal.Store
+	Clock   *clockd.Clock
+	Metrics *obs.Metrics
+	Logger  *slog.Logger
+
+	Auth    *Auth          // nil = open mode: every caller is trusted
+	Limiter *admit.Limiter // optional: what one client may do
+
+	// Ready says why the process should get no traffic, nil if it should.
+	// Optional.
+	Ready func() error
+	// Drain is called once, when an operator asks the process to stop. It must
+	// not block. Optional.
+	Drain func()
+
+	Connections int // open at once on the public listener; 0 = 16,384
+	Streams     int // event streams open at once; 0 = 1,024
+}
+
+func (c *Config) validate() error {
+	if c.Node == nil || c.Rules == nil || c.Store == nil || c.Clock == nil || c.Metrics == nil || c.Logger == nil {
+		return errors.New("gateway: Node, Rules, Store, Clock, Metrics and Logger are required")
+	}
+	if c.Ready == nil {
+		c.Ready = func() error { return nil }
+	}
+	if c.Drain == nil {
+		c.Drain = func() {}
+	}
+	if c.Connections == 0 {
+		c.Connections = 16384
+	}
+	if c.Streams == 0 {
+		c.Streams = 1024
+	}
+	if c.Connections < 1 || c.Streams < 1 {
+		return errors.New("gateway: a bound is negative")
+	}
+	return nil
+}
+
+// Server answers on two listeners: the public one and the operators'.
+type Server struct {
+	cfg      Config
+	node     *actors.Node
+	ids      *requestIDs
+	orders   orderSeries
+	broken   *obs.Route // requests that never reached a route
+	uploads  chan struct{}
+	streams  streams
+	public   *fasthttp.Server
+	admin    *fasthttp.Server
+	drainOne sync.Once
+
+	ctx    context.Context // ends with Shutdown
+	cancel context.CancelFunc
+}
+
+// New makes a server that does not listen yet.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg: cfg, node: cfg.Node, ids: newRequestIDs(),
+		orders:  newOrderSeries(cfg.Metrics),
+		broken:  cfg.Metrics.Route("any", "none"),
+		uploads: make(chan struct{}, uploadsMax),
+		streams: newStreams(cfg.Streams),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	public := newRouter(publicRoutes(), cfg.Metrics.Route)
+	admin := newRouter(s.adminRoutes(), func(method, pattern string) *obs.Route {
+		return cfg.Metrics.Route(method, "admin:"+pattern)
+	})
+	s.public = s.listener(cfg.Connections, func(ctx *fasthttp.RequestCtx) {
+		if isPlaceOrder(ctx) {
+			s.guard(ctx, s.placeOrder)
+			return
+		}
+		s.dispatch(ctx, public)
+	})
+	s.admin = s.listener(adminConnections, func(ctx *fasthttp.RequestCtx) { s.dispatch(ctx, admin) })
+	return s, nil
+}
+
+func (s *Server) listener(connections int, h fasthttp.RequestHandler) *fasthttp.Server {
+	return &fasthttp.Server{
+		Handler:                      h,
+		ErrorHandler:                 s.malformed,
+		HeaderReceived:               refuseFraming,
+		Logger:                       debugLogger{s.cfg.Logger},
+		Concurrency:                  connections,
+		ReadBufferSize:               headersMax,
+		ReadTimeout:                  readTimeout,
+		WriteTimeout:                 writeTimeout,
+		IdleTimeout:                  idleTimeout,
+		MaxRequestBodySize:           bodyPrefetched,
+		StreamRequestBody:            true, // a handler sees the headers before a large body is read
+		DisablePreParseMultipartForm: true,
+		NoDefaultServerHeader:        true,
+		NoDefaultContentType:         true,
+		SecureErrorLogMessage:        true,
+		CloseOnShutdown:              true,
+	}
+}
+
+// Serve answers the public contract on ln until Shutdown.
+func (s *Server) Serve(ln net.Listener) error { return s.public.Serve(ln) }
+
+// ServeAdmin answers the operators on ln until Shutdown.
+func (s *Server) ServeAdmin(ln net.Listener) error { return s.admin.Serve(ln) }
+
+// Shutdown closes the listeners and the event streams, and waits until every
+// other request is answered or ctx ends.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.cancel()
+	err := errors.Join(s.public.ShutdownWithContext(ctx), s.admin.ShutdownWithContext(ctx))
+	s.streams.wait()
+	return err
+}
+
+// guard runs a handler so that a bug in it costs one answer and not the
+// process. A seat that the handler held is lost, and shows in the pool's
+// metrics.
+func (s *Server) guard(ctx *fasthttp.RequestCtx, h func(*fasthttp.RequestCtx)) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			s.cfg.Logger.Error("a handler panicked", "request_id", string(requestID(ctx)), "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
+			ctx.SetConnectionClose()
+			s.refuse(ctx, internalError, "", nil)
+		}
+	}()
+	s.identify(ctx)
+	h(ctx)
+}
+
+// identify gives the request its id.
+func (s *Server) identify(ctx *fasthttp.RequestCtx) {
+	var b [requestIDLen]byte
+	ctx.Response.Header.SetCanonical(headerRequestID, s.ids.append(b[:0]))
+}
+
+func requestID(ctx *fasthttp.RequestCtx) []byte {
+	return ctx.Response.Header.PeekBytes(headerRequestID)
+}
+
+// refuse answers with a problem. A body that nobody read ends the connection.
+func (s *Server) refuse(ctx *fasthttp.RequestCtx, p problem, detail string, faults []fault) {
+	if ctx.Request.Header.ContentLength() > bodyPrefetched {
+		ctx.SetConnectionClose()
+	}
+	writeProblem(&ctx.Response, p, detail, faults)
+}
+
+// call is one request to a route off the order path.
+type call struct {
+	ctx    *fasthttp.RequestCtx
+	who    *principal
+	params [paramsMax][]byte
+}
+
+// dispatch answers any request but the placing of an order.
+func (s *Server) dispatch(ctx *fasthttp.RequestCtx, routes *router) {
+	begin := clockd.Mono()
+	seen := s.broken
+	s.guard(ctx, func(ctx *fasthttp.RequestCtx) {
+		r, err := s.route(ctx, routes)
+		if r != nil {
+			seen = r.seen
+		}
+		if err != nil {
+			no := asRefusal(err)
+			if no.problem == internalError {
+				s.cfg.Logger.Error("a request failed", "request_id", string(requestID(ctx)), "error", err)
+			}
+			s.refuse(ctx, no.problem, no.detail, no.faults)
+		}
+	})
+	s.done(ctx, seen, begin)
+}
+
+// route finds the request's route, checks the caller and runs it.
+func (s *Server) route(ctx *fasthttp.RequestCtx, routes *router) (*route, error) {
+	target := ctx.Request.Header.RequestURI()
+	if target[0] != '/' {
+		ctx.SetConnectionClose()
+		return nil, refusedFraming(ctx)
+	}
+	path := target
+	for i, c := range target {
+		if c == '?' || c == '#' {
+			path = target[:i]
+			break
+		}
+	}
+	node, params := routes.find(path)
+	if node == nil || len(node.routes) == 0 {
+		return nil, &refusal{problem: notFound}
+	}
+	r := node.method(ctx.Method())
+	if r == nil {
+		ctx.Response.Header.Set("Allow", node.allow)
+		return nil, &refusal{problem: methodNotAllowed}
+	}
+	c := &call{ctx: ctx, params: params}
+	if r.allow != 0 {
+		who, no := s.admit(ctx, r.allow)
+		if no != noProblem {
+			return r, &refusal{problem: no}
+		}
+		c.who = who
+	}
+	return r, r.handle(s, c)
+}
+
+func refusedFraming(ctx *fasthttp.RequestCtx) *refusal {
+	switch p := framingFault(ctx.Request.Header.RawHeaders()); p {
+	case noProblem:
+		return refuse(invalidRequest, "the request's target must be a path")
+	case transferEncodingRefused:
+		return refuse(p, "send the body with Content-Length")
+	case keyInvalid:
+		return refuse(p, "Idempotency-Key must be given once")
+	default:
+		return refuse(p, "a header line is not one that every parser reads alike")
+	}
+}
+
+// admit says who calls, unless the caller is not known, may not do this, or
+// does too much.
+func (s *Server) admit(ctx *fasthttp.RequestCtx, allow role) (*principal, problem) {
+	who := s.cfg.Auth.caller(ctx.Request.Header.PeekBytes(headerAuthorization))
+	if who == nil {
+		return nil, unauthenticated
+	}
+	if who.role&allow == 0 {
+		return nil, forbidden
+	}
+	if s.cfg.Limiter != nil && !s.allow(ctx, who) {
+		return nil, rateLimited
+	}
+	return who, noProblem
+}
+
+var headerAuthorization = []byte("Authorization")
+
+// allow takes a token from the caller's bucket. Callers in open mode are told
+// apart by their address.
+func (s *Server) allow(ctx *fasthttp.RequestCtx, who *principal) bool {
+	client := who.name
+	if who == trusted {
+		client = ctx.RemoteIP()
+	}
+	d := s.cfg.Limiter.Allow(client, s.cfg.Clock.Now().Mono)
+	h := &ctx.Response.Header
+	var b [64]byte
+	h.Set("RateLimit-Policy", s.cfg.Limiter.Policy())
+	h.SetBytesV("RateLimit", d.AppendRateLimit(b[:0]))
+	if !d.OK {
+		h.SetBytesV("Retry-After", fasthttp.AppendUint(b[:0], admit.RetryAfter(d.Retry, time.Second)))
+	}
+	return d.OK
+}
+
+// done records a request that was answered.
+func (s *Server) done(ctx *fasthttp.RequestCtx, seen *obs.Route, begin int64) {
+	took := time.Duration(clockd.Mono() - begin)
+	status := ctx.Response.StatusCode()
+	seen.Observe(status, took)
+	if s.cfg.Logger.Enabled(s.ctx, slog.LevelDebug) {
+		s.cfg.Logger.Debug("request", "request_id", string(requestID(ctx)), "method", string(ctx.Method()),
+			"target", string(ctx.Request.Header.RequestURI()), "status", status, "took", took)
+	}
+}
+
+// malformed answers what fasthttp could not read as a request; fasthttp
+// closes the connection after it.
+func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
+	s.identify(ctx)
+	p, detail := invalidRequest, "the request is not HTTP/1.1 as every parser reads it"
+	var small *fasthttp.ErrSmallBuffer
+	var slow net.Error
+	switch {
+	case errors.Is(err, fasthttp.ErrUnsupportedTransferEncoding):
+		p, detail = transferEncodingRefused, "send the body with Content-Length"
+	case errors.As(err, &small):
+		p, detail = headersTooLarge, ""
+	case errors.As(err, &slow) && slow.Timeout():
+		p, detail = requestTimeout, ""
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		detail = "the connection ended within the request"
+	}
+	writeProblem(&ctx.Response, p, detail, nil)
+	s.broken.Observe(ctx.Response.StatusCode(), 0)
+}
+
+// debugLogger takes what fasthttp has to say of connections that broke. It is
+// about clients, not about us.
+type debugLogger struct{ log *slog.Logger }
+
+func (l debugLogger) Printf(format string, args ...any) {
+	l.log.Debug("connection", "detail", fmt.Sprintf(format, args...))
+}
