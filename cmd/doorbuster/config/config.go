@@ -38,6 +38,8 @@ const (
 	// InFlightMax bounds the orders in flight on a node: each has a seat of
 	// some KiB that is allocated at the start.
 	InFlightMax = 1 << 16
+	// RateMax bounds what one caller may be allowed.
+	RateMax = 1_000_000
 	// DurationMax bounds every duration.
 	DurationMax = 24 * time.Hour
 )
@@ -61,8 +63,11 @@ type Config struct {
 	PassivateAfter    time.Duration // an idle deal leaves memory
 	MaxInFlight       int           // orders on this node
 	MaxInFlightByDeal int           // orders of one deal
+	RateLimit         int           // requests a second that one caller may make; 0 = any number
+	RateBurst         int           // requests at once after a rest
 	RequestTimeout    time.Duration // then 504
 	DrainTimeout      time.Duration // for what is in flight at the end
+	Key               string        // an operator's, for commands that ask a running server; secret
 	LogLevel          string        // debug, info, warn, error
 	LogFormat         string        // text, json
 }
@@ -76,6 +81,7 @@ func Default() Config {
 		PassivateAfter:    5 * time.Minute,
 		MaxInFlight:       4096,
 		MaxInFlightByDeal: 2048,
+		RateBurst:         100,
 		RequestTimeout:    5 * time.Second,
 		DrainTimeout:      10 * time.Second,
 		LogLevel:          "info",
@@ -95,10 +101,16 @@ func (c *Config) Flags() *pflag.FlagSet {
 	t.DurationVar(&c.PassivateAfter, "passivate-after", c.PassivateAfter, "how long a deal may be idle before it leaves memory")
 	t.IntVar(&c.MaxInFlight, "max-in-flight", c.MaxInFlight, "orders in flight on this node; beyond it 503")
 	t.IntVar(&c.MaxInFlightByDeal, "max-in-flight-per-deal", c.MaxInFlightByDeal, "orders in flight for one deal; beyond it 503")
+	t.IntVar(&c.RateLimit, "rate-limit", c.RateLimit, "requests a second that one caller may make, beyond it 429; 0 = any number")
+	t.IntVar(&c.RateBurst, "rate-burst", c.RateBurst, "requests that a caller may make at once after a rest")
 	t.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "how long a request may take before it is answered with 504")
 	t.DurationVar(&c.DrainTimeout, "drain-timeout", c.DrainTimeout, "how long requests in flight may take to finish at the end")
 	t.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	t.StringVar(&c.LogFormat, "log-format", c.LogFormat, "text or json")
+	t.StringVar(&c.Key, "key", c.Key, "operator's key, for commands that ask a running server")
+	for _, name := range []string{"key"} {
+		t.Lookup(name).Annotations = map[string][]string{secret: nil}
+	}
 	return t
 }
 
@@ -112,7 +124,11 @@ func Key(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
 // environment (as os.Environ returns it), then from the file, if it is not "".
 func Load(settings *pflag.FlagSet, file string, environ []string) error {
 	given := make(map[string]bool)
-	settings.Visit(func(f *pflag.Flag) { given[f.Name] = true })
+	settings.VisitAll(func(f *pflag.Flag) {
+		if f.Changed { // Visit sees only what settings itself has parsed, not a command
+			given[f.Name] = true
+		}
+	})
 
 	k := koanf.New(".")
 	err := k.Load(env.Provider(".", env.Opt{
@@ -202,6 +218,8 @@ func (c *Config) Validate() error {
 		oneOf("log-format", c.LogFormat, "text", "json"),
 		within("max-in-flight", c.MaxInFlight, 16, InFlightMax),
 		within("max-in-flight-per-deal", c.MaxInFlightByDeal, 1, InFlightMax),
+		within("rate-limit", c.RateLimit, 0, RateMax),
+		within("rate-burst", c.RateBurst, 1, RateMax),
 		within("passivate-after", c.PassivateAfter, time.Second, DurationMax),
 		within("request-timeout", c.RequestTimeout, 10*time.Millisecond, DurationMax),
 		within("drain-timeout", c.DrainTimeout, 0, DurationMax),
@@ -253,7 +271,7 @@ func Print(settings *pflag.FlagSet) string {
 	var out strings.Builder
 	settings.VisitAll(func(f *pflag.Flag) {
 		value := f.Value.String()
-		if f.Annotations[secret] != nil && value != "" {
+		if _, hide := f.Annotations[secret]; hide && value != "" {
 			value = "(hidden)"
 		}
 		if f.Value.Type() == "string" {

@@ -1,0 +1,313 @@
+// Command benchmark measures the server against a constant reply.
+//
+// Three servers take turns, so that whatever else the machine does meets all of
+// them alike: A answers every order with the same 120 bytes through the same
+// fasthttp configuration and does nothing else; B is the product, durable, with a
+// rule on its one hot deal; C is the product with a thousand such deals. What is
+// reported is the median of the rounds. A server starts fresh for its round, on an
+// empty folder, and is warmed up before anything counts.
+//
+// Afterwards a server is loaded with orders, killed, and started again: the time
+// that takes is the recovery time.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/gateway"
+	"github.com/doorbuster/doorbuster/gateway/client"
+)
+
+const (
+	stock      = 1_000_000_000 // units of each deal: nothing sells out
+	reserveTTL = 7 * 24 * 3600 // seconds: nothing expires
+	hotDeals   = 1
+	manyDeals  = 1000
+	secondsMax = 3600
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := newCommand().ExecuteContext(ctx); err != nil {
+		stop()
+		os.Exit(1)
+	}
+}
+
+// bench is one session.
+type bench struct {
+	rounds, seconds, warmup, threads, connections, recovery int
+
+	page string // that the table is written to; "" = none
+
+	out       io.Writer
+	dir       string // scratch
+	self      string // this binary, which is also A
+	server    string // the product's binary
+	generator *generator
+}
+
+// contestant is one of the servers that take turns.
+type contestant struct {
+	name  string
+	deals int // 0 for the constant reply
+}
+
+var contestants = []contestant{
+	{name: "A: constant reply"},
+	{name: "B: one hot deal", deals: hotDeals},
+	{name: "C: 1,000 deals", deals: manyDeals},
+}
+
+func newCommand() *cobra.Command {
+	b := &bench{}
+	cmd := &cobra.Command{
+		Use:          "benchmark",
+		Short:        "Measure the server against a constant reply",
+		Args:         cobra.NoArgs,
+		SilenceUsage: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b.out = cmd.OutOrStdout()
+			return b.run(cmd.Context())
+		},
+	}
+	flags := cmd.Flags()
+	flags.IntVar(&b.rounds, "rounds", 5, "rounds of each server")
+	flags.IntVar(&b.seconds, "seconds", 10, "seconds of a round")
+	flags.IntVar(&b.warmup, "warmup", 2, "seconds before a round that do not count")
+	flags.IntVar(&b.threads, "threads", 2, "threads of wrk")
+	flags.IntVar(&b.connections, "connections", 400, "connections of wrk")
+	flags.IntVar(&b.recovery, "recovery", 1_000_000, "orders to recover; 0 leaves that part out")
+	flags.StringVar(&b.page, "page", "", "Markdown page that the table is written to")
+	cmd.AddCommand(newConstant())
+	return cmd
+}
+
+// newConstant is A: this binary, run again.
+func newConstant() *cobra.Command {
+	return &cobra.Command{
+		Use:    "constant",
+		Short:  "Answer every request with the same 120 bytes",
+		Args:   cobra.NoArgs,
+		Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			listener, err := new(net.ListenConfig).Listen(cmd.Context(), "tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "listening on %s, always the same\n", listener.Addr())
+			context.AfterFunc(cmd.Context(), func() { _ = listener.Close() })
+			if err := gateway.ServeConstant(listener); cmd.Context().Err() == nil {
+				return err
+			}
+			return nil
+		},
+	}
+}
+
+func (b *bench) validate() error {
+	if b.rounds < 1 || b.seconds < 1 || b.seconds > secondsMax || b.warmup < 1 || b.warmup > secondsMax || b.recovery < 0 {
+		return errors.New("--rounds, --seconds and --warmup must be at least 1, --recovery at least 0")
+	}
+	return nil
+}
+
+func (b *bench) run(ctx context.Context) (err error) {
+	if err := b.validate(); err != nil {
+		return err
+	}
+	if b.dir, err = os.MkdirTemp("", "doorbuster-bench-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	if err := b.prepare(ctx); err != nil {
+		return err
+	}
+	results, err := b.compare(ctx)
+	if err != nil {
+		return err
+	}
+	section := b.conditions() + table(results)
+	if b.recovery > 0 {
+		line, err := b.recover(ctx)
+		if err != nil {
+			return err
+		}
+		section += "\n" + line
+	}
+	fmt.Fprint(b.out, "\n", section)
+	if b.page == "" {
+		return nil
+	}
+	return writeSection(b.page, section)
+}
+
+// prepare builds the server and the load generator.
+func (b *bench) prepare(ctx context.Context) (err error) {
+	if b.self, err = os.Executable(); err != nil {
+		return err
+	}
+	b.server = filepath.Join(b.dir, "doorbuster")
+	build := exec.CommandContext(ctx, "go", "build", "-o", b.server, "github.com/doorbuster/doorbuster/cmd/doorbuster")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build: %w\n%s", err, out)
+	}
+	b.generator, err = newGenerator(b.dir, b.threads, b.connections)
+	return err
+}
+
+// compare lets the contestants take turns.
+func (b *bench) compare(ctx context.Context) ([]result, error) {
+	results := make([]result, len(contestants))
+	for round := range b.rounds {
+		for i, c := range contestants {
+			s, err := b.round(ctx, c)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", c.name, err)
+			}
+			results[i].name = c.name
+			results[i].samples = append(results[i].samples, s)
+			fmt.Fprintf(b.out, "round %d  %-18s %8.0f orders/s  P50 %6.1f ms  P99 %6.1f ms  %5.1f µs CPU/order\n",
+				round+1, c.name, s.rate(), s.p50(), s.p99(), s.cpuMicros())
+		}
+	}
+	return results, nil
+}
+
+// round measures one contestant, fresh and warmed up.
+func (b *bench) round(ctx context.Context, c contestant) (s sample, err error) {
+	p, data, err := b.start(ctx, c)
+	if err != nil {
+		return sample{}, err
+	}
+	defer func() { err = errors.Join(err, p.stop(), os.RemoveAll(data)) }()
+	deals := max(1, c.deals)
+	if _, err := b.generator.run(ctx, p.listen, deals, time.Duration(b.warmup)*time.Second); err != nil {
+		return sample{}, err
+	}
+	before, err := p.usage(ctx)
+	if err != nil {
+		return sample{}, err
+	}
+	if s.load, err = b.generator.run(ctx, p.listen, deals, time.Duration(b.seconds)*time.Second); err != nil {
+		return sample{}, err
+	}
+	after, err := p.usage(ctx)
+	s.usage = after.minus(before)
+	return s, err
+}
+
+// start starts a contestant with its deals; the folder is its journal.
+func (b *bench) start(ctx context.Context, c contestant) (p *process, data string, err error) {
+	if c.deals == 0 {
+		p, err = startProcess(ctx, b.self, "constant")
+		return p, "", err
+	}
+	if data, err = os.MkdirTemp(b.dir, "data-"); err != nil {
+		return nil, "", err
+	}
+	if p, err = b.serve(ctx, data); err != nil {
+		return nil, "", err
+	}
+	if err := createDeals(ctx, p.listen, c.deals); err != nil {
+		return nil, "", errors.Join(err, p.stop())
+	}
+	return p, data, nil
+}
+
+func (b *bench) serve(ctx context.Context, data string) (*process, error) {
+	return startProcess(ctx, b.server, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", data)
+}
+
+func createDeals(ctx context.Context, addr string, deals int) error {
+	c, err := client.New(client.Config{Addr: addr})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for i := range deals {
+		body, err := json.Marshal(map[string]any{
+			"deal_id": fmt.Sprintf("d-%d", i), "merchant_id": "bench", "title": "Lychee 2.5 kg", "category": "fruit",
+			"currency": "CNY", "unit_price": 9900, "stock": stock, "reserve_ttl_s": reserveTTL, "rules": []string{"tiered"},
+		})
+		if err != nil {
+			return err
+		}
+		answer, err := c.Do(ctx, client.Call{Method: "POST", Path: "/api/v1/deals", Body: body})
+		if err != nil {
+			return err
+		}
+		if answer.Status != 201 {
+			return fmt.Errorf("create deal %d: %d: %s", i, answer.Status, answer.Body)
+		}
+	}
+	return nil
+}
+
+// recover loads the hot deal, kills the server and times its next start until
+// it says that it serves.
+func (b *bench) recover(ctx context.Context) (line string, err error) {
+	p, data, err := b.start(ctx, contestant{deals: hotDeals})
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(data)) }()
+	orders := 0
+	for orders < b.recovery {
+		l, err := b.generator.run(ctx, p.listen, hotDeals, time.Duration(b.seconds)*time.Second)
+		if err != nil {
+			return "", errors.Join(err, p.stop())
+		}
+		orders += l.requests
+	}
+	p.kill()
+	begin := clockd.Mono()
+	if p, err = b.serve(ctx, data); err != nil {
+		return "", err
+	}
+	took := time.Duration(clockd.Mono() - begin)
+	return fmt.Sprintf("Recovery after kill -9: %d orders in %.2f s, process start included (`%s`).\n",
+		orders, took.Seconds(), strings.ReplaceAll(p.banner, data, "…")), p.stop()
+}
+
+// conditions says how the figures came about.
+func (b *bench) conditions() string {
+	return fmt.Sprintf(``+"`go tool task bench -- --rounds %d --seconds %d`"+`: %d rounds of A B C in turn, %d s each after %d s of
+warm-up, medians; `+"`wrk -t%d -c%d`"+` on the same machine, %s with %d cores, %s.
+A: the same fasthttp server with a constant 120-byte reply. B and C: durable (one sync for each group before any
+answer), rule %s attached.
+
+`, b.rounds, b.seconds, b.rounds, b.seconds, b.warmup, b.threads, b.connections, cpuModel(), runtime.NumCPU(), runtime.Version(), "`tiered`")
+}
+
+// cpuModel is what the system calls the processor.
+func cpuModel() string {
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return runtime.GOARCH
+	}
+	_, rest, _ := strings.Cut(string(info), "model name")
+	_, rest, _ = strings.Cut(rest, ": ")
+	name, _, _ := strings.Cut(rest, "\n")
+	if name == "" {
+		return runtime.GOARCH
+	}
+	return name
+}

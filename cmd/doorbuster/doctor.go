@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/cmd/doorbuster/config"
+)
+
+// What a server needs of its machine. Below a "least" it cannot work; below a
+// "good" it works badly.
+const (
+	diskFreeLeast = 512 << 20 // bytes: the disk-full alarm and its reserve
+	diskFreeGood  = 4 << 30
+	syncGood      = 10 * time.Millisecond // of a 4 KiB append, median
+	syncRounds    = 50
+	filesLeast    = 1024
+	filesGood     = 16384
+	clockTicks    = 200
+	clockLagGood  = 20 * time.Millisecond
+)
+
+// finding is what one check found: how bad it is, what it saw, what to do.
+type finding struct {
+	grade  grade
+	seen   string
+	advice string // for what is not good
+}
+
+type grade int
+
+const (
+	good grade = iota
+	poor
+	broken
+)
+
+func (g grade) String() string { return [...]string{"ok", "poor", "FAIL"}[g] }
+
+func failed(err error, advice string) finding { return finding{broken, err.Error(), advice} }
+
+func newDoctor() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Check that this machine can run a server with this configuration",
+		Args:  cobra.NoArgs,
+	}
+	s := addSettings(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := s.load()
+		if err != nil {
+			return err
+		}
+		table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+		worst := good
+		for _, check := range []struct {
+			name string
+			run  func(context.Context, config.Config) finding
+		}{
+			{"data folder", checkFolder},
+			{"free space", checkSpace},
+			{"sync", checkSync},
+			{"clock", checkClock},
+			{"open files", checkFiles},
+			{"listen", func(ctx context.Context, c config.Config) finding { return checkPort(ctx, c.Listen) }},
+			{"admin", func(ctx context.Context, c config.Config) finding { return checkPort(ctx, c.Admin) }},
+		} {
+			f := check.run(cmd.Context(), cfg)
+			worst = max(worst, f.grade)
+			fmt.Fprintf(table, "%v\t%s\t%s\t%s\n", f.grade, check.name, f.seen, f.advice)
+		}
+		if err := table.Flush(); err != nil {
+			return err
+		}
+		if worst == broken {
+			return errors.New("a server would not work here")
+		}
+		return nil
+	}
+	return cmd
+}
+
+func checkFolder(_ context.Context, cfg config.Config) finding {
+	if err := os.MkdirAll(cfg.Data, 0o750); err != nil {
+		return failed(err, "name a folder with --data that this user may write to")
+	}
+	f, err := os.CreateTemp(cfg.Data, "doctor-")
+	if err != nil {
+		return failed(err, "let this user write to the folder")
+	}
+	if err := errors.Join(f.Close(), os.Remove(f.Name())); err != nil {
+		return failed(err, "let this user write to the folder")
+	}
+	path, err := filepath.Abs(cfg.Data)
+	if err != nil {
+		path = cfg.Data
+	}
+	return finding{seen: path + " is writable"}
+}
+
+func checkSpace(_ context.Context, cfg config.Config) finding {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(cfg.Data, &fs); err != nil {
+		return failed(err, "")
+	}
+	free := int64(fs.Bavail) * int64(fs.Bsize) //nolint:unconvert // the widths differ by system
+	f := finding{seen: fmt.Sprintf("%d MiB", free>>20)}
+	if free < diskFreeGood {
+		f.grade, f.advice = poor, fmt.Sprintf("a million orders take some hundred MiB; have %d MiB free", diskFreeGood>>20)
+	}
+	if free < diskFreeLeast {
+		f.grade = broken
+	}
+	return f
+}
+
+// checkSync measures what every acknowledgement waits for.
+func checkSync(_ context.Context, cfg config.Config) finding {
+	const advice = "the journal needs a local disk that syncs"
+	file, err := os.CreateTemp(cfg.Data, "doctor-")
+	if err != nil {
+		return failed(err, advice)
+	}
+	defer func() { _ = os.Remove(file.Name()) }()
+	defer func() { _ = file.Close() }()
+	took := make([]time.Duration, syncRounds)
+	block := make([]byte, 4096)
+	for i := range took {
+		start := clockd.Mono()
+		if _, err := file.Write(block); err != nil {
+			return failed(err, advice)
+		}
+		if err := file.Sync(); err != nil {
+			return failed(err, advice)
+		}
+		took[i] = time.Duration(clockd.Mono() - start)
+	}
+	slices.Sort(took)
+	median := took[len(took)/2]
+	f := finding{seen: fmt.Sprintf("median %v, worst %v of %d", median.Round(time.Microsecond), took[len(took)-1].Round(time.Microsecond), syncRounds)}
+	if median > syncGood {
+		f.grade, f.advice = poor, fmt.Sprintf("every order waits for a sync: find a disk below %v", syncGood)
+	}
+	return f
+}
+
+// checkClock measures how late the ticks come that everything is stamped with.
+func checkClock(ctx context.Context, _ config.Config) finding {
+	clock, err := clockd.New(clockd.Config{})
+	if err != nil {
+		return failed(err, "")
+	}
+	clock.Start()
+	defer clock.Close()
+	if err := clock.Sleep(ctx, clockTicks*clockd.TickDefault); err != nil {
+		return failed(err, "")
+	}
+	stats := clock.Stats()
+	f := finding{seen: fmt.Sprintf("%s, latest tick %v late", time.UnixMilli(clock.Now().Wall).UTC().Format(time.RFC3339), stats.LagMax.Round(time.Microsecond))}
+	if stats.LagMax > clockLagGood {
+		f.grade, f.advice = poor, "the machine is busy or throttled: stamps are coarse"
+	}
+	return f
+}
+
+func checkFiles(context.Context, config.Config) finding {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return failed(err, "")
+	}
+	f := finding{seen: fmt.Sprintf("limit %d", limit.Cur)}
+	if limit.Cur < filesGood {
+		f.grade, f.advice = poor, fmt.Sprintf("every connection is a file: ulimit -n %d", filesGood)
+	}
+	if limit.Cur < filesLeast {
+		f.grade = broken
+	}
+	return f
+}
+
+func checkPort(ctx context.Context, addr string) finding {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return failed(err, "stop what listens there, or choose another address")
+	}
+	_ = listener.Close()
+	return finding{seen: addr + " is free"}
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/doorbuster/doorbuster/cmd/doorbuster/config"
+	"github.com/doorbuster/doorbuster/gateway"
+	"github.com/doorbuster/doorbuster/gateway/client"
+	"github.com/doorbuster/doorbuster/runtime/journal/embedded"
+)
+
+func newKeys() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "keys",
+		Short: "Manage the API keys of operators and merchants",
+		Long: `Manage the API keys of operators and merchants.
+
+The commands work on the data folder. While a server has it open, they ask the
+server through its admin listener, which answers an operator's key only: give
+one with --key or DOORBUSTER_KEY. A server in open mode has no use for keys, and
+does not answer.`,
+	}
+	cmd.AddCommand(newKeysCreate(), newKeysList(), newKeysRevoke())
+	return cmd
+}
+
+func newKeysCreate() *cobra.Command {
+	var role, merchant string
+	cmd := &cobra.Command{Use: "create", Short: "Make a key and print it, for the only time", Args: cobra.NoArgs}
+	s := addSettings(cmd)
+	cmd.Flags().StringVar(&role, "role", "", "operator or merchant")
+	cmd.Flags().StringVar(&merchant, "merchant", "", "id of the merchant whose key it is")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return s.withKeys(cmd.Context(), func(keys keyring) error {
+			_, full, err := keys.Create(cmd.Context(), role, merchant)
+			if err == nil {
+				fmt.Fprintln(cmd.OutOrStdout(), full)
+			}
+			return err
+		})
+	}
+	return cmd
+}
+
+func newKeysList() *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Short: "List the keys, without their secrets", Args: cobra.NoArgs}
+	s := addSettings(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return s.withKeys(cmd.Context(), func(keys keyring) error {
+			list, err := keys.List(cmd.Context())
+			if err != nil {
+				return err
+			}
+			out := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(out, "KEY\tROLE\tMERCHANT")
+			for _, k := range list {
+				fmt.Fprintf(out, "%s\t%s\t%s\n", k.ID, k.Role, k.Merchant)
+			}
+			return out.Flush()
+		})
+	}
+	return cmd
+}
+
+func newKeysRevoke() *cobra.Command {
+	cmd := &cobra.Command{Use: "revoke <key>", Short: "End a key", Args: cobra.ExactArgs(1)}
+	s := addSettings(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return s.withKeys(cmd.Context(), func(keys keyring) error { return keys.Revoke(cmd.Context(), args[0]) })
+	}
+	return cmd
+}
+
+// keyring is where the keys are: in a folder or behind a running server.
+type keyring interface {
+	Create(ctx context.Context, role, merchant string) (gateway.Key, string, error)
+	List(ctx context.Context) ([]gateway.Key, error)
+	Revoke(ctx context.Context, id string) error
+}
+
+// withKeys calls fn with the keys of the data folder, or, if a server has it
+// open, with those of that server.
+func (s *settings) withKeys(ctx context.Context, fn func(keyring) error) error {
+	cfg, err := s.load()
+	if err != nil {
+		return err
+	}
+	store, err := openOffline(cfg.Data)
+	if locked := new(embedded.LockedError); errors.As(err, &locked) {
+		return withRemoteKeys(cfg, fn)
+	}
+	if err != nil {
+		return err
+	}
+	keys, err := gateway.LoadKeys(ctx, store.Tables())
+	if err == nil {
+		err = fn(localKeys{keys})
+	}
+	return errors.Join(err, store.Close())
+}
+
+type localKeys struct{ *gateway.Keys }
+
+func (k localKeys) List(context.Context) ([]gateway.Key, error) { return k.Keys.List(), nil }
+
+func withRemoteKeys(cfg config.Config, fn func(keyring) error) error {
+	c, err := client.New(client.Config{Addr: cfg.Admin, Token: cfg.Key})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return fn(remoteKeys{c})
+}
+
+// remoteKeys asks the admin listener of a running server.
+type remoteKeys struct{ client *client.Client }
+
+const keysPath = "/api/v1/admin/keys"
+
+func (k remoteKeys) Create(ctx context.Context, role, merchant string) (gateway.Key, string, error) {
+	ask := map[string]string{"role": role}
+	if merchant != "" {
+		ask["merchant_id"] = merchant
+	}
+	body, err := json.Marshal(ask)
+	if err != nil {
+		return gateway.Key{}, "", err
+	}
+	var made struct {
+		gateway.Key
+		Full string `json:"key"`
+	}
+	err = call(ctx, k.client, client.Call{Method: "POST", Path: keysPath, Body: body}, &made)
+	return made.Key, made.Full, err
+}
+
+func (k remoteKeys) List(ctx context.Context) (all []gateway.Key, err error) {
+	for path := keysPath; path != ""; {
+		var page struct {
+			Data       []gateway.Key
+			HasMore    bool   `json:"has_more"`
+			NextCursor string `json:"next_cursor"`
+		}
+		if err := call(ctx, k.client, client.Call{Method: "GET", Path: path}, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Data...)
+		path = ""
+		if page.HasMore {
+			path = keysPath + "?cursor=" + url.QueryEscape(page.NextCursor)
+		}
+	}
+	return all, nil
+}
+
+func (k remoteKeys) Revoke(ctx context.Context, id string) error {
+	return call(ctx, k.client, client.Call{Method: "DELETE", Path: keysPath + "/" + url.PathEscape(id)}, nil)
+}
+
+// call expects success and decodes the answer into reply, unless that is nil.
+func call(ctx context.Context, c *client.Client, ask client.Call, reply any) error {
+	answer, err := c.Do(ctx, ask)
+	if err != nil {
+		return err
+	}
+	if answer.Status/100 != 2 {
+		return fmt.Errorf("%s %s: %d: %s", ask.Method, ask.Path, answer.Status, answer.Body)
+	}
+	if reply == nil {
+		return nil
+	}
+	return json.Unmarshal(answer.Body, reply)
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"github.com/doorbuster/doorbuster/plugins"
+	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/runtime/obs"
+	"github.com/doorbuster/doorbuster/runtime/own"
+)
+
+// observe registers what the parts count by themselves; it is read when a
+// scraper asks.
+func (s *server) observe() {
+	m := s.metrics
+	m.Log(s.log)
+	m.Clock(s.clock.Stats)
+	m.Pool("requests", func() own.Stats { return s.node.Stats().Pool })
+	m.Gauge("deals", "Deals that the node knows.", nil, func() float64 { return float64(s.node.Stats().Deals) })
+	m.Gauge("deals_active", "Deals that are in memory.", nil, func() float64 { return float64(s.node.Stats().Active) })
+	m.Gauge("mailbox_depth", "Requests that wait in a deal's mailbox or for its journal.", nil,
+		func() float64 { return float64(s.node.Stats().Waiting) })
+	s.observeJournal()
+	s.observeRules()
+}
+
+func (s *server) observeJournal() {
+	m := s.metrics
+	m.Gauge("journal_read_only", "1 while the disk is nearly full and no order is taken.", nil, func() float64 {
+		if s.store.Stats().ReadOnly {
+			return 1
+		}
+		return 0
+	})
+	m.Gauge("journal_disk_free_bytes", "Free space of the data folder's disk.", nil,
+		func() float64 { return float64(s.store.Stats().DiskFree) })
+	m.Gauge("journal_streams_corrupt", "Deals whose journal was found damaged since the start.", nil,
+		func() float64 { return float64(s.store.Stats().Corrupt) })
+	m.Counter("journal_refused_total", "Appends that were fenced, or refused for a full disk or a damaged stream.", nil,
+		func() float64 { return float64(s.store.Stats().Refused) })
+	m.Counter("journal_disk_bytes_total", "Bytes written to the disk for every purpose.", nil,
+		func() float64 { return float64(s.store.Stats().BytesWritten) })
+}
+
+// observeRules sums up over the rules: their names come from merchants, so
+// they are no labels.
+func (s *server) observeRules() {
+	sum := func(figure func(plugins.RuleStats) uint64) func() float64 {
+		return func() (total float64) {
+			s.rules.Stats(func(r plugins.RuleStats) { total += float64(figure(r)) })
+			return total
+		}
+	}
+	m := s.metrics
+	m.Counter("rule_calls_total", "Rules run for orders.", nil, sum(func(r plugins.RuleStats) uint64 { return r.Calls }))
+	m.Counter("rule_fuel_total", "Fuel that they used.", nil, sum(func(r plugins.RuleStats) uint64 { return r.Fuel }))
+	for fault := abi.FaultOutOfFuel; fault <= abi.FaultRuleInit; fault++ {
+		m.Counter("rule_faults_total", "Rules that gave no result, by fault.", obs.Labels{"fault": fault.String()},
+			sum(func(r plugins.RuleStats) uint64 { return r.Faults[fault] }))
+	}
+}

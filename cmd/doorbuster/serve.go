@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+func newServe() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the API until a signal, then drain",
+		Long: `Serve the API until a signal, then drain: the server stops being ready and
+takes no new orders, what is in flight is answered, and the journal is closed.
+A second signal ends the process at once.
+
+Every flag has a twin in the environment and in the file that --config names:
+--max-in-flight is DOORBUSTER_MAX_IN_FLIGHT and max_in_flight.`,
+		Args: cobra.NoArgs,
+	}
+	s := addSettings(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := s.load()
+		if err != nil {
+			return err
+		}
+		server, err := startServer(cmd.Context(), cfg, cmd.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(cmd.OutOrStdout(), server.banner())
+		return server.run(cmd.Context())
+	}
+	return cmd
+}
+
+// run serves until ctx ends, an operator asks for the end or a listener
+// breaks, and then stops the server.
+func (s *server) run(ctx context.Context) error {
+	var err error
+	select {
+	case <-ctx.Done():
+	case <-s.asked:
+	case err = <-s.broken:
+		s.log.Error("a listener broke", "error", err)
+	}
+	s.stop()
+	return err
+}
+
+// exitFatal is the exit code of a process whose journal can no longer be
+// trusted to keep what it is given.
+const exitFatal = 2
+
+// fatal ends the process at once: nothing that was not acknowledged may be
+// acknowledged now, and a restart recovers from what is on disk.
+func fatal(err error) {
+	fmt.Fprintf(os.Stderr, "doorbuster: %v\n", err)
+	os.Exit(exitFatal)
+}

@@ -1,0 +1,266 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/doorbuster/doorbuster/actors"
+	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/cmd/doorbuster/config"
+	"github.com/doorbuster/doorbuster/gateway"
+	"github.com/doorbuster/doorbuster/plugins"
+	"github.com/doorbuster/doorbuster/runtime/admit"
+	"github.com/doorbuster/doorbuster/runtime/journal"
+	"github.com/doorbuster/doorbuster/runtime/journal/embedded"
+	"github.com/doorbuster/doorbuster/runtime/obs"
+)
+
+const (
+	presentTick = 10 * time.Millisecond // of the clock that stamps log lines
+	rateClients = 1 << 16               // callers that the rate limit tells apart
+)
+
+// server is a node and everything around it. Its parts stand in the order in
+// which they are started; they are stopped in the opposite one.
+type server struct {
+	cfg    config.Config
+	public net.Listener
+	admin  net.Listener
+
+	// present tells the system's time, for log lines and for the lock of the
+	// data folder: both are needed before the journal can say where clock,
+	// which stamps all decisions, has to begin.
+	present *clockd.Clock
+	log     *obs.Log
+	store   *embedded.Store
+	clock   *clockd.Clock
+	metrics *obs.Metrics
+	rules   *plugins.Registry
+	node    *actors.Node
+	edge    *gateway.Server
+
+	asked  chan struct{} // closed when an operator asks for the end
+	broken chan error    // a listener's failure
+	took   time.Duration // to start
+}
+
+// startServer returns a server that serves. Log lines go to logs.
+func startServer(ctx context.Context, cfg config.Config, logs io.Writer) (_ *server, err error) {
+	begin := clockd.Mono()
+	s := &server{cfg: cfg, asked: make(chan struct{}), broken: make(chan error, 2)}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if err := s.bind(ctx); err != nil { // first: a taken port should not wait for a recovery
+		return nil, err
+	}
+	if err := s.startLog(logs); err != nil {
+		return nil, err
+	}
+	if err := s.startJournal(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.startNode(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.startEdge(ctx); err != nil {
+		return nil, err
+	}
+	s.took = time.Duration(clockd.Mono() - begin)
+	return s, nil
+}
+
+func (s *server) bind(ctx context.Context) (err error) {
+	var listen net.ListenConfig
+	if s.public, err = listen.Listen(ctx, "tcp", s.cfg.Listen); err != nil {
+		return err
+	}
+	s.admin, err = listen.Listen(ctx, "tcp", s.cfg.Admin)
+	return err
+}
+
+func (s *server) startLog(logs io.Writer) (err error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(s.cfg.LogLevel)); err != nil {
+		return err
+	}
+	if s.present, err = clockd.New(clockd.Config{Tick: presentTick}); err != nil {
+		return err
+	}
+	s.present.Start()
+	s.log, err = obs.NewLog(obs.LogConfig{Out: logs, Format: s.cfg.LogFormat, Level: level, Clock: s.present})
+	return err
+}
+
+func (s *server) startJournal(ctx context.Context) (err error) {
+	if s.store, err = openStore(s.cfg.Data, s.present, s.log.Logger); err != nil {
+		return err
+	}
+	floor, err := actors.ClockFloor(ctx, s.store.Tables())
+	if err != nil {
+		return err
+	}
+	if s.clock, err = clockd.New(clockd.Config{Floor: floor}); err != nil {
+		return err
+	}
+	s.clock.Start()
+	return nil
+}
+
+// openStore opens the journal in a data folder.
+func openStore(dir string, present *clockd.Clock, log *slog.Logger) (*embedded.Store, error) {
+	return embedded.Open(embedded.Config{
+		Dir:   dir,
+		Now:   clockd.Mono,
+		Wall:  func() int64 { return present.Now().Wall },
+		Fatal: fatal,
+		Log:   log,
+	})
+}
+
+func (s *server) startNode(ctx context.Context) (err error) {
+	s.metrics = obs.NewMetrics()
+	s.rules, err = plugins.New(ctx, plugins.Config{
+		Tables: s.store.Tables(),
+		Now:    func() int64 { return s.clock.Now().Wall },
+	})
+	if err != nil {
+		return err
+	}
+	s.node, err = actors.NewNode(ctx, s.store, s.clock, actors.Config{
+		Rules:  s.rules,
+		Logger: s.log.Logger,
+		Fatal:  fatal,
+		Observe: func(g journal.Group) {
+			s.metrics.JournalBatch(g.Events, g.Bytes, time.Duration(g.Nanos))
+		},
+		InFlightMax:     s.cfg.MaxInFlight,
+		DealInFlightMax: s.cfg.MaxInFlightByDeal,
+		RequestTimeout:  s.cfg.RequestTimeout,
+		PassivateAfter:  s.cfg.PassivateAfter,
+	})
+	if err == nil {
+		s.observe()
+	}
+	return err
+}
+
+func (s *server) startEdge(ctx context.Context) error {
+	auth, err := s.auth(ctx)
+	if err != nil {
+		return err
+	}
+	var limiter *admit.Limiter
+	if s.cfg.RateLimit > 0 {
+		limiter, err = admit.NewLimiter(admit.LimiterConfig{
+			PerSecond: float64(s.cfg.RateLimit), Burst: s.cfg.RateBurst, Clients: rateClients,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	s.edge, err = gateway.New(gateway.Config{
+		Node: s.node, Rules: s.rules, Store: s.store, Clock: s.clock, Metrics: s.metrics, Logger: s.log.Logger,
+		Auth: auth, Limiter: limiter, Drain: func() { close(s.asked) },
+	})
+	if err != nil {
+		return err
+	}
+	go func() { s.broken <- s.edge.Serve(s.public) }()
+	go func() { s.broken <- s.edge.ServeAdmin(s.admin) }()
+	return nil
+}
+
+// auth is nil in open mode.
+func (s *server) auth(ctx context.Context) (*gateway.Auth, error) {
+	if s.cfg.Auth == config.AuthOpen {
+		return nil, nil //nolint:nilnil // that is how the gateway knows open mode
+	}
+	keys, err := gateway.LoadKeys(ctx, s.store.Tables())
+	if err != nil || s.cfg.JWKS == "" {
+		return &gateway.Auth{Keys: keys, Clock: s.clock}, err
+	}
+	text, err := os.ReadFile(s.cfg.JWKS)
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := gateway.NewTokens(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.cfg.JWKS, err)
+	}
+	return &gateway.Auth{Keys: keys, Tokens: tokens, Clock: s.clock}, nil
+}
+
+// banner is the line that says that the server serves, and where.
+func (s *server) banner() string {
+	data, err := filepath.Abs(s.cfg.Data)
+	if err != nil {
+		data = s.cfg.Data
+	}
+	r := s.node.Recovery()
+	return fmt.Sprintf("listening on %s, admin on %s, auth %s, data in %s, recovered %d events of %d deals in %v",
+		s.public.Addr(), s.admin.Addr(), s.cfg.Auth, data, r.Events, r.Deals, s.took.Round(time.Millisecond))
+}
+
+// stop drains the server and ends it. What does not end in time is logged and
+// left behind: it was not acknowledged, and the journal has all that was.
+func (s *server) stop() {
+	ctx, cancel := s.deadline(s.cfg.DrainTimeout)
+	defer cancel()
+	s.log.Info("draining")
+	if err := errors.Join(s.node.Drain(ctx), s.edge.Shutdown(ctx)); err != nil {
+		s.log.Warn("not all that was in flight has ended", "error", err)
+	}
+	s.close()
+}
+
+// deadline is context.WithTimeout by the server's clock.
+func (s *server) deadline(d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	stop := s.clock.AfterFunc(d, func() { cancel(context.DeadlineExceeded) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// close ends the parts that were started, the last one first.
+func (s *server) close() {
+	report := func(part string, err error) {
+		if err != nil && s.log != nil {
+			s.log.Error("a part did not end well", "part", part, "error", err)
+		}
+	}
+	for _, listener := range []net.Listener{s.admin, s.public} {
+		if listener != nil {
+			_ = listener.Close() // the gateway may have closed it
+		}
+	}
+	if s.node != nil {
+		s.node.Close()
+	}
+	if s.rules != nil {
+		report("rules", s.rules.Close())
+	}
+	if s.clock != nil {
+		s.clock.Close()
+	}
+	if s.store != nil {
+		report("journal", s.store.Close())
+	}
+	if s.log != nil {
+		s.log.Close()
+	}
+	if s.present != nil {
+		s.present.Close()
+	}
+}

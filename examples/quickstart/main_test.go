@@ -1,0 +1,65 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"testing"
+)
+
+const want = `offered: 5 boxes, live
+quoted: subtotal 29700, discount 2970, total 26730
+ordered: 3 boxes for 26730, 2 left
+tried again: the same order: true
+refused: 409 sold_out
+paid: confirmed
+in the end: 2 available, 0 reserved, 3 sold
+`
+
+// TestQuickstart runs the program against the real server.
+func TestQuickstart(t *testing.T) {
+	var out bytes.Buffer
+	if err := run(t.Context(), startServer(t), &out); err != nil {
+		t.Fatal(err)
+	}
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
+func TestQuickstartWithoutServer(t *testing.T) {
+	if err := run(t.Context(), "http://127.0.0.1:1", new(bytes.Buffer)); err == nil {
+		t.Error("no error")
+	}
+}
+
+func startServer(t *testing.T) (url string) {
+	t.Helper()
+	server := filepath.Join(t.TempDir(), "doorbuster")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", server, "../../cmd/doorbuster").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	cmd := exec.CommandContext(context.Background(), server, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", t.TempDir())
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the server ended with %v", err)
+		}
+	})
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "http://" + regexp.MustCompile(`listening on ([^,]+),`).FindStringSubmatch(line)[1]
+}
