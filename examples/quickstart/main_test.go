@@ -12,8 +12,8 @@ import (
 )
 
 const want = `offered: 5 boxes, live
-quoted: subtotal 29700, discount 2970, total 26730
-ordered: 3 boxes for 26730, 2 left
+quoted: subtotal 29700, discount 4455, total 25245
+ordered: 3 boxes for 25245, 2 left
 tried again: the same order: true
 refused: 409 sold_out
 paid: confirmed
