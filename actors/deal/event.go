@@ -256,7 +256,7 @@ func (v *Evaluation) read(r *reader) {
 	v.Digest = r.uint64()
 	v.Label = r.text(MaxTextLen)
 	v.Reason = r.text(MaxTextLen)
-	if v.Outcome > abi.OutcomeReject {
+	if v.Outcome > abi.OutcomeReject || v.Fault > abi.FaultRuleInit {
 		r.fail()
 	}
 }

@@ -611,6 +611,11 @@ func TestApplyRefuses(t *testing.T) {
 		change(&p)
 		return deal.Event{Kind: deal.OrderPlaced, At: 2, Seq: 2, Placed: p}
 	}
+	second := func(change func(*deal.Placed)) deal.Event {
+		e := placed(func(p *deal.Placed) { p.Key, p.Available = []byte("k2"), 4; change(p) })
+		e.Seq = 3
+		return e
+	}
 	order := placed(func(*deal.Placed) {})
 	opening := placed(func(p *deal.Placed) { p.GroupMode, p.GroupMembers, p.GroupEnds = deal.OpenGroup, 1, 1002 })
 	confirmed := deal.Event{Kind: deal.OrderConfirmed, At: 3, Seq: 3, Order: 2}
@@ -637,12 +642,12 @@ func TestApplyRefuses(t *testing.T) {
 		"cancel a sold one": {created, order, confirmed, {Kind: deal.OrderCancelled, At: 3, Seq: 4, Order: 2}},
 		"expire a sold one": {created, order, confirmed, {Kind: deal.OrderExpired, At: 3, Seq: 4, Order: 2}},
 		"refund a sold one": {created, order, confirmed, {Kind: deal.OrderRefunded, At: 3, Seq: 4, Order: 2}},
-		"expires too early": {created, order, func() deal.Event {
-			e := placed(func(p *deal.Placed) { p.ExpiresAt, p.Available = 1001, 4 })
-			e.Seq = 3
-			return e
-		}()},
-		"fail twice": {created, opening, {Kind: deal.GroupFailed, At: 3, Seq: 3, Group: 2}, {Kind: deal.GroupFailed, At: 3, Seq: 4, Group: 2}},
+		"expires too early": {created, order, second(func(p *deal.Placed) { p.ExpiresAt = 1001 })},
+		"expires at once":   {created, placed(func(p *deal.Placed) { p.ExpiresAt = 1 })},
+		"key bound twice":   {created, order, second(func(p *deal.Placed) { p.Key = []byte("k") })},
+		"group too short":   {created, opening, second(func(p *deal.Placed) { p.GroupMode, p.GroupMembers, p.GroupEnds = deal.OpenGroup, 1, 1001 })},
+		"stock":             {created, {Kind: deal.DealChanged, At: 2, Seq: 2, Patch: &deal.Patch{StockAdd: deal.MaxStock}}},
+		"fail twice":        {created, opening, {Kind: deal.GroupFailed, At: 3, Seq: 3, Group: 2}, {Kind: deal.GroupFailed, At: 3, Seq: 4, Group: 2}},
 	} {
 		s := deal.NewState()
 		for i := range history {

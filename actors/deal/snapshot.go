@@ -156,6 +156,9 @@ func (s *State) readKeys(r *reader) {
 		return
 	}
 	s.keyShift = uint32(uint64(len(s.orders)) - n)
+	if n > 0 && s.orders[s.keyShift].at <= s.At-KeyWindow {
+		r.fail()
+	}
 	for i := s.keyShift; n > 0 && !r.bad; n-- {
 		s.keys.add(s.key(s.orders[i].user, r.text(MaxIDLen)))
 		i++

@@ -113,7 +113,7 @@ func (s *State) Apply(e *Event) error {
 	default:
 		ok = false
 	}
-	if !ok || s.Available < 0 || s.Reserved < 0 || s.Sold < 0 || s.Available+s.Reserved+s.Sold != s.Stock {
+	if !ok || s.Stock > MaxStock || s.Available < 0 || s.Reserved < 0 || s.Sold < 0 || s.Available+s.Reserved+s.Sold != s.Stock {
 		return fmt.Errorf("%w: after event %d (kind %d): available %d + reserved %d + sold %d, stock %d",
 			ErrInvariant, e.Seq, e.Kind, s.Available, s.Reserved, s.Sold, s.Stock)
 	}
@@ -122,12 +122,12 @@ func (s *State) Apply(e *Event) error {
 
 func (s *State) place(e *Event) bool {
 	p := &e.Placed
-	if !s.fits(p) {
+	if !s.fits(e) {
 		return false
 	}
 	u, ok := s.users.find(p.User)
 	if !ok {
-		u = s.users.add(p.User)
+		u, _, _ = s.users.add(p.User)
 		s.held = append(s.held, holding{})
 	}
 	s.held[u].units += p.Quantity
@@ -140,20 +140,18 @@ func (s *State) place(e *Event) bool {
 		return false
 	}
 	s.orders = append(s.orders, o)
-	s.forgetKeys(e.At)
-	s.keys.add(s.key(u, p.Key))
 	s.Available -= int64(p.Quantity)
 	s.Reserved += int64(p.Quantity)
-	return s.Available == p.Available
+	return s.remember(u, p.Key, e.At) && s.Available == p.Available
 }
 
 // fits says whether an order is within its bounds: a whole number of units, a
 // discount that leaves a price, an expiry that keeps the queue of expiries in
 // order.
-func (s *State) fits(p *Placed) bool {
-	last := int64(0)
+func (s *State) fits(e *Event) bool {
+	p, last := &e.Placed, e.At
 	if n := len(s.orders); n > 0 {
-		last = s.orders[n-1].expires
+		last = max(last, s.orders[n-1].expires)
 	}
 	return p.Quantity > 0 && p.Quantity <= MaxQuantity &&
 		p.UnitPrice >= 0 && p.UnitPrice <= MaxUnitPrice &&
@@ -165,6 +163,9 @@ func (s *State) fits(p *Placed) bool {
 func (s *State) seat(o *order, p *Placed) bool {
 	i := len(s.groups)
 	if p.GroupMode == OpenGroup {
+		if i > 0 && p.GroupEnds < s.groups[i-1].expires {
+			return false
+		}
 		s.groups = append(s.groups, group{seq: o.seq, expires: p.GroupEnds, status: Forming})
 	} else if i = s.findGroup(p.Group); i < 0 {
 		return false
@@ -303,6 +304,14 @@ func (s *State) findKey(user uint32, key []byte, now int64) *order {
 		return o
 	}
 	return nil
+}
+
+// remember binds the key to the order that was appended last. False: it was
+// bound already, and the order must not have been.
+func (s *State) remember(user uint32, key []byte, now int64) bool {
+	s.forgetKeys(now)
+	_, before, again := s.keys.add(s.key(user, key))
+	return !again || s.orders[before+s.keyShift].at <= now-KeyWindow
 }
 
 // forgetMax bounds the keys that one order forgets. More than the one that it

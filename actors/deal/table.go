@@ -47,6 +47,11 @@ func (t *table) at(n uint32) []byte {
 // find returns the number of the newest entry with these bytes.
 func (t *table) find(b []byte) (uint32, bool) {
 	n, ok := t.heads[t.hash(b)]
+	return t.follow(n, ok, b)
+}
+
+// follow looks for b in the chain that begins with entry n, if ok.
+func (t *table) follow(n uint32, ok bool, b []byte) (uint32, bool) {
 	for ok && n >= t.first {
 		if bytes.Equal(t.at(n), b) {
 			return n, true
@@ -57,18 +62,21 @@ func (t *table) find(b []byte) (uint32, bool) {
 	return 0, false
 }
 
-// add appends an entry and returns its number.
-func (t *table) add(b []byte) uint32 {
-	n := t.first + uint32(len(t.list))
+// add appends an entry and returns its number, and that of the newest before
+// it with the same bytes, if there is one.
+func (t *table) add(b []byte) (n, before uint32, again bool) {
+	n = t.first + uint32(len(t.list))
 	e := entry{off: t.base + uint64(len(t.text)), len: uint32(len(b))}
 	h := t.hash(b)
-	if prev, ok := t.heads[h]; ok && prev >= t.first {
+	prev, ok := t.heads[h]
+	if ok && prev >= t.first {
 		e.prev = prev + 1
+		before, again = t.follow(prev, true, b)
 	}
 	t.heads[h] = n
 	t.text = append(t.text, b...)
 	t.list = append(t.list, e)
-	return n
+	return n, before, again
 }
 
 // dropFirst forgets the oldest entry, which must exist. The room comes back

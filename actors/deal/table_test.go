@@ -3,6 +3,7 @@ package deal
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -124,8 +125,10 @@ func TestTable(t *testing.T) {
 			"add": func(t *rapid.T) {
 				w := rapid.SampledFrom(words).Draw(t, "word")
 				kept = append(kept, w)
-				if n := table.add([]byte(w)); int(n) != first+len(kept)-1 {
-					t.Fatalf("added as %d", n)
+				before := slices.Index(reversed(kept[:len(kept)-1]), w)
+				n, found, again := table.add([]byte(w))
+				if int(n) != first+len(kept)-1 || again != (before >= 0) || again && int(found) != int(n)-1-before {
+					t.Fatalf("added as %d, known as %d (%t)", n, found, again)
 				}
 			},
 			"drop": func(t *rapid.T) {
@@ -158,6 +161,12 @@ func TestTable(t *testing.T) {
 	})
 }
 
+func reversed(list []string) []string {
+	list = slices.Clone(list)
+	slices.Reverse(list)
+	return list
+}
+
 // TestTableGivesRoomBack: what is forgotten does not stay in memory.
 func TestTableGivesRoomBack(t *testing.T) {
 	table := newTable()
@@ -174,7 +183,7 @@ func TestTableGivesRoomBack(t *testing.T) {
 	for table.len() > 0 {
 		table.dropFirst()
 	}
-	if n := table.add([]byte("again")); string(table.at(n)) != "again" {
+	if n, _, _ := table.add([]byte("again")); string(table.at(n)) != "again" {
 		t.Error("an emptied table does not serve")
 	}
 }
@@ -190,7 +199,6 @@ func TestKeyBound(t *testing.T) {
 	c, r := &Command{Kind: Place, User: []byte("u"), Quantity: 1}, &Reply{}
 	at := int64(2)
 	place := func(key int) (replayed bool) {
-		t.Helper()
 		r.Reset()
 		c.At, c.Key = at, fmt.Appendf(c.Key[:0], "k%d", key)
 		s.Decide(c, nil, r)

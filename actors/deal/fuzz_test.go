@@ -1,0 +1,263 @@
+package deal
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"github.com/doorbuster/doorbuster/plugins/abi"
+)
+
+// samples are one event of each kind, with everything that it may hold.
+func samples() []Event {
+	title, ends, limit, rules, none := "Lychee", int64(99), uint32(2), []string{"a", "b"}, []string{}
+	spec := &Spec{
+		ID: "d", Merchant: "m", Title: "t", Category: "fruit", Currency: [3]byte{'E', 'U', 'R'}, UnitPrice: 1, Stock: 2,
+		PerUserLimit: 3, StartsAt: 4, EndsAt: 5, ReserveTTL: 6, Group: GroupSpec{Size: 7, Window: 8, UnitPrice: 9},
+		Rules: rules, OnRuleError: SkipOnRuleError, Attributes: []abi.KV{{Key: []byte("k"), Value: []byte("v")}},
+	}
+	placed := Placed{
+		User: []byte("u"), Key: []byte("k"), Fingerprint: 1 << 63, Quantity: 2, UnitPrice: 300, Discount: 4, ExpiresAt: 50_000,
+		Codes: [][]byte{[]byte("A"), {}}, Attributes: []abi.KV{{Key: []byte("k"), Value: []byte{}}},
+		GroupMode: JoinGroup, Group: 70, GroupMembers: 2, GroupEnds: 60_000,
+		Available: 1 << 29, UserQuantity: 300, FirstOrder: true,
+		Evaluations: []Evaluation{
+			{Rule: []byte("r"), Version: 3, Outcome: abi.OutcomeDiscount, Final: true, Discount: 4, Fuel: 1000, Digest: 5, Label: []byte("l"), Reason: []byte("why")},
+			{Rule: []byte("s"), Fault: abi.FaultRuleInit},
+		},
+	}
+	opening := placed
+	opening.GroupMode, opening.Group, opening.FirstOrder = OpenGroup, 0, false
+	return []Event{
+		{Kind: DealCreated, At: 1, Spec: spec},
+		{Kind: DealCreated, At: 1, Spec: &Spec{ID: "d"}},
+		{Kind: DealChanged, At: 2, Patch: &Patch{Title: &title, EndsAt: &ends, PerUserLimit: &limit, Rules: &rules, StockAdd: 300}},
+		{Kind: DealChanged, At: 2, Patch: &Patch{Rules: &none}},
+		{Kind: DealChanged, At: 2, Patch: &Patch{}},
+		{Kind: DealPausedAt, At: 3},
+		{Kind: DealResumed, At: 4},
+		{Kind: DealClosed, At: 5},
+		{Kind: OrderPlaced, At: 6, Placed: placed},
+		{Kind: OrderPlaced, At: 6, Placed: opening},
+		{Kind: OrderPlaced, At: 6, Placed: Placed{ExpiresAt: 6}},
+		{Kind: OrderConfirmed, At: 7, Order: 300, Ref: []byte("pay-1")},
+		{Kind: OrderCancelled, At: 8, Order: 3, Ref: []byte{}},
+		{Kind: OrderExpired, At: 9, Order: 3},
+		{Kind: OrderRefunded, At: 10, Order: 3, Ref: []byte("back-1")},
+		{Kind: GroupFailed, At: maxTime, Group: 1 << 62},
+	}
+}
+
+// TestEventRoundTrip: what is written is read again, field by field.
+func TestEventRoundTrip(t *testing.T) {
+	var reused Event
+	for _, e := range samples() {
+		record := e.Append([]byte("before"))[len("before"):]
+		if err := reused.Decode(record); err != nil {
+			t.Fatalf("kind %d: %v", e.Kind, err)
+		}
+		if again := reused.Append(nil); !bytes.Equal(record, again) {
+			t.Errorf("kind %d: %x is read as %x", e.Kind, record, again)
+		}
+		for n := range record {
+			if err := new(Event).Decode(record[:n]); !errors.Is(err, ErrMalformed) {
+				t.Errorf("kind %d cut at %d: %v", e.Kind, n, err)
+			}
+		}
+		if err := new(Event).Decode(append(record, 0)); !errors.Is(err, ErrMalformed) {
+			t.Errorf("kind %d with a byte too many: %v", e.Kind, err)
+		}
+	}
+	p := &reused
+	if e := samples()[8]; p.Decode(e.Append(nil)) != nil || p.Placed.GroupMode != JoinGroup || !p.Placed.FirstOrder || p.Placed.Total() != 596 ||
+		string(p.Placed.Evaluations[0].Label) != "l" || p.Placed.Evaluations[1].Fault != abi.FaultRuleInit || len(p.Placed.Codes) != 2 {
+		t.Errorf("%+v", p)
+	}
+	if err := p.Decode([]byte{99, 1}); !errors.Is(err, ErrMalformed) {
+		t.Errorf("kind 99: %v", err)
+	}
+}
+
+func FuzzEventDecode(f *testing.F) {
+	for _, e := range samples() {
+		f.Add(e.Append(nil))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var e Event
+		if err := e.Decode(b); err != nil {
+			if !errors.Is(err, ErrMalformed) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if again := e.Append(nil); !bytes.Equal(b, again) {
+			t.Fatalf("%x is read as %x", b, again)
+		}
+	})
+}
+
+// FuzzApply plays any records on a deal with some orders: each is refused, or
+// leaves a deal that is right in every number.
+func FuzzApply(f *testing.F) {
+	base := sample(f).AppendSnapshot(nil)
+	for _, e := range samples() {
+		e.At += 1000
+		if e.Kind == OrderPlaced {
+			e.Placed = Placed{
+				User: []byte("ann"), Key: []byte("k9"), Quantity: 1, UnitPrice: 1, ExpiresAt: 3000, Available: 89,
+				GroupMode: JoinGroup, Group: 2, GroupMembers: 3, GroupEnds: 6000,
+			}
+		}
+		for order := range uint64(6) {
+			e.Order, e.Group = order, order
+			record := e.Append(nil)
+			f.Add(append([]byte{byte(len(record))}, record...))
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s := NewState()
+		if err := s.Restore(base); err != nil {
+			t.Fatal(err)
+		}
+		for len(b) > 0 {
+			n := min(int(b[0]), len(b)-1)
+			var e Event
+			if e.Decode(b[1:1+n]) != nil {
+				return
+			}
+			b = b[1+n:]
+			e.Seq = s.Seq + 1
+			if err := s.Apply(&e); err != nil {
+				if !errors.Is(err, ErrInvariant) {
+					t.Fatal(err)
+				}
+				return
+			}
+			if err := s.Check(); err != nil {
+				t.Fatal(err)
+			}
+			for s.Due(s.At+1000, &e) {
+				e.Seq = s.Seq + 1
+				if err := s.Apply(&e); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		snapshot := s.AppendSnapshot(nil)
+		back := NewState()
+		if err := back.Restore(snapshot); err != nil || !bytes.Equal(snapshot, back.AppendSnapshot(nil)) {
+			t.Fatalf("%x does not come back (%v)", snapshot, err)
+		}
+	})
+}
+
+// TestSnapshotCut: no part of a snapshot is a snapshot.
+func TestSnapshotCut(t *testing.T) {
+	snapshot := sample(t).AppendSnapshot(nil)
+	for n := range snapshot {
+		if err := NewState().Restore(snapshot[:n]); !errors.Is(err, ErrMalformed) {
+			t.Errorf("cut at %d of %d: %v", n, len(snapshot), err)
+		}
+	}
+	if err := NewState().Restore(append(snapshot, 0)); !errors.Is(err, ErrMalformed) {
+		t.Errorf("a byte too many: %v", err)
+	}
+	snapshot[0]++
+	if err := NewState().Restore(snapshot); !errors.Is(err, ErrMalformed) {
+		t.Errorf("version %d: %v", snapshot[0], err)
+	}
+}
+
+func FuzzRestore(f *testing.F) {
+	s := sample(f)
+	f.Add(s.AppendSnapshot(nil))
+	var e Event
+	for s.Due(10_000, &e) {
+		e.Seq = s.Seq + 1
+		if err := s.Apply(&e); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(s.AppendSnapshot(nil))
+	}
+	empty := NewState()
+	if err := empty.Apply(&Event{Kind: DealCreated, Seq: 1, At: 1, Spec: &Spec{ID: "d", Stock: 1}}); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(empty.AppendSnapshot(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s := NewState()
+		if err := s.Restore(b); err != nil {
+			if !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrInvariant) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if again := s.AppendSnapshot(nil); !bytes.Equal(b, again) {
+			t.Fatalf("%x is read as %x", b, again)
+		}
+		var e Event
+		for s.Due(s.At, &e) { // a deal that came back can go on
+			e.Seq = s.Seq + 1
+			if err := s.Apply(&e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Check(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func FuzzDecodeView(f *testing.F) {
+	v := sample(f).View()
+	f.Add(v.AppendView(nil))
+	v.Paused, v.Closed = true, true
+	f.Add(v.AppendView(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		v, err := DecodeView(b)
+		if err != nil {
+			if !errors.Is(err, ErrMalformed) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if again := v.AppendView(nil); !bytes.Equal(b, again) {
+			t.Fatalf("%x is read as %x", b, again)
+		}
+	})
+}
+
+// FuzzParseID: an id is what AppendOrderID or AppendGroupID makes of its
+// parts, or it is none; and never both.
+func FuzzParseID(f *testing.F) {
+	for _, id := range []string{
+		"d-1001-42", "d-1001-g42", "d-g4-2", "d--1", "d-0", "d-01", "-1", "d-", "d-g", "1", "d-g-1", "d-18446744073709551615",
+		"d-9223372036854775807", "d-g9223372036854775808", "ü-1", "d-1 ", "",
+		"0123456789012345678901234567890123456789012345678901234567890123-g1", "01234567890123456789012345678901234567890123456789012345678901234-1",
+	} {
+		f.Add([]byte(id))
+	}
+	f.Fuzz(func(t *testing.T, id []byte) {
+		deal, seq, order := ParseOrderID(id)
+		if order && (!ValidID(deal) || seq == 0 || string(AppendOrderID(nil, deal, seq)) != string(id)) {
+			t.Fatalf("order %q is %q %d", id, deal, seq)
+		}
+		deal, seq, group := ParseGroupID(id)
+		if group && (!ValidID(deal) || seq == 0 || string(AppendGroupID(nil, deal, seq)) != string(id)) {
+			t.Fatalf("group %q is %q %d", id, deal, seq)
+		}
+		if order && group {
+			t.Fatalf("%q is an order and a group", id)
+		}
+		if ValidID(id) && len(id) < MaxIDLen && len(id) > 0 {
+			for _, seq := range []uint64{1, 42, 1<<63 - 1} {
+				if d, n, ok := ParseOrderID(AppendOrderID(nil, id, seq)); !ok || n != seq || !bytes.Equal(d, id) {
+					t.Fatalf("order %d of %q", seq, id)
+				}
+				if d, n, ok := ParseGroupID(AppendGroupID(nil, id, seq)); !ok || n != seq || !bytes.Equal(d, id) {
+					t.Fatalf("group %d of %q", seq, id)
+				}
+			}
+		}
+	})
+}
