@@ -107,7 +107,7 @@ func keySeq(key []byte) uint64 { return binary.BigEndian.Uint64(key[len(key)-8:]
 
 // seek moves to the record that holds seq, or to the first one behind it.
 func seek(iter *pebble.Iterator, stream string, seq uint64) bool {
-	if seq < math.MaxUint64 && iter.SeekLT(appendEventKey(nil, stream, seq+1)) {
+	if seq > 1 && seq < math.MaxUint64 && iter.SeekLT(appendEventKey(nil, stream, seq+1)) {
 		return true
 	}
 	return iter.Error() == nil && iter.First()

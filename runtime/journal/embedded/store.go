@@ -190,7 +190,7 @@ func (s *Store) recover() error {
 		return err
 	}
 	s.space = newSpace(s.cfg.FS, s.cfg.Dir, uint64(s.cfg.LowSpace), uint64(s.cfg.Reserve))
-	if err := s.openPebble(); err != nil {
+	if err := s.openPebble(end.file == ""); err != nil {
 		if pebble.IsCorruptionError(err) {
 			return &journal.CorruptError{File: s.cfg.Dir, Detail: err.Error(), Remedy: remedy}
 		}
@@ -206,13 +206,17 @@ func (s *Store) recover() error {
 
 // openPebble opens the database on a goroutine of its own, because a failure in the
 // background ends pebble's goroutine and its Open would wait for that for ever.
-func (s *Store) openPebble() error {
+func (s *Store) openPebble(fresh bool) error {
 	s.cache = pebble.NewCache(s.cfg.Cache)
 	opened := make(chan error, 1)
 	go func() {
 		opened <- caught(func() (err error) {
-			s.db, err = pebble.Open(s.cfg.Dir, s.options())
-			return err
+			if s.db, err = pebble.Open(s.cfg.Dir, s.options()); err != nil || !fresh {
+				return err
+			}
+			// Pebble begins the first log of a new folder before it raises the
+			// format, so that one has no sync chunks. The next one has.
+			return s.db.Flush()
 		})
 	}()
 	var err error

@@ -28,12 +28,12 @@ import (
 // a bad chunk before that offset is damage, one behind every such offset is a tail.
 
 const (
-	walBlock      = 32 << 10
-	walHeader     = 7 + 4 + 8 // of chunks with a synced offset
-	walEOFHeader  = 7 + 4     // of the trailer of a log that was closed
-	walKindFirst  = 9         // kinds 9 to 12 carry a synced offset
-	walKindLast   = 12
-	walKindsKnown = 13
+	walBlock     = 32 << 10
+	walHeader    = 7 + 4 + 8 // of chunks with a synced offset
+	walEOFHeader = 7 + 4     // of the trailer of a log that was closed
+	walKindFirst = 9         // kinds 9 to 12 carry a synced offset
+	walKindLast  = 12
+	walKindEOF   = 5
 )
 
 // tail is what inspectLog found at the end of a log.
@@ -55,14 +55,16 @@ func inspectLog(fs vfs.FS, dir string) (tail, error) {
 		return tail{}, err
 	}
 	bad := firstBadChunk(data, uint32(num))
-	if synced := syncedBehind(data, bad, uint32(num)); synced > uint64(bad) {
+	end, synced := ownChunksBehind(data, bad, uint32(num))
+	if synced > uint64(bad) {
 		return tail{}, &journal.CorruptError{
 			File:   path,
 			Detail: fmt.Sprintf("the log is damaged at byte %d, but had been synced up to byte %d", bad, synced),
 			Remedy: remedy,
 		}
 	}
-	return tail{file: path, torn: tornBytes(data[bad:], uint32(num))}, nil
+	end = max(end, bad+tornChunk(rest(data, bad), uint32(num)))
+	return tail{file: path, torn: int64(end - bad)}, nil
 }
 
 func newestLog(fs vfs.FS, dir string) (name string, num wal.NumWAL, err error) {
@@ -136,27 +138,40 @@ func firstBadChunk(data []byte, num uint32) int {
 	return offset
 }
 
-// syncedBehind returns the highest synced offset that a whole chunk behind a bad one
-// claims, at whatever byte it begins.
-func syncedBehind(data []byte, bad int, num uint32) (synced uint64) {
+// ownChunksBehind looks for whole chunks of this log behind a bad one, at whatever byte
+// they begin. It returns the end of the last, or bad, and the highest synced offset that
+// any of them claims.
+func ownChunksBehind(data []byte, bad int, num uint32) (end int, synced uint64) {
+	end = bad
 	for offset := bad; offset < len(data); {
 		size, claimed := chunkAt(rest(data, offset), num)
-		synced = max(synced, claimed)
+		if size > 0 {
+			end = offset + size
+			synced = max(synced, claimed)
+		}
 		offset += max(size, 1)
 	}
-	return synced
+	return end, synced
 }
 
-// tornBytes is how much of what follows the last whole chunk was written by this
-// log's owner: not zeros from preallocation, the trailer of a clean end, or what is
-// left of an older log whose file was used again.
-func tornBytes(data []byte, num uint32) int64 {
-	if len(data) >= walEOFHeader && data[6] < walKindsKnown {
-		if n := binary.LittleEndian.Uint32(data[7:]); data[6] > 0 && n != num {
-			return 0
-		}
+// tornChunk returns how much of a bad chunk of this log stands at the start of block. A
+// log is written over an older one, or over zeros, so what follows its last chunk is
+// seldom empty: it was ours if the log number is, or if it would be but for that number.
+func tornChunk(block []byte, num uint32) int {
+	if len(block) >= walEOFHeader && block[6] == walKindEOF && binary.LittleEndian.Uint32(block[7:]) == num+1 {
+		return 0
 	}
-	return int64(len(bytes.TrimRight(data, "\x00")))
+	if len(block) < walHeader {
+		return len(bytes.TrimRight(block, "\x00")) // the file ends within a header
+	}
+	size := min(walHeader+int(binary.LittleEndian.Uint16(block[4:])), len(block))
+	if binary.LittleEndian.Uint32(block[7:]) == num {
+		return size
+	}
+	renumbered := bytes.Clone(block[:size])
+	binary.LittleEndian.PutUint32(renumbered[7:], num)
+	whole, _ := chunkAt(renumbered, num)
+	return whole
 }
 
 func allZero(data []byte) bool { return len(bytes.TrimLeft(data, "\x00")) == 0 }

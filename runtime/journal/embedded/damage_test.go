@@ -1,0 +1,454 @@
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/doorbuster/doorbuster/runtime/journal"
+	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
+)
+
+// folder is the content of a data folder.
+type folder map[string][]byte
+
+func readFolder(t *testing.T, fs vfs.FS) folder {
+	t.Helper()
+	names, err := fs.List("data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := folder{}
+	for _, name := range names {
+		data, err := readFile(fs, fs.PathJoin("data", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = data
+	}
+	return files
+}
+
+// with writes the folder to a new file system, with one file replaced.
+func (f folder) with(t *testing.T, replaced string, content []byte) vfs.FS {
+	t.Helper()
+	fs := vfs.NewMem()
+	if err := fs.MkdirAll("data", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range f {
+		if name == replaced {
+			data = content
+		}
+		file, err := fs.Create(fs.PathJoin("data", name), vfs.WriteCategoryUnspecified)
+		if err == nil {
+			_, err = file.Write(data)
+		}
+		if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return fs
+}
+
+// damaged opens a folder and returns how many of the promised groups are there. A
+// refusal must be an ErrCorrupt that says what to do. Whatever is served must be
+// right: checkStore compares every event.
+func damaged(t *testing.T, fs vfs.FS, p promise) (recovery journal.Recovery, refused bool, err error) {
+	t.Helper()
+	p.acked = 0 // losing the tail is allowed here, if it is reported
+	p.rows = nil
+	recovery, err = p.check(testConfig(t, fs, "data"))
+	if errors.Is(err, journal.ErrCorrupt) {
+		if !strings.Contains(err.Error(), "backup") {
+			return recovery, true, fmt.Errorf("a refusal without a remedy: %w", err)
+		}
+		return recovery, true, nil
+	}
+	return recovery, false, err
+}
+
+// crashedFolder is a folder whose log holds some synced groups and nothing else.
+func crashedFolder(t *testing.T, groups int) (folder, string, promise) {
+	t.Helper()
+	mem := vfs.NewCrashableMem()
+	s := mustOpen(t, testConfig(t, mem, "data"))
+	h := newHistory(5)
+	if err := h.open(s); err != nil {
+		t.Fatal(err)
+	}
+	for range groups {
+		if err := h.append(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files := readFolder(t, mem.CrashClone(vfs.CrashCloneCfg{}))
+	mustClose(t, s)
+	log := ""
+	for name := range files {
+		if strings.HasSuffix(name, ".log") && name > log {
+			log = name
+		}
+	}
+	return files, log, h.promise()
+}
+
+// lastGroupOffset is where the chunks of the last group begin in a log.
+func lastGroupOffset(log []byte, num uint32) int {
+	last, offset := 0, 0
+	for {
+		size, _ := chunkAt(rest(log, offset), num)
+		if size == 0 {
+			return last
+		}
+		if kind := log[offset+6]; kind == 9 || kind == 10 { // whole, or first part
+			last = offset
+		}
+		offset += size
+	}
+}
+
+func logNumber(t *testing.T, name string) uint32 {
+	t.Helper()
+	var num uint32
+	if _, err := fmt.Sscanf(name, "%d.log", &num); err != nil {
+		t.Fatal(err)
+	}
+	return num
+}
+
+// TestEveryFlippedByteOfTheLogIsFound flips a bit of each byte of a log that was synced group by
+// group. Damage before the last group must be refused; the last group cannot be told
+// from a torn tail, so it is cut and reported.
+func TestEveryFlippedByteOfTheLogIsFound(t *testing.T) {
+	noLeaks(t)
+	files, log, p := crashedFolder(t, 6)
+	last := lastGroupOffset(files[log], logNumber(t, log))
+	if last == 0 {
+		t.Fatal("the log has one group")
+	}
+	refusals, cuts := 0, 0
+	for i := range files[log] {
+		bit := i % 8
+		flipped := bytes.Clone(files[log])
+		flipped[i] ^= 1 << bit
+		recovery, refused, err := damaged(t, files.with(t, log, flipped), p)
+		switch {
+		case err != nil:
+			t.Errorf("bit %d of byte %d: %v", bit, i, err)
+		case i < last && !refused:
+			t.Errorf("bit %d of byte %d, before the last group at %d, was not refused", bit, i, last)
+		case i >= last && recovery.TornBytes == 0 && !refused:
+			t.Errorf("bit %d of byte %d, in the last group, was cut without a word", bit, i)
+		case refused:
+			refusals++
+		default:
+			cuts++
+		}
+	}
+	t.Logf("%d bytes, last group at %d: %d refused, %d cut and reported", len(files[log]), last, refusals, cuts)
+	if cuts == 0 {
+		t.Error("no flip was cut: the last group was not reached")
+	}
+}
+
+// TestEveryCutOfTheLogIsReported cuts the log at each byte of a header and around it,
+// and at a sample of the others.
+func TestEveryCutOfTheLogIsReported(t *testing.T) {
+	noLeaks(t)
+	files, log, p := crashedFolder(t, 6)
+	whole := map[int]bool{0: true}
+	num := logNumber(t, log)
+	for offset := 0; ; {
+		size, _ := chunkAt(rest(files[log], offset), num)
+		if size == 0 {
+			break
+		}
+		offset += size
+		whole[offset] = true
+	}
+	chunk := 0 // where the chunk begins that the cut is in
+	for end := range files[log] {
+		if whole[end] {
+			chunk = end
+		}
+		if end-chunk > walHeader+3 && end%17 != 0 && !whole[end+1] {
+			continue
+		}
+		recovery, refused, err := damaged(t, files.with(t, log, files[log][:end]), p)
+		if err != nil || refused {
+			t.Errorf("cut at byte %d: refused %v, %v", end, refused, err)
+		}
+		if reported := recovery.TornBytes > 0; reported == whole[end] {
+			t.Errorf("cut at byte %d, between chunks %v: reported %v", end, whole[end], reported)
+		}
+	}
+}
+
+// TestFlippedBitsOfAClosedFolderAreFound flips bits in every file of a folder that was
+// closed in order: what is served must be right and complete.
+func TestFlippedBitsOfAClosedFolderAreFound(t *testing.T) {
+	noLeaks(t)
+	mem := vfs.NewMem()
+	h := newHistory(6)
+	if err := h.scenario(testConfig(t, mem, "data"), 20); err != nil {
+		t.Fatal(err)
+	}
+	files, p := readFolder(t, mem), h.promise()
+	random := rand.New(rand.NewPCG(6, 6))
+	refusals, served := 0, 0
+	for name, content := range files {
+		// Every byte of the manifest, a sample of the other files.
+		flips := min(len(content), 100)
+		if strings.HasPrefix(name, "MANIFEST") {
+			flips = len(content)
+		}
+		for n := range flips {
+			flipped := bytes.Clone(content)
+			i := n
+			if flips < len(content) {
+				i = random.IntN(len(content))
+			}
+			flipped[i] ^= 1 << random.IntN(8)
+			_, err := p.check(testConfig(t, files.with(t, name, flipped), "data"))
+			switch {
+			case err == nil:
+				served++
+			case strings.Contains(err.Error(), "open after the crash"), errors.Is(err, journal.ErrCorrupt):
+				refusals++
+			default:
+				t.Errorf("%s, byte %d of %d: %v", name, i, len(content), err)
+			}
+		}
+	}
+	t.Logf("%d files: %d refused, %d served whole", len(files), refusals, served)
+	if refusals == 0 {
+		t.Error("no flip was found")
+	}
+}
+
+// TestOneDamagedStreamDoesNotStopTheOthers damages the table under one stream.
+func TestOneDamagedStreamDoesNotStopTheOthers(t *testing.T) {
+	noLeaks(t)
+	ctx := context.Background()
+	mem := vfs.NewMem()
+	s := mustOpen(t, testConfig(t, mem, "data"))
+	noise := make([]byte, 40<<10)
+	random := rand.New(rand.NewPCG(7, 7))
+	for i := range noise {
+		noise[i] = byte(random.Uint32())
+	}
+	for _, stream := range []string{"bad", "good"} {
+		if _, err := s.Open(ctx, stream); err != nil {
+			t.Fatal(err)
+		}
+		for seq := range uint64(12) {
+			w := journaltest.Append(stream, 1, seq+1, fmt.Sprint(stream, seq+1, string(noise)))
+			if err := errors.Join(s.Commit([]*journal.Write{w}), w.Err); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	mustClose(t, s)
+	files := readFolder(t, mem)
+	struck := 0
+	for name, content := range files {
+		at := bytes.Index(content, []byte("bad6"+string(noise[:8])))
+		if strings.HasSuffix(name, ".sst") && at >= 0 {
+			content[at+1000] ^= 1
+			struck++
+		}
+	}
+	if struck != 1 {
+		t.Fatalf("the event was found in %d tables", struck)
+	}
+	s = mustOpen(t, testConfig(t, files.with(t, "", nil), "data"))
+	head, err := s.Open(ctx, "bad")
+	if err != nil || head.Seq != 12 {
+		t.Errorf("the newest record is sound: %+v %v", head, err)
+	}
+	var corrupt *journal.CorruptError
+	n := 0
+	err = s.Read(ctx, "bad", 0, func(journal.Event) error { n++; return nil })
+	if !errors.As(err, &corrupt) || corrupt.Stream != "bad" || corrupt.Remedy == "" || n == 0 || n >= 6 {
+		t.Errorf("Read of the damaged stream: %v after %d events", err, n)
+	}
+	if _, err := s.Get(ctx, "bad", 6, nil); !errors.Is(err, journal.ErrCorrupt) {
+		t.Errorf("Get of the damaged event: %v", err)
+	}
+	if _, err := s.Get(ctx, "bad", 9, nil); err != nil {
+		t.Errorf("Get of a sound event: %v", err)
+	}
+	if s.Stats().Corrupt != 1 {
+		t.Errorf("%d corrupt streams", s.Stats().Corrupt)
+	}
+	head, err = s.Open(ctx, "good")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := journaltest.Append("good", head.Epoch, head.Seq+1, "more")
+	if err := errors.Join(s.Commit([]*journal.Write{w}), w.Err); err != nil {
+		t.Errorf("append to the other stream: %v", err)
+	}
+	if err := s.Read(ctx, "good", 0, func(journal.Event) error { return nil }); err != nil {
+		t.Errorf("Read of the other stream: %v", err)
+	}
+	mustClose(t, s)
+}
+
+// TestMisplacedAndMissingRecordsAreFound plants what only a bug or a strange disk can
+// leave behind.
+func TestMisplacedAndMissingRecordsAreFound(t *testing.T) {
+	noLeaks(t)
+	ctx := context.Background()
+	record := func(stream string, first, count uint64, frames ...string) (key, value []byte) {
+		key = appendEventKey(nil, stream, first)
+		value = append(make([]byte, sealLen), 1, byte(count))
+		for _, f := range frames {
+			value = journal.AppendEvent(value, []byte(f))
+		}
+		seal(key, value)
+		return key, value
+	}
+	unknownFormat := func(key, value []byte) ([]byte, []byte) {
+		value[4] = format + 1
+		sum := checksum(key, value)
+		value[0], value[1], value[2], value[3] = byte(sum), byte(sum>>8), byte(sum>>16), byte(sum>>24)
+		return key, value
+	}
+	swap := func(key, _ []byte, _, value []byte) ([]byte, []byte) { return key, value }
+	k1, v1 := record("deal", 4, 1, "x")
+	k2, v2 := record("deal", 5, 1, "x")
+	mk, mv := swap(k1, v1, k2, v2)
+	for name, plant := range map[string]func() ([]byte, []byte){
+		"gap":              func() ([]byte, []byte) { return record("deal", 5, 1, "x") },
+		"overlap":          func() ([]byte, []byte) { return record("deal", 2, 2, "x", "y") },
+		"count too high":   func() ([]byte, []byte) { return record("deal", 4, 2, "x") },
+		"count of zero":    func() ([]byte, []byte) { return record("deal", 4, 0) },
+		"value of another": func() ([]byte, []byte) { return mk, mv },
+		"unknown format":   func() ([]byte, []byte) { return unknownFormat(record("deal", 4, 1, "x")) },
+		"too short":        func() ([]byte, []byte) { return appendEventKey(nil, "deal", 4), []byte{1, 2, 3} },
+	} {
+		s := mustOpen(t, testConfig(t, vfs.NewMem(), "data"))
+		for first := range uint64(3) {
+			key, value := record("deal", first+1, 1, "x")
+			if err := s.set(key, value, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		key, value := plant()
+		if err := s.set(key, value, false); err != nil {
+			t.Fatal(err)
+		}
+		err := s.Read(ctx, "deal", 0, func(journal.Event) error { return nil })
+		if !errors.Is(err, journal.ErrCorrupt) {
+			t.Errorf("%s: Read: %v", name, err)
+		}
+		_, err = s.Open(ctx, "deal")
+		if gap := name == "gap" || name == "overlap"; gap != (err == nil) {
+			t.Errorf("%s: Open: %v", name, err)
+		}
+		mustClose(t, s)
+	}
+}
+
+// TestDamagedHeadsAndSnapshots plants bad heads and snapshots.
+func TestDamagedHeadsAndSnapshots(t *testing.T) {
+	noLeaks(t)
+	ctx := context.Background()
+	s := mustOpen(t, testConfig(t, vfs.NewMem(), "data"))
+	for stream, field := range map[string]byte{"epoch": headEpoch, "snapshot": headSnapshot} {
+		if err := s.set(appendHeadKey(nil, stream, field), []byte("nonsense"), false); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Open(ctx, stream); !errors.Is(err, journal.ErrCorrupt) {
+			t.Errorf("Open with a bad %s: %v", stream, err)
+		}
+	}
+	key := appendSnapshotKey(nil, "deal")
+	if err := s.set(key, []byte("nonsense"), false); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Snapshot(ctx, "deal"); !errors.Is(err, journal.ErrCorrupt) {
+		t.Errorf("a bad snapshot: %v", err)
+	}
+	if err := s.set([]byte{keyHead, 'x'}, []byte("not a head key"), false); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	err := s.Streams(ctx, "", func(name string, head journal.Head) error {
+		names = append(names, fmt.Sprint(name, head))
+		return nil
+	})
+	if err != nil || strings.Join(names, " ") != "epoch{0 0 0} snapshot{0 0 0}" {
+		t.Errorf("Streams: %q %v", names, err)
+	}
+	mustClose(t, s)
+}
+
+func FuzzRecord(f *testing.F) {
+	valid := func(first uint64, epoch, count uint64, frames []byte) []byte {
+		key := appendEventKey(nil, "deal", first)
+		value := make([]byte, sealLen)
+		value = append(value, byte(epoch), byte(count))
+		value = append(value, frames...)
+		seal(key, value)
+		return value
+	}
+	f.Add(uint64(1), valid(1, 1, 1, []byte{1, 'x'}))
+	f.Add(uint64(7), valid(7, 3, 2, []byte{0, 2, 'x', 'y'}))
+	f.Add(uint64(0), valid(0, 1, 1, []byte{0}))
+	f.Add(uint64(1), []byte{})
+	f.Add(uint64(1), []byte{0, 0, 0, 0, format, 0x80, 0x00, 1})
+	f.Fuzz(func(t *testing.T, first uint64, value []byte) {
+		key := appendEventKey(nil, "deal", first)
+		if _, err := decodeRecord(key, value); err == nil {
+			checkDecoded(t, key, value)
+		}
+		if len(value) < sealLen {
+			return
+		}
+		// The checksum keeps most inputs out, so let them through as well.
+		value = bytes.Clone(value)
+		seal(key, value)
+		if _, err := decodeRecord(key, value); err == nil {
+			checkDecoded(t, key, value)
+		}
+		if _, _, err := decodeSnapshot(key, value); err != nil && !errors.Is(err, errRecord) {
+			t.Fatal(err)
+		}
+		if n, err := unsealNumber(key, value); err == nil && !bytes.Equal(sealedNumber(key, n), value) {
+			t.Fatalf("%x reads as %d and writes otherwise", value, n)
+		}
+	})
+}
+
+// checkDecoded writes a record again as Commit does: there is one encoding of each.
+func checkDecoded(t *testing.T, key, value []byte) {
+	t.Helper()
+	r, err := decodeRecord(key, value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(value) != recordLen(r.epoch, r.count, len(r.frames)) {
+		t.Fatalf("a record of %d bytes should have %d", len(value), recordLen(r.epoch, r.count, len(r.frames)))
+	}
+	seen := uint64(0)
+	err = each(r, 0, func(e journal.Event) error {
+		if e.Seq != r.first+seen || e.Epoch != r.epoch {
+			t.Fatalf("event %d of epoch %d in %+v", e.Seq, e.Epoch, r)
+		}
+		seen++
+		return nil
+	})
+	if err != nil || seen != r.count {
+		t.Fatalf("%d of %d events, %v", seen, r.count, err)
+	}
+}
