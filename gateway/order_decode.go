@@ -262,11 +262,12 @@ func (d *decoder) group(o *order) {
 // quantity reads a number. What is a number but cannot be a quantity is
 // refused as a quantity; anything else is a request of the wrong shape.
 func (d *decoder) quantity() int64 {
-	from := d.i
 	negative := d.take('-')
 	digits := d.digits()
 	if digits == 0 {
-		d.i = from
+		if negative {
+			d.bad("a number must have digits")
+		}
 		d.other(fieldQuantity, wantQuantity)
 		return 0
 	}
