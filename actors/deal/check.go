@@ -9,20 +9,16 @@ import (
 // number, link and index that the state keeps beside them. It says what is
 // wrong with an ErrInvariant. A right state never fails it.
 //
-// It costs a pass over all orders, users and keys: Restore ends with it, and
-// tests call it where they like. Apply asserts what can be asserted at once.
+// It costs a pass over all orders, users and keys, and looks each of them up:
+// it is for tests and for doubts. Apply asserts what can be asserted at once.
 func (s *State) Check() error {
-	c := recount{s: s, held: make([]holding, len(s.held)), seats: make([]seats, len(s.groups))}
+	c := newRecount(s)
 	if s.Spec == nil {
 		c.must(s.Seq == 0 && s.Stock == 0 && len(s.orders) == 0, "something happened to a deal that was never created")
 		return c.err
 	}
-	c.orders()
-	c.users()
-	c.groups()
-	c.keys()
-	c.must(s.Available >= 0 && s.Stock <= MaxStock && s.Available+c.reserved+c.sold == s.Stock && c.reserved == s.Reserved && c.sold == s.Sold,
-		"available %d + reserved %d of %d + sold %d of %d, stock %d", s.Available, c.reserved, s.Reserved, c.sold, s.Sold, s.Stock)
+	c.numbers()
+	c.lookups()
 	return c.err
 }
 
@@ -33,6 +29,21 @@ type recount struct {
 	held           []holding
 	seats          []seats
 	err            error
+}
+
+func newRecount(s *State) *recount {
+	return &recount{s: s, held: make([]holding, len(s.held)), seats: make([]seats, len(s.groups))}
+}
+
+// numbers checks all that can be counted.
+func (c *recount) numbers() {
+	s := c.s
+	c.orders()
+	c.users()
+	c.groups()
+	c.keys()
+	c.must(s.Available >= 0 && s.Stock <= MaxStock && s.Available+c.reserved+c.sold == s.Stock && c.reserved == s.Reserved && c.sold == s.Sold,
+		"available %d + reserved %d of %d + sold %d of %d, stock %d", s.Available, c.reserved, s.Reserved, c.sold, s.Sold, s.Stock)
 }
 
 // seats is what the orders say of a group.
@@ -119,8 +130,6 @@ func (c *recount) users() {
 		return
 	}
 	for i := range s.held {
-		n, ok := s.users.find(s.users.at(uint32(i)))
-		c.must(ok && n == uint32(i), "user %d is not found by name", i)
 		c.must(s.held[i] == c.held[i] && s.held[i].orders > 0, "user %d: %+v, not %+v", i, s.held[i], c.held[i])
 	}
 }
@@ -154,11 +163,26 @@ func (c *recount) keys() {
 		return
 	}
 	for k := first; k < after; k++ {
-		o, key := &s.orders[k+uint64(s.keyShift)], s.keys.at(uint32(k))
-		c.must(binary.LittleEndian.Uint32(key) == o.user, "key %d is not of order %d's user", k, o.seq)
-		if o.at > s.At-KeyWindow {
-			n, ok := s.keys.find(key)
-			c.must(ok && uint64(n) == k, "key %d of order %d is not found", k, o.seq)
+		o := &s.orders[k+uint64(s.keyShift)]
+		c.must(binary.LittleEndian.Uint32(s.keys.at(uint32(k))) == o.user, "key %d is not of order %d's user", k, o.seq)
+	}
+}
+
+// lookups checks that what is there can be found.
+func (c *recount) lookups() {
+	if c.err != nil {
+		return
+	}
+	s := c.s
+	for i := range s.held {
+		n, ok := s.users.find(s.users.at(uint32(i)))
+		c.must(ok && n == uint32(i), "user %d is not found by name", i)
+	}
+	for i := range s.keys.list {
+		k := s.keys.first + uint32(i)
+		if o := &s.orders[k+s.keyShift]; o.at > s.At-KeyWindow {
+			n, ok := s.keys.find(s.keys.at(k))
+			c.must(ok && n == k, "key %d of order %d is not found", k, o.seq)
 		}
 	}
 }

@@ -61,10 +61,7 @@ func (s *State) Restore(b []byte) error {
 		*n = r.int()
 	}
 	s.Paused, s.Closed = r.flags()
-	for n := r.uint(); n > 0 && !r.bad; n-- {
-		s.users.add(r.text(MaxIDLen))
-		s.held = append(s.held, holding{units: r.uint32(), orders: r.uint32()})
-	}
+	s.readUsers(&r)
 	for n := r.uint(); n > 0 && !r.bad; n-- {
 		s.groups = append(s.groups, readGroup(&r))
 	}
@@ -74,7 +71,28 @@ func (s *State) Restore(b []byte) error {
 		return err
 	}
 	s.relink()
-	return s.Check()
+	c := newRecount(s)
+	c.numbers()
+	return c.err
+}
+
+// The shortest encodings of a user and of an order bound how many of them a
+// record can hold, so that a number in it cannot ask for more room than that.
+const (
+	userBytesMin  = 3
+	orderBytesMin = 15
+)
+
+func (s *State) readUsers(r *reader) {
+	n := r.uint()
+	room := min(n, uint64(len(r.b)/userBytesMin))
+	s.users, s.held = newTable(int(room)), make([]holding, 0, room)
+	for ; n > 0 && !r.bad; n-- {
+		if _, _, again := s.users.add(r.text(MaxIDLen)); again {
+			r.fail()
+		}
+		s.held = append(s.held, holding{units: r.uint32(), orders: r.uint32()})
+	}
 }
 
 func (g *group) append(dst []byte) []byte {
@@ -104,10 +122,6 @@ func (o *order) append(dst []byte, prev *order) []byte {
 	dst = binary.AppendUvarint(dst, uint64(o.group))
 	return append(dst, byte(o.status))
 }
-
-// orderBytesMin is the shortest encoding of an order: it bounds how many a
-// record can hold, so that a number in it cannot ask for more room than that.
-const orderBytesMin = 15
 
 func (s *State) readOrders(r *reader) {
 	n := r.uint()
@@ -159,8 +173,11 @@ func (s *State) readKeys(r *reader) {
 	if n > 0 && s.orders[s.keyShift].at <= s.At-KeyWindow {
 		r.fail()
 	}
+	s.keys = newTable(int(min(n, uint64(len(r.b)))))
 	for i := s.keyShift; n > 0 && !r.bad; n-- {
-		s.keys.add(s.key(s.orders[i].user, r.text(MaxIDLen)))
+		if _, _, again := s.keys.add(s.key(s.orders[i].user, r.text(MaxIDLen))); again {
+			r.fail()
+		}
 		i++
 	}
 }

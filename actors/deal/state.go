@@ -68,7 +68,7 @@ type group struct {
 
 // NewState returns a deal that nothing has happened to.
 func NewState() *State {
-	return &State{users: newTable(), keys: newTable()}
+	return &State{users: newTable(0), keys: newTable(0)}
 }
 
 // ErrInvariant is wrapped by the error of an Apply that would break what must

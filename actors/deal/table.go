@@ -29,8 +29,9 @@ type entry struct {
 	prev uint32 // number+1 of the next older entry with the same hash, 0 = none
 }
 
-func newTable() table {
-	return table{seed: maphash.MakeSeed(), heads: make(map[uint32]uint32)}
+// newTable returns an empty table with room for some entries.
+func newTable(room int) table {
+	return table{seed: maphash.MakeSeed(), heads: make(map[uint32]uint32, room), list: make([]entry, 0, room)}
 }
 
 func (t *table) hash(b []byte) uint32 { return uint32(maphash.Bytes(t.seed, b)) }

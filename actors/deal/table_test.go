@@ -84,9 +84,9 @@ func TestTableCollisions(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			table := newTable()
+			table := newTable(0)
 			for _, pair := range colliding(t, &table) {
-				fresh := newTable()
+				fresh := newTable(0)
 				fresh.seed = table.seed
 				fresh.add([]byte(pair[0]))
 				check(t, &fresh, []byte(pair[0]), []byte(pair[1]))
@@ -111,13 +111,13 @@ func mustMiss(t *testing.T, table *table, b []byte) {
 
 // TestTable holds a table against a slice, with words of which many collide.
 func TestTable(t *testing.T) {
-	seeded := newTable()
+	seeded := newTable(0)
 	words := []string{"", "a", "b"}
 	for _, pair := range colliding(t, &seeded) {
 		words = append(words, pair[:]...)
 	}
 	rapid.Check(t, func(t *rapid.T) {
-		table := newTable()
+		table := newTable(0)
 		table.seed = seeded.seed
 		var kept []string
 		first := 0
@@ -169,7 +169,7 @@ func reversed(list []string) []string {
 
 // TestTableGivesRoomBack: what is forgotten does not stay in memory.
 func TestTableGivesRoomBack(t *testing.T) {
-	table := newTable()
+	table := newTable(0)
 	word := bytes.Repeat([]byte("w"), 60)
 	for i := range 200_000 {
 		table.add(fmt.Appendf(word[:50], "%010d", i))
