@@ -13,14 +13,14 @@ import (
 // they are merged, and bytes written count for more than the cost of a read.
 func (s *Store) options() *pebble.Options {
 	opts := &pebble.Options{
-		FS:    &guardFS{FS: s.cfg.FS, failed: s.vitalFailed},
+		FS:    &guardFS{FS: s.spares, failed: s.vitalFailed},
 		Lock:  s.lock,
 		Cache: s.cache,
 		// Sync chunks in the log tell a torn tail from damage in the middle.
 		FormatMajorVersion:          pebble.FormatWALSyncChunks,
 		MemTableSize:                uint64(s.cfg.MemTable),
 		MemTableStopWritesThreshold: 4,
-		L0CompactionThreshold:       8,
+		L0CompactionThreshold:       16,
 		L0StopWritesThreshold:       64,
 		LBaseMaxBytes:               512 << 20,
 		MaxOpenFiles:                1000,

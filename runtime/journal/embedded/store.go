@@ -60,7 +60,7 @@ type Config struct {
 	// urgent writes go on. Default 64 MiB; negative means none.
 	Reserve int64
 	// MemTable is how much gathers in memory and in the log before it is written
-	// out sorted. Default 64 MiB. It bounds recovery, and larger tables are
+	// out sorted. Default 32 MiB. It bounds recovery, and larger tables are
 	// rewritten less often.
 	MemTable int64
 	// Cache holds blocks that were read. Default 32 MiB.
@@ -84,7 +84,7 @@ func (cfg *Config) validate() error {
 		name    string
 	}{
 		{&cfg.LowSpace, 256 << 20, 1, "LowSpace"},
-		{&cfg.MemTable, 64 << 20, 1 << 20, "MemTable"},
+		{&cfg.MemTable, 32 << 20, 1 << 20, "MemTable"},
 		{&cfg.Cache, 32 << 20, 1 << 20, "Cache"},
 	} {
 		if *size.value == 0 {
@@ -108,6 +108,7 @@ type Store struct {
 	cache    *pebble.Cache
 	db       *pebble.DB
 	space    *space
+	spares   *spareFS
 	recovery journal.Recovery
 	rows     *tables
 
@@ -190,6 +191,12 @@ func (s *Store) recover() error {
 		return err
 	}
 	s.space = newSpace(s.cfg.FS, s.cfg.Dir, uint64(s.cfg.LowSpace), uint64(s.cfg.Reserve))
+	s.spares = &spareFS{FS: s.cfg.FS, dir: s.cfg.Dir}
+	if level, _ := s.space.now(); level == spaceEnough {
+		if err := s.spares.fill(s.cfg.MemTable); err != nil {
+			s.cfg.Log.Warn("journal: no spare log files, so the first syncs take longer", "err", err)
+		}
+	}
 	if err := s.openPebble(end.file == ""); err != nil {
 		if pebble.IsCorruptionError(err) {
 			return &journal.CorruptError{File: s.cfg.Dir, Detail: err.Error(), Remedy: remedy}
