@@ -81,7 +81,7 @@ func TestSpecBounds(t *testing.T) {
 		if c.field == "" && faults != nil {
 			t.Errorf("refused: %v", faults)
 		}
-		if c.field != "" && (len(faults) != 1 || faults[0].Field != c.field || !strings.HasPrefix(faults[0].Error(), c.field+": must ")) {
+		if c.field != "" && (len(faults) != 1 || faults[0].Field != c.field || !strings.Contains(faults[0].Error(), " must ")) {
 			t.Errorf("%s: %v", c.field, faults)
 		}
 	}
