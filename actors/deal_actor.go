@@ -10,6 +10,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/runtime/admit"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 )
 
@@ -163,7 +164,7 @@ func (a *activation) expire(p *pending, now int64) error {
 			return err
 		}
 		if len(p.Data) >= journal.WriteMax/2 { // the rest at the next turn
-			a.node.system.Root.Send(a.pid, wake{})
+			a.mailbox.PostUserMessage(wake{})
 			return nil
 		}
 	}
@@ -249,7 +250,7 @@ func (a *activation) answer(r *Request, err error) {
 	if err != nil {
 		r.err = err
 	}
-	a.waiting.Add(-1)
+	a.waiting.Leave()
 	if !r.Complete() {
 		a.node.pool.Put(r)
 	}

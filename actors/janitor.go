@@ -86,7 +86,7 @@ func (n *Node) wakeDeal(id string) {
 		n.setDue(id, n.clock.Now().Wall+restartWindow) // later
 		return
 	}
-	n.system.Root.Send(a.pid, wake{})
+	a.mailbox.PostUserMessage(wake{})
 }
 
 // The clock's high-water mark keeps time from going back across a restart. It

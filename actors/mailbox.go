@@ -13,7 +13,9 @@ type batch struct{ msgs []any }
 // mailbox hands its actor the whole backlog as one *batch. It starts shut to
 // deliveries, so that messages can gather while the actor's state is loaded;
 // open lets them through. Once closed it accepts nothing: bounced gets each
-// later message, on the sender's goroutine.
+// later message, on the sender's goroutine. Senders post to the mailbox itself:
+// a PID whose actor has stopped swallows what it is sent, and a request that
+// races with its deal's passivation would wait for ever.
 //
 // Its length is bounded by the requests that admission lets exist, plus a
 // handful of control messages. Proto.Actor's bounded mailboxes block the

@@ -189,12 +189,11 @@ func (n *Node) Call(r *Request) error {
 		if err != nil {
 			return err
 		}
-		if a.waiting.Add(1) > int32(n.cfg.DealInFlightMax) {
-			a.waiting.Add(-1)
+		if !a.waiting.Enter(n.room(r)) {
 			return ErrOverloaded
 		}
 		r.Send(deadline)
-		n.system.Root.Send(a.pid, r)
+		a.mailbox.PostUserMessage(r)
 		if r.Wait() == own.Abandoned {
 			return ErrDeadline
 		}
@@ -209,6 +208,15 @@ func (n *Node) Call(r *Request) error {
 		}
 		return r.err
 	}
+}
+
+// room is how many requests may be in flight at the deal for r to join them:
+// a fifth is kept for those that finish what was begun.
+func (n *Node) room(r *Request) int {
+	if r.Cmd.Kind == deal.Place || r.Cmd.Kind == deal.Quote {
+		return n.cfg.DealInFlightMax - n.cfg.DealInFlightMax/5
+	}
+	return n.cfg.DealInFlightMax
 }
 
 // owner returns the activation of the request's deal.

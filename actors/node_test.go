@@ -29,6 +29,7 @@ type rulesFunc func(rule string, in *abi.Input, out *abi.Verdict)
 func (f rulesFunc) Evaluate(_, rule string, in *abi.Input, out *abi.Verdict) { f(rule, in, out) }
 
 func tenPercent(_ string, in *abi.Input, out *abi.Verdict) {
+	out.Reset()
 	out.Outcome, out.Discount, out.Version, out.Fuel = abi.OutcomeDiscount, in.Subtotal/10, 1, 7
 	out.Label = append(out.Label[:0], "10% off"...)
 }
@@ -278,7 +279,7 @@ func TestPassivationAndReturn(t *testing.T) {
 // Requests race with the deal's passivation: every one of them is answered,
 // and none twice.
 func TestPassivationLosesNoRequest(t *testing.T) {
-	h := newHouse(t, func(c *Config) { c.PassivateAfter = time.Millisecond })
+	h := newHouse(t, func(c *Config) { c.PassivateAfter, c.RequestTimeout = time.Millisecond, time.Hour }) // the clock races
 	h.create("d", func(s *deal.Spec) { s.Stock = 100_000 })
 	done := make(chan struct{})
 	var wg, ticker sync.WaitGroup
@@ -297,7 +298,7 @@ func TestPassivationLosesNoRequest(t *testing.T) {
 		wg.Go(func() {
 			for i := range 300 {
 				if a := h.place("d", fmt.Sprint("u", u), fmt.Sprint("k", i), 1); a.err != nil || a.code != deal.OK || a.again {
-					t.Errorf("order %d of user %d: %+v", i, u, a)
+					t.Errorf("order %d of user %d: %v, %+v", i, u, a.err, a)
 					return
 				}
 				if i%20 == 0 {
@@ -379,7 +380,7 @@ func TestRulePanicEndsTheActivationNotTheNode(t *testing.T) {
 func TestAdmission(t *testing.T) {
 	gate := make(chan struct{})
 	h := newHouse(t, func(c *Config) {
-		c.InFlightMax, c.DealInFlightMax, c.Workers = 20, 4, 1
+		c.InFlightMax, c.DealInFlightMax, c.Workers = 20, 5, 1
 		c.Rules = rulesFunc(func(rule string, in *abi.Input, out *abi.Verdict) {
 			<-gate
 			tenPercent(rule, in, out)

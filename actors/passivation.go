@@ -58,7 +58,7 @@ func (s *activeSet) list(keep func(*activation) bool) []*activation {
 // sendLeave asks every activation that nobody has used since before to leave.
 func (n *Node) sendLeave(before int64) {
 	for _, a := range n.active.list(func(a *activation) bool { return a.lastUsed.Load() <= before }) {
-		n.system.Root.Send(a.pid, leave{})
+		a.mailbox.PostUserMessage(leave{})
 	}
 }
 
@@ -131,7 +131,7 @@ func (a *activation) free() {
 func (a *activation) loadedEmpty() bool {
 	select {
 	case <-a.loaded:
-		return a.view().Spec == nil && a.waiting.Load() == 0
+		return a.view().Spec == nil && a.waiting.InFlight() == 0
 	default:
 		return false
 	}
@@ -154,7 +154,7 @@ func (n *Node) Snapshot(ctx context.Context) error {
 	all := n.active.list(func(a *activation) bool { return !a.failed.Load() })
 	results := make(chan error, len(all))
 	for _, a := range all {
-		n.system.Root.Send(a.pid, save{done: func(err error) { results <- err }})
+		a.mailbox.PostUserMessage(save{done: func(err error) { results <- err }})
 	}
 	var first error
 	for range all {

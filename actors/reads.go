@@ -218,7 +218,7 @@ func (n *Node) Stats() Stats {
 		Pool: n.pool.Stats(), ReadOnly: n.readOnly.Load(),
 	}
 	n.active.list(func(a *activation) bool {
-		st.Waiting += int(a.waiting.Load())
+		st.Waiting += a.waiting.InFlight()
 		return false
 	})
 	return st

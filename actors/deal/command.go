@@ -190,6 +190,8 @@ func (r *Reply) Reset() {
 	r.Event.Reset()
 	r.Code, r.Detail, r.Replayed = OK, "", false
 	r.Order, r.Status, r.Group = 0, 0, GroupView{}
+	r.input = abi.Input{}
+	r.verdict.Reset()
 	r.text = r.text[:0]
 }
 
