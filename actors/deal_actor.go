@@ -45,7 +45,7 @@ type activation struct {
 	keys     *keyFilter
 
 	lastUsed    atomic.Int64 // Unix ms of the last batch with a request
-	waiting     atomic.Int32 // requests sent and not yet answered
+	waiting     admit.Gate   // requests sent and not yet answered
 	uncommitted atomic.Int32 // writes submitted and not yet committed
 	failed      atomic.Bool  // ahead of the truth; on its way out
 	soldOut     atomic.Pointer[keyFilter]
