@@ -175,8 +175,7 @@ var errSlowReader = errors.New("the reader is too slow")
 // flush writes what is in buf.
 func (w *eventWriter) flush() error {
 	stop := w.clock.AfterFunc(slowReaderMax, func() {
-		// A deadline in the past ends the write that is under way.
-		_ = w.conn.SetWriteDeadline(time.Unix(1, 0))
+		_ = w.conn.SetWriteDeadline(past) // ends the write that is under way
 	})
 	_, err := w.conn.Write(w.buf)
 	stop()

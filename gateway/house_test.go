@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"github.com/doorbuster/doorbuster/actors"
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/plugins"
+	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
 	"github.com/doorbuster/doorbuster/runtime/obs"
 )
@@ -46,7 +48,7 @@ const start = int64(1_795_132_800_000)
 // openapi.yaml.
 type house struct {
 	t        testing.TB
-	store    *journaltest.Memory
+	store    *gatedStore
 	clock    *clockd.Manual
 	rules    *plugins.Registry
 	node     *actors.Node
@@ -59,9 +61,51 @@ type house struct {
 	loose    bool // the next calls may break the contract on purpose
 }
 
+// gatedStore commits nothing while gate is locked.
+type gatedStore struct {
+	*journaltest.Memory
+	gate sync.RWMutex
+}
+
+// Commit implements journal.Store.
+func (s *gatedStore) Commit(group []*journal.Write) error {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	return s.Memory.Commit(group)
+}
+
+// tick lets the clock run about as fast as the world's, until the test ends.
+func (h *house) tick() {
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(10 * time.Millisecond):
+				h.clock.Advance(10 * time.Millisecond)
+			}
+		}
+	}()
+	h.t.Cleanup(func() { close(done); <-stopped })
+}
+
+// until waits for something that happens on another goroutine.
+func until(t testing.TB, what string, is func() bool) {
+	t.Helper()
+	for range 2000 {
+		if is() {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatalf("waited in vain for %s", what)
+}
+
 func newHouse(t testing.TB, tune func(*Config, *actors.Config)) *house {
 	t.Helper()
-	h := &house{t: t, store: journaltest.NewMemory(), clock: clockd.NewManual(start)}
+	h := &house{t: t, store: &gatedStore{Memory: journaltest.NewMemory()}, clock: clockd.NewManual(start)}
 	var err error
 	h.rules, err = plugins.New(context.Background(), plugins.Config{Tables: h.store.Tables(), Now: func() int64 { return h.clock.Clock().Now().Wall }})
 	must(t, err)

@@ -144,7 +144,6 @@ func (p *principal) ordersFor(c *deal.Command) orderFault {
 func appendBody(b []byte, ctx *fasthttp.RequestCtx, limit int) ([]byte, problem) {
 	n := ctx.Request.Header.ContentLength()
 	if n > limit {
-		ctx.SetConnectionClose()
 		return b, bodyTooLarge
 	}
 	stream := ctx.RequestBodyStream()
@@ -157,7 +156,6 @@ func appendBody(b []byte, ctx *fasthttp.RequestCtx, limit int) ([]byte, problem)
 	}
 	b = b[:at+n]
 	if _, err := io.ReadFull(stream, b[at:]); err != nil {
-		ctx.SetConnectionClose()
 		return b[:at], requestTimeout
 	}
 	return b, noProblem

@@ -33,9 +33,12 @@ const (
 	idleTimeout  = 75 * time.Second // between two requests of a connection
 
 	// bodyPrefetched is how much of a body fasthttp has read before the handler
-	// runs. What is beyond is still on the connection, which must therefore be
-	// closed unless the handler read it.
+	// runs. What is beyond is still on the connection.
 	bodyPrefetched = 8 << 10
+	// A body that no handler read is read and dropped up to here, so that a
+	// client that is still sending sees its answer and not a reset.
+	lingerMax  = 1 << 20 // bytes
+	lingerTime = 250 * time.Millisecond
 )
 
 // Config wires a Server. Fields that are not marked optional are required.
@@ -177,7 +180,25 @@ func (s *Server) guard(ctx *fasthttp.RequestCtx, h func(*fasthttp.RequestCtx)) {
 	}()
 	s.identify(ctx)
 	h(ctx)
+	if ctx.Request.Header.ContentLength() > bodyPrefetched {
+		s.linger(ctx)
+	}
 }
+
+// linger drops what is left of the body. If that takes too long, or is too
+// much, the connection is closed: the rest must not be read as a request.
+func (s *Server) linger(ctx *fasthttp.RequestCtx) {
+	stop := s.cfg.Clock.AfterFunc(lingerTime, func() {
+		_ = ctx.Conn().SetReadDeadline(past) // ends the read that is under way
+	})
+	defer stop()
+	if _, err := io.CopyN(io.Discard, ctx.RequestBodyStream(), lingerMax); !errors.Is(err, io.EOF) {
+		ctx.SetConnectionClose()
+	}
+}
+
+// past is a deadline that has passed on every clock.
+var past = time.Unix(1, 0)
 
 // identify gives the request its id.
 func (s *Server) identify(ctx *fasthttp.RequestCtx) {
@@ -189,11 +210,8 @@ func requestID(ctx *fasthttp.RequestCtx) []byte {
 	return ctx.Response.Header.PeekBytes(headerRequestID)
 }
 
-// refuse answers with a problem. A body that nobody read ends the connection.
+// refuse answers with a problem.
 func (s *Server) refuse(ctx *fasthttp.RequestCtx, p problem, detail string, faults []fault) {
-	if ctx.Request.Header.ContentLength() > bodyPrefetched {
-		ctx.SetConnectionClose()
-	}
 	writeProblem(&ctx.Response, p, detail, faults)
 }
 

@@ -1,0 +1,203 @@
+package gateway
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// raw sends bytes as they are and returns the responses until the connection
+// ends, or until n have come. closed says that the server closed it.
+func (h *house) raw(t *testing.T, in string, n int) (got []answer, closed bool) {
+	t.Helper()
+	conn, err := net.Dial("tcp4", h.addr)
+	must(t, err)
+	defer conn.Close()
+	must(t, conn.SetDeadline(time.Now().Add(5*time.Second)))
+	_, err = io.WriteString(conn, in)
+	must(t, err)
+	r := bufio.NewReader(conn)
+	for range n {
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			return got, true
+		}
+		body, err := io.ReadAll(resp.Body)
+		must(t, err)
+		got = append(got, answer{t, resp.StatusCode, resp.Header, body})
+		if resp.Close {
+			_, err := r.ReadByte()
+			return got, err == io.EOF || errors.Is(err, syscall.ECONNRESET)
+		}
+	}
+	must(t, conn.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
+	_, err = r.ReadByte()
+	return got, err == io.EOF
+}
+
+// smuggled is a request that must never run: behind each of the cases it
+// would, if the server split the bytes where the attacker wants.
+const smuggled = "POST /api/v1/deals/d/close HTTP/1.1\r\nHost: x\r\n\r\n"
+
+func TestFraming(t *testing.T) {
+	h := newHouse(t, nil)
+	h.tick()
+	h.deal("d", "")
+	body := orderBody("d", "u", 1, "")
+	order := func(target, headers, body string) string {
+		return "POST " + target + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\n" + headers + "\r\n" + body
+	}
+	length := fmt.Sprintf("Content-Length: %d\r\n", len(body))
+	chunked := fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(body), body)
+	get := func(headers string) string { return "GET /livez HTTP/1.1\r\nHost: x\r\n" + headers + "\r\n" }
+	for _, tc := range []struct {
+		name string
+		in   string
+		want problem
+	}{
+		{"chunked", order("/api/v1/orders", "Transfer-Encoding: chunked\r\n", chunked), transferEncodingRefused},
+		{"chunked, in another case", order("/api/v1/orders", "tRANSFER-eNCODING: chunked\r\n", chunked), transferEncodingRefused},
+		{"CL and TE", order("/api/v1/orders", length+"Transfer-Encoding: chunked\r\n", "0\r\n\r\n"), transferEncodingRefused},
+		{"TE and CL", order("/api/v1/orders", "Transfer-Encoding: chunked\r\n"+length, "0\r\n\r\n"), transferEncodingRefused},
+		{"TE identity", order("/api/v1/orders", length+"Transfer-Encoding: identity\r\n", body), transferEncodingRefused},
+		{"TE gzip, chunked", order("/api/v1/orders", "Transfer-Encoding: gzip, chunked\r\n", chunked), transferEncodingRefused},
+		{"TE xchunked", order("/api/v1/orders", length+"Transfer-Encoding: xchunked\r\n", body), transferEncodingRefused},
+		{"two TEs", order("/api/v1/orders", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", chunked), transferEncodingRefused},
+		{"TE with a tab", order("/api/v1/orders", length+"Transfer-Encoding:\tchunked\r\n", body), transferEncodingRefused},
+		{"TE in a GET", get("Transfer-Encoding: chunked\r\n"), transferEncodingRefused},
+		{"TE in HTTP/1.0", "POST /api/v1/orders HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked, transferEncodingRefused},
+		{"TE with Expect", order("/api/v1/orders", "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n", chunked), transferEncodingRefused},
+		{"TE, space before the colon", order("/api/v1/orders", length+"Transfer-Encoding : chunked\r\n", body), invalidRequest},
+		{"TE folded", order("/api/v1/orders", length+"Transfer-Encoding:\r\n chunked\r\n", body), transferEncodingRefused},
+		{"obs-fold", order("/api/v1/orders", length+"X-A: b\r\n c\r\n", body), invalidRequest},
+		{"obs-fold hides TE", order("/api/v1/orders", length+"X-A: b\r\n Transfer-Encoding: chunked\r\n", body), invalidRequest},
+		{"obs-fold with a tab", get("X-A: b\r\n\tc\r\n"), invalidRequest},
+		{"fold before the first header", "GET /livez HTTP/1.1\r\n Host: x\r\n\r\n", invalidRequest},
+		{"bare LF between headers", get("X-A: b\nX-B: c\r\n"), invalidRequest},
+		{"bare LF hides TE", order("/api/v1/orders", length+"X-A: b\nTransfer-Encoding: chunked\r\n", body), invalidRequest},
+		{"absolute form", order("http://x/api/v1/orders", length, body), invalidRequest},
+		{"absolute form, TE", order("http://x/api/v1/orders", "Transfer-Encoding: chunked\r\n", chunked), transferEncodingRefused},
+		{"asterisk form", "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", invalidRequest},
+		{"authority form", "CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", invalidRequest},
+		{"two CLs", order("/api/v1/orders", length+length, body), invalidRequest},
+		{"two different CLs", order("/api/v1/orders", length+"Content-Length: 1\r\n", body), invalidRequest},
+		{"a list of CLs", order("/api/v1/orders", "Content-Length: 1, 1\r\n", body), invalidRequest},
+		{"negative CL", order("/api/v1/orders", "Content-Length: -1\r\n", body), invalidRequest},
+		{"signed CL", order("/api/v1/orders", "Content-Length: +5\r\n", body), invalidRequest},
+		{"hexadecimal CL", order("/api/v1/orders", "Content-Length: 0x5\r\n", body), invalidRequest},
+		{"huge CL", order("/api/v1/orders", "Content-Length: 99999999999999999999\r\n", body), invalidRequest},
+		{"CL, space before the colon", order("/api/v1/orders", "Content-Length : 5\r\n", body), invalidRequest},
+		{"a space in a name", get("X A: b\r\n"), invalidRequest},
+		{"no name", get(": b\r\n"), invalidRequest},
+		{"no colon", get("X-A\r\n"), invalidRequest},
+		{"NUL in a value", get("X-A: b\x00\r\n"), invalidRequest},
+		{"CR in a value", get("X-A: b\rX-B: c\r\n"), invalidRequest},
+		{"no host", "GET /livez HTTP/1.1\r\n\r\n", invalidRequest},
+		{"two hosts", get("Host: y\r\n"), invalidRequest},
+		{"two keys", order("/api/v1/orders", length+"Idempotency-Key: other\r\n", body), keyInvalid},
+		{"HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", invalidRequest},
+		{"no version", "GET /livez\r\n\r\n", invalidRequest},
+		{"bad version", "GET /livez HTTP/x.y\r\nHost: x\r\n\r\n", invalidRequest},
+		{"two spaces", "GET  /livez HTTP/1.1\r\nHost: x\r\n\r\n", invalidRequest},
+		{"not HTTP", "\x16\x03\x01\x02\x00\x01\r\n\r\n", invalidRequest},
+		{"control byte in the target", "GET /li\x01vez HTTP/1.1\r\nHost: x\r\n\r\n", invalidRequest},
+		{"too many headers", get(strings.Repeat("X-A: "+strings.Repeat("b", 1000)+"\r\n", 9)), headersTooLarge},
+		{"an endless target", "GET /" + strings.Repeat("a", headersMax) + " HTTP/1.1\r\nHost: x\r\n\r\n", headersTooLarge},
+		{"a body that is far too large", order("/api/v1/orders", "Content-Length: 1000000000\r\n", strings.Repeat(" ", bodyPrefetched)), bodyTooLarge},
+		{"more than is lingered for", order("/api/v1/nothing", fmt.Sprintf("Content-Length: %d\r\n", lingerMax+1), strings.Repeat(" ", lingerMax+1)), notFound},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, closed := h.raw(t, tc.in+smuggled, 3)
+			if len(got) != 1 || !closed {
+				t.Fatalf("%d answers, closed: %v", len(got), closed)
+			}
+			got[0].t = t
+			got[0].refused(tc.want)
+		})
+	}
+	h.get("/api/v1/deals/d").has(map[string]any{"status": "live", "available": 100})
+}
+
+// What is well framed keeps the connection, refused or not, pipelined or not.
+func TestFramingThatIsGood(t *testing.T) {
+	h := newHouse(t, nil)
+	h.deal("d", "")
+	order := func(key, body string) string {
+		return fmt.Sprintf("POST /api/v1/orders HTTP/1.1\r\nHost: x\r\ncontent-type: application/json\r\nidempotency-key: %s\r\nContent-Length: %d\r\n\r\n%s", key, len(body), body)
+	}
+	good := orderBody("d", "u", 1, "")
+	large := strings.Repeat(" ", 20000)
+	padded := func(n int) string { return good + strings.Repeat(" ", n-len(good)) }
+	in := "\r\n" + order("k1", good) + order("k2", "{}") + order("bad key", good) + "GET /nope HTTP/1.1\r\nHost: x\r\n\r\n" +
+		order("k3", padded(bodyPrefetched)) + order("k4", padded(bodyPrefetched+1)) + order("k5", padded(orderBodyMax)) +
+		order("k6", padded(orderBodyMax+1)) + // refused before it is read, and then dropped
+		"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n" + large +
+		"POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n" + large +
+		"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+	want := []int{201, 400, 400, 404, 201, 201, 201, 413, 200, 404, 200}
+	got, closed := h.raw(t, in, len(want))
+	if closed || len(got) != len(want) {
+		t.Fatalf("%d answers, closed: %v", len(got), closed)
+	}
+	for i, a := range got {
+		if a.status != want[i] {
+			t.Errorf("answer %d is %d %s, want %d", i, a.status, a.body, want[i])
+		}
+	}
+}
+
+func TestExpectContinue(t *testing.T) {
+	h := newHouse(t, nil)
+	h.deal("d", "")
+	body := orderBody("d", "u", 1, "")
+	conn, err := net.Dial("tcp4", h.addr)
+	must(t, err)
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", len(body))
+	r := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(r, nil)
+	must(t, err)
+	if resp.StatusCode != 100 {
+		t.Fatalf("status %d, want 100", resp.StatusCode)
+	}
+	io.WriteString(conn, body)
+	resp, err = http.ReadResponse(r, nil)
+	must(t, err)
+	resp.Body.Close()
+	if resp.StatusCode != 201 {
+		t.Fatalf("status %d, want 201", resp.StatusCode)
+	}
+}
+
+// A request that ends early is answered if anybody still listens, and decides
+// nothing.
+func TestRequestThatEndsEarly(t *testing.T) {
+	h := newHouse(t, nil)
+	h.deal("d", "")
+	for _, in := range []string{
+		"POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: 100\r\n\r\n{",
+		"POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: 16000\r\n\r\n" + strings.Repeat(" ", 9000),
+		"GET /livez HTT",
+	} {
+		conn, err := net.Dial("tcp4", h.addr)
+		must(t, err)
+		_, err = io.WriteString(conn, in)
+		must(t, err)
+		must(t, conn.(*net.TCPConn).CloseWrite())
+		got, err := io.ReadAll(conn)
+		must(t, err)
+		conn.Close()
+		if len(got) > 0 && !bytes.HasPrefix(got, []byte("HTTP/1.1 40")) {
+			t.Errorf("%.40q is answered with %.80q", in, got)
+		}
+	}
+	h.get("/api/v1/deals/d").has(map[string]any{"available": 100})
+}
