@@ -169,11 +169,15 @@ func (p *play) line(t *testing.T, line string) {
 // pass lets time go by, and what it owes happen.
 func (p *play) pass(t *testing.T, now int64) {
 	var e deal.Event
-	for {
+	for last := int64(0); ; {
 		next := p.state.NextDue(p.now)
 		if next == 0 || next > now {
 			break
 		}
+		if next == last {
+			t.Fatalf("due at %s, and it did not happen", clockTime(next))
+		}
+		last = next
 		p.now = max(p.now, next)
 		for p.state.Due(p.now, &e) {
 			p.apply(t, &e)
