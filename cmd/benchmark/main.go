@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -44,9 +45,9 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := newCommand().ExecuteContext(ctx); err != nil {
-		stop()
+	err := newCommand().ExecuteContext(ctx)
+	stop()
+	if err != nil {
 		os.Exit(1)
 	}
 }
@@ -236,29 +237,40 @@ func (b *bench) serve(ctx context.Context, data string) (*process, error) {
 	return startProcess(ctx, b.server, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", data)
 }
 
+// createDeals creates deals d-0 …, several at once: each waits for a sync.
 func createDeals(ctx context.Context, addr string, deals int) error {
-	c, err := client.New(client.Config{Addr: addr})
+	const workers = 16
+	c, err := client.New(client.Config{Addr: addr, Connections: workers})
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	for i := range deals {
-		body, err := json.Marshal(map[string]any{
-			"deal_id": fmt.Sprintf("d-%d", i), "merchant_id": "bench", "title": "Lychee 2.5 kg", "category": "fruit",
-			"currency": "CNY", "unit_price": 9900, "stock": stock, "reserve_ttl_s": reserveTTL, "rules": []string{"tiered"},
+	var wait sync.WaitGroup
+	errs := make([]error, workers)
+	for w := range workers {
+		wait.Go(func() {
+			for i := w; i < deals && errs[w] == nil; i += workers {
+				errs[w] = createDeal(ctx, c, i)
+			}
 		})
-		if err != nil {
-			return err
-		}
-		answer, err := c.Do(ctx, client.Call{Method: "POST", Path: "/api/v1/deals", Body: body})
-		if err != nil {
-			return err
-		}
-		if answer.Status != 201 {
-			return fmt.Errorf("create deal %d: %d: %s", i, answer.Status, answer.Body)
-		}
 	}
-	return nil
+	wait.Wait()
+	return errors.Join(errs...)
+}
+
+func createDeal(ctx context.Context, c *client.Client, i int) error {
+	body, err := json.Marshal(map[string]any{
+		"deal_id": fmt.Sprintf("d-%d", i), "merchant_id": "bench", "title": "Lychee 2.5 kg", "category": "fruit",
+		"currency": "CNY", "unit_price": 9900, "stock": stock, "reserve_ttl_s": reserveTTL, "rules": []string{"tiered"},
+	})
+	if err != nil {
+		return err
+	}
+	answer, err := c.Do(ctx, client.Call{Method: "POST", Path: "/api/v1/deals", Body: body})
+	if err == nil && answer.Status != 201 {
+		err = fmt.Errorf("create deal %d: %d: %s", i, answer.Status, answer.Body)
+	}
+	return err
 }
 
 // recover loads the hot deal, kills the server and times its next start until

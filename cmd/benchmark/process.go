@@ -103,10 +103,9 @@ func (p *process) usage(ctx context.Context) (usage, error) {
 }
 
 // parseCPU reads user and system time from a /proc/…/stat. They are fields 14
-// and 15 in ticks of 10 ms, counted from behind the name, which may hold spaces.
+// and 15 in ticks of 10 ms, counted from behind the name, which may hold anything.
 func parseCPU(stat string) (time.Duration, error) {
-	_, rest, _ := strings.Cut(stat, ") ")
-	fields := strings.Fields(rest)
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 13 {
 		return 0, fmt.Errorf("stat %q is too short", stat)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -129,11 +128,4 @@ func command(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	cmd := exec.CommandContext(ctx, self)
 	cmd.Args = append([]string{"doorbuster"}, args...)
 	return cmd, nil
-}
-
-// inProcess runs a command within the test and returns what it printed.
-func inProcess(args ...string) (code int, stdout, stderr string) {
-	var out, errs bytes.Buffer
-	code = run(args, &out, &errs)
-	return code, out.String(), errs.String()
 }
