@@ -60,6 +60,7 @@ const (
 	MemoryPagesMax   = 256     // 16 MiB; a larger maximum is lowered to it
 	MutableMax       = 1_024   // globals that the code sets: each is restored after each evaluation
 	BlockLocalsMax   = 1 << 22 // sum over functions of blocks × locals: what a compiler's analysis of values costs
+	BodyLocalsMax    = 1 << 19 // blocks × locals of one function, where that cost grows faster still
 	FaultsMax        = 100     // reported; later ones are counted only
 	FrameUnitsMax    = 1_500   // depth of calls; the engine's interpreter stops at 2,000 frames
 	frameUnitLocals  = 256     // locals that make a frame count for one unit more

@@ -205,11 +205,25 @@ func TestCountsAcrossTheModule(t *testing.T) {
 		}
 		m.Funcs[0].Code = set
 	})
-	wide := with(func(m *gastest.Module) {
-		m.Funcs[0].Locals = slices.Repeat([]byte{gastest.I32}, 4000)
-		m.Funcs[0].Code = strings.Repeat("i32.const 0 br_if 0 ", gas.BlockLocalsMax/4000+1)
-	})
-	for want, wasm := range map[string][]byte{"globals, at most": many, "blocks × locals": wide} {
+	// wide has functions of 4,000 locals and the given number of blocks.
+	wide := func(functions, blocks int) []byte {
+		return with(func(m *gastest.Module) {
+			for range functions {
+				m.Funcs = append(m.Funcs, gastest.Func{
+					Locals: slices.Repeat([]byte{gastest.I32}, 4000),
+					Code:   strings.Repeat("i32.const 0 br_if 0 ", blocks-1),
+				})
+			}
+		})
+	}
+	if got := faults(wide(1, gas.BodyLocalsMax/4000)); got != nil {
+		t.Errorf("within the bound: %v", got)
+	}
+	for want, wasm := range map[string][]byte{
+		"globals, at most":   many,
+		"in one function":    wide(1, gas.BodyLocalsMax/4000+1),
+		"over the functions": wide(9, gas.BodyLocalsMax/4000),
+	} {
 		if got := faults(wasm); len(got) != 1 || !strings.Contains(got[0].Reason, want) {
 			t.Errorf("%q: %v", want, got)
 		}

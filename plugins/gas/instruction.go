@@ -363,9 +363,9 @@ func (s *source) instructions(b *body) {
 	if r.bad {
 		return
 	}
-	before := s.blockLocals
-	s.blockLocals += blocks * b.localsN
-	if s.blockLocals > BlockLocalsMax && before <= BlockLocalsMax {
+	if cost := blocks * b.localsN; cost > BodyLocalsMax {
+		s.fault(b.code.pos, "%d blocks × %d locals in one function, at most %d", blocks, b.localsN, BodyLocalsMax)
+	} else if s.blockLocals += cost; s.blockLocals > BlockLocalsMax && s.blockLocals-cost <= BlockLocalsMax {
 		s.fault(b.code.pos, "blocks × locals, summed over the functions, exceed %d", BlockLocalsMax)
 	}
 }

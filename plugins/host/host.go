@@ -22,27 +22,19 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"time"
+	"sync"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/doorbuster/doorbuster/plugins/abi"
 	"github.com/doorbuster/doorbuster/plugins/gas"
 )
 
-const (
-	// InitFuel is the budget of _initialize, rule_buffer and rule_init together.
-	// A language runtime starts in it (Go's needs about 2 million), and a
-	// hostile module holds up its own upload by a few milliseconds at most.
-	InitFuel = 10_000_000
-	// compileTimeout bounds compiling one module. wazero looks at it between two
-	// functions, whose size gas bounds.
-	compileTimeout = 10 * time.Second
-	// compileWorkers is what wazero needs to look at the timeout at all.
-	compileWorkers = 2
-)
+// InitFuel is the budget of _initialize, rule_buffer and rule_init together. A
+// language runtime starts in it, and a hostile module holds up its own upload by
+// a few milliseconds at most.
+const InitFuel = 10_000_000
 
 // Config is how an Engine runs.
 type Config struct {
@@ -66,8 +58,9 @@ func (c *Config) validate() error {
 
 // Engine compiles programs. Its methods are safe for concurrent use.
 type Engine struct {
-	config  Config
-	runtime wazero.Runtime
+	config    Config
+	runtime   wazero.Runtime
+	compiling sync.Mutex // one module at a time: compiling must leave CPU to orders
 }
 
 // New returns an engine. Close it to free what its programs hold.
@@ -104,16 +97,9 @@ func (e *Engine) Compile(ctx context.Context, wasm, config []byte) (*Program, er
 	if err != nil {
 		return nil, err
 	}
-	bounded, cancel := context.WithTimeout(experimental.WithCompilationWorkers(ctx, compileWorkers), compileTimeout)
-	defer cancel()
-	compiled, err := e.runtime.CompileModule(bounded, module.Wasm)
-	switch {
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
-	case bounded.Err() != nil:
-		return nil, refused("code", "compiling takes longer than %s", compileTimeout)
-	case err != nil:
-		return nil, refused("code", "%q", err.Error())
+	compiled, err := e.compile(ctx, module.Wasm)
+	if err != nil {
+		return nil, err
 	}
 	p := &Program{
 		engine: e, module: module, compiled: compiled, config: append([]byte(nil), config...),
@@ -124,6 +110,28 @@ func (e *Engine) Compile(ctx context.Context, wasm, config []byte) (*Program, er
 		return nil, refused("init", "%q", err.Error())
 	}
 	return p, nil
+}
+
+// compile has wazero check and compile a rewritten module. What gas bounds is all
+// that bounds its time, because wazero looks at a context only when it compiles
+// on goroutines of its own, where a panic of its compiler would end the process.
+// Here it is a fault of the module that caused it.
+func (e *Engine) compile(ctx context.Context, wasm []byte) (compiled wazero.CompiledModule, err error) {
+	e.compiling.Lock()
+	defer e.compiling.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err // while it waited for others
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = refused("code", "the compiler gave up: %q", fmt.Sprint(r))
+		}
+	}()
+	compiled, err = e.runtime.CompileModule(ctx, wasm)
+	if err != nil {
+		return nil, refused("code", "%q", err.Error())
+	}
+	return compiled, nil
 }
 
 // refused is a fault that shows when a module is compiled or initialised: it

@@ -98,6 +98,7 @@ func TestEveryStoreIsMarked(t *testing.T) {
 		"local.get 0 i32.const -1 i32x4.splat v128.store 0 %d", "local.get 0 i32.const -1 i32x4.splat v128.store64_lane 0 %d 1",
 		"local.get 0 i32.const %d i32.add i32.const 255 i32.const 1100 memory.fill",
 		"local.get 0 i32.const %d i32.add i32.const 255 i32.const 70000 memory.fill",
+		"local.get 0 i32.const %d i32.add i32.const 255 i32.const 65536 memory.fill", // 64 pages of 1 KiB
 		"local.get 0 i32.const %d i32.add i32.const 9 i32.const 5000 memory.copy",
 		"local.get 0 i32.const %d i32.add i32.const 0 i32.const 8 memory.init 0 0",
 	}
