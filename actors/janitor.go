@@ -39,7 +39,7 @@ func (j *janitor) Receive(ctx actor.Context) {
 	n.readOnly.Store(n.store.Stats().ReadOnly)
 	if now.Mono >= j.mark {
 		j.mark = now.Mono + int64(markEvery)
-		n.loads.Go(func() { n.report("clock mark", n.markClock(now.Wall+markAhead, false)) })
+		n.loads.Go(func() { n.report("clock mark", n.markClock(n.ctx, now.Wall+markAhead, false)) })
 	}
 	if now.Mono >= j.views {
 		j.views = now.Mono + int64(viewsEvery)
@@ -98,9 +98,9 @@ const (
 	keyClock  = "clock"
 )
 
-func (n *Node) markClock(wall int64, durable bool) error {
+func (n *Node) markClock(ctx context.Context, wall int64, durable bool) error {
 	value := binary.BigEndian.AppendUint64(nil, uint64(wall))
-	return n.store.Tables().Apply(n.ctx, []journal.Mutation{{Table: tableMeta, Key: keyClock, Value: value}}, durable)
+	return n.store.Tables().Apply(ctx, []journal.Mutation{{Table: tableMeta, Key: keyClock, Value: value}}, durable)
 }
 
 // ClockFloor returns the wall time, in Unix ms, that a clock over this store

@@ -293,6 +293,7 @@ func (n *Node) Close() {
 		a.close()
 	}
 	n.loads.Wait()
+	n.report("clock mark", n.markClock(context.Background(), n.clock.Now().Wall, true))
 	n.system.Shutdown()
 	n.dispatcher.close(n.cfg.Workers)
 }

@@ -1,7 +1,6 @@
 package actors
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -469,8 +468,11 @@ func TestDrain(t *testing.T) {
 		t.Errorf("a confirm during the drain: %+v", c)
 	}
 	h.node.Close()
-	if seq, _, err := h.store.Snapshot(context.Background(), "d"); err != nil || seq != 2 {
+	if seq, _, err := h.store.Snapshot(t.Context(), "d"); err != nil || seq != 2 {
 		t.Errorf("snapshot after the drain: %d, %v", seq, err)
+	}
+	if floor, err := ClockFloor(t.Context(), h.store.Tables()); err != nil || floor != h.node.Now().Wall {
+		t.Errorf("clock floor after a clean stop: %d, %v, want %d", floor, err, h.node.Now().Wall)
 	}
 	h.open()
 }
