@@ -4,14 +4,17 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -38,7 +41,7 @@ func TestCrash(t *testing.T) {
 	server := c.start(t)
 	c.createDeals(t, server.addr)
 	for round := range rounds {
-		fresh := c.loadAndKill(t, server, round)
+		fresh, _ := c.load(t, server, round, func() { server.kill(t) })
 		server = c.start(t)
 		c.checkDeals(t, server.addr)
 		c.checkOrders(t, server.addr, fresh)
@@ -50,6 +53,58 @@ func TestCrash(t *testing.T) {
 	c.checkOrders(t, server.addr, all)
 	server.kill(t)
 	t.Logf("%d rounds, %d orders acknowledged, none lost", rounds, len(all))
+}
+
+// TestDrain ends the server in good order under the same load: it exits with 0,
+// refuses with 503 and nothing else, and has all that it acknowledged.
+func TestDrain(t *testing.T) {
+	c := crash{data: t.TempDir(), acknowledged: make(map[string]acknowledgement)}
+	server := c.start(t)
+	c.createDeals(t, server.addr)
+	fresh, statuses := c.load(t, server, 0, func() {
+		server.signal(t)
+		if err := server.cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	delete(statuses, 201)
+	delete(statuses, 503)
+	delete(statuses, 0) // the connection was closed, or refused
+	if len(statuses) > 0 {
+		t.Errorf("unexpected answers by status: %v", statuses)
+	}
+	server = c.start(t)
+	c.checkDeals(t, server.addr)
+	c.checkOrders(t, server.addr, fresh)
+	server.kill(t)
+}
+
+// TestSecondSignal ends a server at once that still waits for a request.
+func TestSecondSignal(t *testing.T) {
+	c := crash{data: t.TempDir()}
+	server := c.start(t)
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", server.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprint(conn, "POST /api/v1/deals HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"); err != nil {
+		t.Fatal(err)
+	}
+	server.signal(t)
+	for { // the first signal is handled once the server takes no new connections
+		probe, err := new(net.Dialer).DialContext(t.Context(), "tcp", server.addr)
+		if err != nil {
+			break
+		}
+		probe.Close()
+		time.Sleep(time.Millisecond)
+	}
+	server.signal(t)
+	var ended *exec.ExitError
+	if err := server.cmd.Wait(); !errors.As(err, &ended) || ended.Exited() {
+		t.Errorf("the server was not ended by the signal: %v", err)
+	}
 }
 
 const crashDeals = 3
@@ -110,6 +165,13 @@ func (l *live) kill(t *testing.T) {
 	_ = l.cmd.Wait() // says that it was killed
 }
 
+func (l *live) signal(t *testing.T) {
+	t.Helper()
+	if err := l.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func newClient(t *testing.T, addr string, connections int) *client.Client {
 	t.Helper()
 	c, err := client.New(client.Config{Addr: addr, Connections: connections})
@@ -131,12 +193,14 @@ func (c *crash) createDeals(t *testing.T, addr string) {
 	}
 }
 
-// loadAndKill kills the server at a moment of its own choice while orders
-// come in, and returns the ids of those that were acknowledged.
-func (c *crash) loadAndKill(t *testing.T, server *live, round int) (fresh []string) {
+// load sends orders until end has ended the server, at a moment of load's own
+// choice. It returns the ids of those that were acknowledged, and how often each
+// status was answered.
+func (c *crash) load(t *testing.T, server *live, round int, end func()) (fresh []string, statuses map[int]int) {
 	t.Helper()
+	statuses = make(map[int]int)
 	const connections = 32
-	var mu sync.Mutex // guards fresh and c.acknowledged
+	var mu sync.Mutex // guards fresh, statuses and c.acknowledged
 	begun := make(chan struct{})
 	var once sync.Once
 	api := newClient(t, server.addr, connections)
@@ -150,16 +214,17 @@ func (c *crash) loadAndKill(t *testing.T, server *live, round int) (fresh []stri
 				return body, fmt.Appendf(key, "r%d-%d", round, i)
 			},
 			Observe: func(_, status int, _ time.Duration, body []byte) {
-				var a acknowledgement
+				mu.Lock()
+				defer mu.Unlock()
+				statuses[status]++
 				if status != 201 {
 					return
 				}
+				var a acknowledgement
 				if err := json.Unmarshal(body, &a); err != nil {
 					t.Error(err)
 				}
 				once.Do(func() { close(begun) })
-				mu.Lock()
-				defer mu.Unlock()
 				if earlier, again := c.acknowledged[a.OrderID]; again {
 					t.Errorf("round %d: order %+v was given out before: %+v", round, a, earlier)
 				}
@@ -170,12 +235,9 @@ func (c *crash) loadAndKill(t *testing.T, server *live, round int) (fresh []stri
 	}()
 	<-begun
 	time.Sleep(rand.N(150 * time.Millisecond))
-	server.kill(t)
+	end()
 	<-done
-	if len(fresh) == 0 {
-		t.Fatalf("round %d acknowledged nothing", round)
-	}
-	return fresh
+	return fresh, statuses
 }
 
 // checkDeals compares each deal with what its shoppers were told.
