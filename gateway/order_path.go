@@ -82,7 +82,7 @@ func (s *Server) orderHeaders(ctx *fasthttp.RequestCtx) (key []byte, who *princi
 	if !isJSON(h.ContentType()) {
 		return nil, nil, s.refuseOrder(ctx, orderFault{problem: unsupportedMediaType, message: wantJSON})
 	}
-	if key, p = parseIdempotencyKey(h.PeekBytes(headerIdempotencyKey)); p == keyInvalid {
+	if key, p = parseIdempotencyKey(h.PeekCanonical(headerIdempotencyKey)); p == keyInvalid {
 		return nil, nil, s.refuseOrder(ctx, orderFault{problem: p, message: wantKey})
 	} else if p != noProblem {
 		return nil, nil, s.refuseOrder(ctx, orderFault{problem: p})

@@ -236,13 +236,13 @@ func writeProblem(resp *fasthttp.Response, p problem, detail string, faults []fa
 	row := &problems[p]
 	resp.SetStatusCode(row.status)
 	resp.Header.SetContentTypeBytes(problemMediaType)
-	if row.status == fasthttp.StatusServiceUnavailable || p == rateLimited && len(resp.Header.PeekBytes(headerRetryAfter)) == 0 {
+	if row.status == fasthttp.StatusServiceUnavailable || p == rateLimited && len(resp.Header.PeekCanonical(headerRetryAfter)) == 0 {
 		resp.Header.SetCanonical(headerRetryAfter, s2b(retryAfterValues[rand.IntN(len(retryAfterValues))]))
 	}
 	if p == unauthenticated {
 		resp.Header.Set("WWW-Authenticate", `Bearer realm="doorbuster"`)
 	}
-	id := resp.Header.PeekBytes(headerRequestID)
+	id := resp.Header.PeekCanonical(headerRequestID)
 	resp.SwapBody(appendProblem(resp.SwapBody(nil)[:0], p, detail, id, faults))
 }
 

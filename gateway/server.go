@@ -207,7 +207,7 @@ func (s *Server) identify(ctx *fasthttp.RequestCtx) {
 }
 
 func requestID(ctx *fasthttp.RequestCtx) []byte {
-	return ctx.Response.Header.PeekBytes(headerRequestID)
+	return ctx.Response.Header.PeekCanonical(headerRequestID)
 }
 
 // refuse answers with a problem.
@@ -292,7 +292,7 @@ func refusedFraming(ctx *fasthttp.RequestCtx) *refusal {
 // admit says who calls, unless the caller is not known, may not do this, or
 // does too much.
 func (s *Server) admit(ctx *fasthttp.RequestCtx, allow role) (*principal, problem) {
-	who := s.cfg.Auth.caller(ctx.Request.Header.PeekBytes(headerAuthorization))
+	who := s.cfg.Auth.caller(ctx.Request.Header.PeekCanonical(headerAuthorization))
 	if who == nil {
 		return nil, unauthenticated
 	}

@@ -1,0 +1,140 @@
+package gateway
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+func tiered(t *testing.T) string {
+	t.Helper()
+	wasm, err := os.ReadFile("../plugins/house/tiered.wasm")
+	must(t, err)
+	return string(wasm)
+}
+
+func (h *house) upload(path, wasm string) answer {
+	h.t.Helper()
+	return h.send(request{method: "POST", path: path, body: wasm, header: map[string]string{"Content-Type": "application/wasm"}})
+}
+
+func TestRules(t *testing.T) {
+	h := newHouse(t, nil)
+	wasm := tiered(t)
+	const versions = "/api/v1/rules/mine/versions"
+	h.upload(versions+"?merchant_id=acme", wasm).want(201).has(map[string]any{
+		"rule_id": "mine", "version": 1, "size": len(wasm), "abi": 1, "fuel_limit": 100000,
+	})
+	h.upload(versions+"?merchant_id=acme", wasm).want(200).has(map[string]any{"version": 1})
+	h.upload(versions+"?merchant_id=acme&fuel_limit=5000", wasm).want(201).has(map[string]any{"version": 2, "fuel_limit": 5000})
+	h.get(versions + "/1?merchant_id=acme").want(200).has(map[string]any{"version": 1})
+	if got := h.get(versions + "/1/wasm?merchant_id=acme").want(200); !bytes.Equal(got.body, []byte(wasm)) || got.header.Get("Content-Type") != "application/wasm" {
+		t.Errorf("%d bytes of %s come back", len(got.body), got.header.Get("Content-Type"))
+	}
+	h.get("/api/v1/rules/mine?merchant_id=acme").want(200).has(map[string]any{"latest": 2, "rollout.stable": 2, "rollout.previous": 1, "merchant_id": "acme"})
+	h.get("/api/v1/rules/tiered").want(200).has(map[string]any{"merchant_id": nil})
+
+	rollout := func(body string) answer {
+		return h.send(request{method: "PUT", path: "/api/v1/rules/mine/rollout", body: body})
+	}
+	rollout(`{"merchant_id":"acme","stable":1}`).want(200).has(map[string]any{"stable": 1, "pinned": true})
+	rollout(`{"merchant_id":"acme","stable":9}`).refused(versionNotFound)
+	rollout(`{"merchant_id":"acme","stable":1,"candidate":2,"mode":"canary","percent":5}`).refused(invalidRequest)
+	rollout(`{"stable":1}`).refused(invalidRequest)
+	rollout(`{"merchant_id":"acme","stabel":1}`).refused(unknownField)
+	h.post("/api/v1/rules/mine/promote?merchant_id=acme", "").want(200).has(map[string]any{"stable": 2})
+	h.post("/api/v1/rules/mine/promote", `{"merchant_id":"acme"}`).refused(ruleStateConflict)
+	h.post("/api/v1/rules/mine/rollback", `{"merchant_id":"acme"}`).want(200).has(map[string]any{"stable": 1})
+	h.post("/api/v1/rules/nope/rollback?merchant_id=acme", "").refused(ruleNotFound)
+	h.post("/api/v1/rules/nope/promote?merchant_id=acme", "").refused(ruleNotFound)
+	h.post("/api/v1/rules/nope/promote", "").refused(invalidRequest)
+	h.post("/api/v1/rules/nope/rollback", "").refused(invalidRequest)
+
+	h.upload("/api/v1/rules/another/versions?merchant_id=acme", wasm).want(201)
+	a := h.get("/api/v1/rules?merchant_id=acme&limit=2").want(200).has(map[string]any{"data.0.rule_id": "another", "data.1.rule_id": "mine", "has_more": true})
+	h.get("/api/v1/rules?merchant_id=acme&limit=2&cursor=" + a.text("next_cursor")).want(200).has(map[string]any{"data.0.rule_id": "tiered", "has_more": false})
+	h.get("/api/v1/rules?limit=0").refused(invalidRequest)
+	h.get("/api/v1/rules?cursor=eno").want(200).has(map[string]any{"has_more": false})
+}
+
+func TestRulesThatAreRefused(t *testing.T) {
+	h := newHouse(t, nil)
+	wasm := tiered(t)
+	const path = "/api/v1/rules/mine/versions?merchant_id=acme"
+	h.upload("/api/v1/rules/mine/versions", wasm).refused(invalidRequest)
+	h.upload(path+"&fuel_limit=1000001", wasm).refused(invalidRequest)
+	h.upload(path+"&fuel_limit=x", wasm).refused(invalidRequest)
+	h.upload("/api/v1/rules/a%20b/versions?merchant_id=acme", wasm).refused(ruleNotFound)
+	h.post(path, "{}").refused(unsupportedMediaType)
+	h.upload(path, "not wasm").refused(ruleInvalid)
+	if a := h.upload(path, "\x00asm\x01\x00\x00\x00").refused(ruleInvalid); a.text("errors.0.section") == "" || a.text("errors.0.reason") == "" {
+		t.Errorf("%s", a.body)
+	}
+	h.upload(path, strings.Repeat("x", 4<<20+1)).refused(bodyTooLarge)
+	for range uploadsMax {
+		h.server.uploads <- struct{}{}
+	}
+	h.upload(path, wasm).refused(overloaded)
+	h.get("/api/v1/rules/nope").refused(ruleNotFound)
+	h.get("/api/v1/rules/nope?merchant_id=a%20b").refused(invalidRequest)
+	h.get("/api/v1/rules/nope/versions/1").refused(ruleNotFound)
+	h.get("/api/v1/rules/nope/versions/1/wasm").refused(ruleNotFound)
+	for _, n := range []string{"0", "2", "x", "-1", "99999999999"} {
+		h.get("/api/v1/rules/tiered/versions/" + n).refused(versionNotFound)
+		h.get("/api/v1/rules/tiered/versions/" + n + "/wasm").refused(versionNotFound)
+	}
+}
+
+func TestEvaluate(t *testing.T) {
+	h := newHouse(t, nil)
+	run := func(body string) answer { return h.post("/api/v1/rules/tiered/versions/1/evaluate", body) }
+	full := `{"now":"2026-11-22T00:00:00Z","deal":{"deal_id":"d","currency":"CNY","unit_price":9900,"stock":100,"available":100,
+		"starts_at":"2026-11-21T00:00:00Z","ends_at":"2026-11-23T00:00:00Z","attributes":{"a":"b"}},
+		"order":{"user_id":"u","quantity":5,"codes":["VIP"],"attributes":{"channel":"app"}},
+		"group":{"size":3,"members":1,"opens":false,"joins":true},"user_quantity":0,"first_order":true,"quote":false,"discount_so_far":0}`
+	a := run(full).want(200)
+	if a.field("fuel").(int64) == 0 || a.field("ns").(int64) == 0 {
+		t.Errorf("%s", a.body)
+	}
+	if b := run(full).want(200); b.text("input_digest") != a.text("input_digest") || b.field("fuel") != a.field("fuel") {
+		t.Errorf("the same input gave\n%s\n%s", a.body, b.body)
+	}
+	run("").want(200)
+	run("{}").want(200)
+	run(`{"order":{"quantity":0}}`).refused(quantityInvalid)
+	run(`{"deal":{"unit_price":-1}}`).refused(invalidRequest)
+	run(`{"deal":{"currency":"yuan"}}`).refused(invalidRequest)
+	run(`{"discount_so_far":1}`).refused(invalidRequest)
+	run(`{"order":{"codes":["` + strings.Repeat("x", 9000) + `"]}}`).refused(invalidRequest)
+	run(`{"deal":{"price":1}}`).refused(unknownField)
+	h.post("/api/v1/rules/tiered/versions/9/evaluate", "{}").refused(versionNotFound)
+	h.post("/api/v1/rules/nope/versions/1/evaluate", "{}").refused(ruleNotFound)
+}
+
+// A rule that runs out of fuel rejects the order, or is skipped, as the deal
+// says; evaluate shows the fault.
+func TestRuleFaults(t *testing.T) {
+	h := newHouse(t, nil)
+	h.upload("/api/v1/rules/hungry/versions?merchant_id=acme&fuel_limit=1", tiered(t)).want(201)
+	h.post("/api/v1/rules/hungry/versions/1/evaluate?merchant_id=acme", "{}").want(200).has(map[string]any{"outcome": "fault", "fault": "out_of_fuel"})
+	h.deal("strict", `,"rules":["hungry"]`)
+	h.deal("lenient", `,"rules":["hungry"],"on_rule_error":"skip"`)
+	h.order("strict", "u", 1).refused(ruleRejected)
+	h.get("/api/v1/deals/strict").has(map[string]any{"available": 100})
+	id := h.order("lenient", "u", 1).want(201).has(map[string]any{"discount_total": 0}).text("order_id")
+	h.get("/api/v1/orders/" + id + "/explain").want(200).has(map[string]any{"rules.0.outcome": "fault", "rules.0.fault": "out_of_fuel"})
+}
+
+func TestWhyRule(t *testing.T) {
+	h := newHouse(t, nil)
+	h.deal("d", `,"rules":["tiered"],"stock":1000`)
+	for quantity := range 12 {
+		a := h.order("d", fmt.Sprintf("u-%d", quantity), quantity+1).want(201)
+		e := h.get("/api/v1/orders/" + a.text("order_id") + "/explain").want(200)
+		if e.field("discount_total") != a.field("discount_total") || e.field("rules.0.discount") != a.field("discount_total") {
+			t.Errorf("%s\n%s", a.body, e.body)
+		}
+	}
+}
