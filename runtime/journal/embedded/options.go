@@ -8,14 +8,26 @@ import (
 	"github.com/cockroachdb/pebble/v2/sstable"
 )
 
+// comparer orders keys by their bytes and keeps the index of a table exact. Pebble's own
+// shortens the keys in it, so that a damaged block seems to reach up to the next stream:
+// to look for a stream in between would have to read it.
+var comparer = func() *pebble.Comparer {
+	exact := *pebble.DefaultComparer
+	exact.Name = "doorbuster.exact"
+	exact.Separator = func(dst, a, _ []byte) []byte { return append(dst, a...) }
+	exact.Successor = func(dst, a []byte) []byte { return append(dst, a...) }
+	return &exact
+}()
+
 // options tunes pebble for a journal: everything is written once, nearly in order,
 // read back seldom, and deleted in whole ranges if ever. So tables may pile up before
 // they are merged, and bytes written count for more than the cost of a read.
 func (s *Store) options() *pebble.Options {
 	opts := &pebble.Options{
-		FS:    &guardFS{FS: s.spares, failed: s.vitalFailed},
-		Lock:  s.lock,
-		Cache: s.cache,
+		Comparer: comparer,
+		FS:       &guardFS{FS: s.spares, failed: s.vitalFailed},
+		Lock:     s.lock,
+		Cache:    s.cache,
 		// Sync chunks in the log tell a torn tail from damage in the middle.
 		FormatMajorVersion:          pebble.FormatWALSyncChunks,
 		MemTableSize:                uint64(s.cfg.MemTable),

@@ -59,16 +59,13 @@ func (s *Store) loadHead(stream string) (_ *head, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, iter.Close()) }()
-	if iter.Last() {
-		r, err := decode(iter)
-		if err != nil {
-			return nil, s.corruption(stream, fmt.Sprintf("the record of event %d", keySeq(iter.Key())), err)
-		}
-		epoch = max(epoch, r.epoch)
-		h.seq.Store(r.last())
+	last, err := lastRecord(iter)
+	if err != nil {
+		return nil, s.corruption(stream, "its records", err)
 	}
-	if err := iter.Error(); err != nil {
-		return nil, s.corruption(stream, "the newest record", err)
+	if last.count > 0 {
+		epoch = max(epoch, last.epoch)
+		h.seq.Store(last.last())
 	}
 	h.epoch.Store(epoch)
 	h.snapshot.Store(snapshot)
@@ -105,12 +102,31 @@ func decode(iter *pebble.Iterator) (record, error) {
 
 func keySeq(key []byte) uint64 { return binary.BigEndian.Uint64(key[len(key)-8:]) }
 
-// seek moves to the record that holds seq, or to the first one behind it.
+// lastRecord returns the newest record of a stream, or an empty one. Looking backwards
+// can touch a damaged block of another stream that lies before this one in the same
+// table; then it goes through the stream from its start.
+func lastRecord(iter *pebble.Iterator) (last record, err error) {
+	if iter.Last() {
+		return decode(iter)
+	}
+	if iter.Error() == nil {
+		return record{}, nil
+	}
+	for ok := iter.First(); ok; ok = iter.Next() {
+		if last, err = decode(iter); err != nil {
+			return record{}, err
+		}
+	}
+	return last, iter.Error()
+}
+
+// seek moves to a record at or before the one that holds seq, or to the first one
+// behind it: to the nearest, unless damage forbids looking backwards.
 func seek(iter *pebble.Iterator, stream string, seq uint64) bool {
 	if seq > 1 && seq < math.MaxUint64 && iter.SeekLT(appendEventKey(nil, stream, seq+1)) {
 		return true
 	}
-	return iter.Error() == nil && iter.First()
+	return iter.First()
 }
 
 // Read implements journal.Store. It also checks that no event is missing.
@@ -192,17 +208,11 @@ func (s *Store) Get(_ context.Context, stream string, seq uint64, dst []byte) (_
 	if seq == 0 || seq > s.durableSeq(stream, math.MaxUint64) {
 		return dst, journal.ErrNotFound
 	}
-	if !seek(iter, stream, seq) {
-		if err := iter.Error(); err != nil {
-			return dst, s.corruption(stream, fmt.Sprintf("the record of event %d", seq), err)
-		}
-		return dst, journal.ErrNotFound
-	}
-	r, err := decode(iter)
+	r, err := findRecord(iter, stream, seq)
 	if err != nil {
 		return dst, s.corruption(stream, fmt.Sprintf("the record of event %d", seq), err)
 	}
-	if seq < r.first || seq > r.last() {
+	if seq < r.first || r.count == 0 {
 		return dst, journal.ErrNotFound
 	}
 	err = each(r, seq-1, func(e journal.Event) error {
@@ -211,6 +221,17 @@ func (s *Store) Get(_ context.Context, stream string, seq uint64, dst []byte) (_
 	})
 	_ = err // always ErrStop
 	return dst, nil
+}
+
+// findRecord returns the record that ends at or behind seq first, or an empty one.
+func findRecord(iter *pebble.Iterator, stream string, seq uint64) (record, error) {
+	for ok := seek(iter, stream, seq); ok; ok = iter.Next() {
+		r, err := decode(iter)
+		if err != nil || r.last() >= seq {
+			return r, err
+		}
+	}
+	return record{}, iter.Error()
 }
 
 // Snapshot implements journal.Store.

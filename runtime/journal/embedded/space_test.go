@@ -279,7 +279,7 @@ func TestRecoveryIsReported(t *testing.T) {
 	noLeaks(t)
 	files, log, p := crashedFolder(t, 3)
 	var lines bytes.Buffer
-	cfg := testConfig(t, files.with(t, log, append(bytes.Clone(files[log]), files[log][:100]...)), "data")
+	cfg := testConfig(t, files.with(t, log, behind(files[log], logNumber(t, log), files[log][:60])), "data")
 	cfg.Log = slog.New(slog.NewTextHandler(&lines, nil))
 	recovery, err := p.check(cfg)
 	if err != nil || recovery.TornBytes == 0 || !strings.HasSuffix(recovery.TornFile, log) || recovery.Took <= 0 {
@@ -288,6 +288,13 @@ func TestRecoveryIsReported(t *testing.T) {
 	if !strings.Contains(lines.String(), "torn tail") || !strings.Contains(lines.String(), log) {
 		t.Errorf("log: %s", lines.String())
 	}
+}
+
+// behind writes more behind the last chunk of a log.
+func behind(log []byte, num uint32, more []byte) []byte {
+	log = bytes.Clone(log)
+	copy(log[firstBadChunk(log, num):], more)
+	return log
 }
 
 // TestCommitDoesNotAllocate allows a little for what pebble does in the background.

@@ -84,7 +84,7 @@ func (cfg *Config) validate() error {
 		name    string
 	}{
 		{&cfg.LowSpace, 256 << 20, 1, "LowSpace"},
-		{&cfg.MemTable, 32 << 20, 1 << 20, "MemTable"},
+		{&cfg.MemTable, 32 << 20, 256 << 10, "MemTable"},
 		{&cfg.Cache, 32 << 20, 1 << 20, "Cache"},
 	} {
 		if *size.value == 0 {

@@ -19,7 +19,7 @@ func testConfig(t testing.TB, fs vfs.FS, dir string) Config {
 		Now:      func() int64 { return int64(time.Since(started)) },
 		Wall:     func() int64 { return time.Now().UnixMilli() },
 		Fatal:    func(err error) { t.Errorf("fatal: %v", err) },
-		MemTable: 1 << 20,
+		MemTable: 256 << 10,
 		LowSpace: 1 << 20,
 		Reserve:  1 << 20,
 	}
