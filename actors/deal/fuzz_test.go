@@ -2,7 +2,9 @@ package deal
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"math"
 	"testing"
 
 	"github.com/doorbuster/doorbuster/plugins/abi"
@@ -75,6 +77,53 @@ func TestEventRoundTrip(t *testing.T) {
 	}
 	if err := p.Decode([]byte{99, 1}); !errors.Is(err, ErrMalformed) {
 		t.Errorf("kind 99: %v", err)
+	}
+}
+
+// TestDecodeRefuses: what is out of bounds, unknown, or spelled longer than it
+// needs to be.
+func TestDecodeRefuses(t *testing.T) {
+	order := func(change func(*Placed)) []byte {
+		e := samples()[8]
+		change(&e.Placed)
+		return e.Append(nil)
+	}
+	long := make([]byte, 300)
+	bothGroups := order(func(*Placed) {})
+	bothGroups[2] = flagOpens | flagJoins
+	for name, record := range map[string][]byte{
+		"nothing":         {},
+		"kind":            {12, 1},
+		"long spelling":   {byte(DealPausedAt), 0x80, 0},
+		"time":            append([]byte{byte(DealPausedAt)}, binary.AppendUvarint(nil, math.MaxInt64/4+1)...),
+		"number":          append([]byte{byte(OrderExpired), 1}, bytes.Repeat([]byte{0xff}, 10)...),
+		"patch's fields":  {byte(DealChanged), 1, 16, 0},
+		"patch's limit":   append([]byte{byte(DealChanged), 1, patchLimit, 0}, binary.AppendUvarint(nil, 1<<32)...),
+		"patch's rules":   append([]byte{byte(DealChanged), 1, patchRules, 0, MaxRules + 1}, make([]byte, MaxRules+1)...),
+		"reference":       (&Event{Kind: OrderConfirmed, Ref: long}).Append(nil),
+		"on rule error":   (&Event{Kind: DealCreated, Spec: &Spec{OnRuleError: SkipOnRuleError + 1}}).Append(nil),
+		"title":           (&Event{Kind: DealCreated, Spec: &Spec{Title: string(long)}}).Append(nil),
+		"opens and joins": bothGroups,
+		"user":            order(func(p *Placed) { p.User = long }),
+		"codes":           order(func(p *Placed) { p.Codes = make([][]byte, MaxCodes+1) }),
+		"code":            order(func(p *Placed) { p.Codes = [][]byte{long} }),
+		"attributes":      order(func(p *Placed) { p.Attributes = make([]abi.KV, MaxAttributes+1) }),
+		"evaluations":     order(func(p *Placed) { p.Evaluations = make([]Evaluation, MaxRules+1) }),
+		"outcome":         order(func(p *Placed) { p.Evaluations[0].Outcome = abi.OutcomeReject + 1 }),
+		"fault":           order(func(p *Placed) { p.Evaluations[1].Fault = abi.FaultRuleInit + 1 }),
+	} {
+		if err := new(Event).Decode(record); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	v := sample(t).View()
+	view := v.AppendView(nil)
+	for name, at := range map[string]int{"version": 0, "flags": len(view) - 5} {
+		bad := bytes.Clone(view)
+		bad[at] += 4
+		if _, err := DecodeView(bad); !errors.Is(err, ErrMalformed) {
+			t.Errorf("view's %s: %v", name, err)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package deal
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -122,6 +123,46 @@ func TestCheckFinds(t *testing.T) {
 		if s.Check() == nil {
 			t.Errorf("%s: not found", name)
 		}
+	}
+}
+
+// TestRestoreFinds: a snapshot that contradicts itself does not become a deal.
+func TestRestoreFinds(t *testing.T) {
+	for name, spoil := range map[string]func(s *State){
+		"sum":             func(s *State) { s.Stock++ },
+		"reserved":        func(s *State) { s.Reserved++; s.Available-- },
+		"user twice":      func(s *State) { copy(s.users.text[3:], "ann") },
+		"key twice":       func(s *State) { copy(s.keys.at(3)[userBytes:], "k1") },
+		"too many keys":   func(s *State) { s.orders = s.orders[:3] },
+		"held":            func(s *State) { s.held[1].units-- },
+		"order's future":  func(s *State) { s.Seq = 4 },
+		"order's time":    func(s *State) { s.At = s.orders[3].at - 1 },
+		"order again":     func(s *State) { s.orders[1].seq = s.orders[0].seq },
+		"order's user":    func(s *State) { s.orders[3].user = 3 },
+		"order's group":   func(s *State) { s.orders[3].group = 2 },
+		"order's status":  func(s *State) { s.orders[3].status = RefundDue },
+		"no status":       func(s *State) { s.orders[3].status = 0 },
+		"unknown status":  func(s *State) { s.orders[3].status = Refunded + 1 },
+		"group's opener":  func(s *State) { s.groups[0].seq = 3 },
+		"group's paid":    func(s *State) { s.groups[0].paid = 2 },
+		"group's status":  func(s *State) { s.groups[0].status = Failed },
+		"no group status": func(s *State) { s.groups[0].status = 0 },
+	} {
+		s := sample(t)
+		spoil(s)
+		err := NewState().Restore(s.AppendSnapshot(nil))
+		if !errors.Is(err, ErrInvariant) && !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// A key that has left the window cannot be in a snapshot of that time.
+	s := sample(t)
+	young := s.AppendSnapshot(nil)
+	s.At += KeyWindow
+	old := s.AppendSnapshot(nil)
+	keys := young[len(young)-1-4*len("?k1"):]
+	if err := NewState().Restore(append(old[:len(old)-1:len(old)-1], keys...)); !errors.Is(err, ErrMalformed) {
+		t.Errorf("old keys: %v", err)
 	}
 }
 
