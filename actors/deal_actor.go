@@ -33,7 +33,7 @@ type activation struct {
 	entry   *entry
 	mailbox *mailbox
 	pid     *actor.PID
-	loaded  chan struct{} // closed when the state is loaded, or cannot be
+	loading sync.Once     // its load runs once, on whichever goroutine needs it first
 	gone    chan struct{} // closed when the entry is free for a new activation
 
 	state    *deal.State
@@ -43,10 +43,12 @@ type activation struct {
 	event    []byte // scratch for one encoded event
 	due      int64  // what the wheel was last told
 	keys     *keyFilter
+	place    int // in the node's activeSet
 
 	lastUsed    atomic.Int64 // Unix ms of the last batch with a request
 	waiting     admit.Gate   // requests sent and not yet answered
 	uncommitted atomic.Int32 // writes submitted and not yet committed
+	loaded      atomic.Bool  // the state is loaded, or cannot be
 	failed      atomic.Bool  // ahead of the truth; on its way out
 	soldOut     atomic.Pointer[keyFilter]
 

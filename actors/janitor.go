@@ -39,11 +39,11 @@ func (j *janitor) Receive(ctx actor.Context) {
 	n.readOnly.Store(n.store.Stats().ReadOnly)
 	if now.Mono >= j.mark {
 		j.mark = now.Mono + int64(markEvery)
-		n.loads.Go(func() { n.report("clock mark", n.markClock(n.ctx, now.Wall+markAhead, false)) })
+		n.background(func() { n.report("clock mark", n.markClock(n.ctx, now.Wall+markAhead, false)) })
 	}
 	if now.Mono >= j.views {
 		j.views = now.Mono + int64(viewsEvery)
-		n.loads.Go(func() { n.report("lists", n.views.catchUp(n.ctx)) })
+		n.background(func() { n.report("lists", n.views.catchUp(n.ctx)) })
 	}
 	if now.Mono >= j.at {
 		j.at = now.Mono + int64(max(n.cfg.PassivateAfter/4, tickEvery))
@@ -59,8 +59,11 @@ func (n *Node) report(what string, err error) {
 
 func (n *Node) startJanitor() {
 	n.pool.Sweep(n.clock.Now().Mono)
-	n.ticks = n.system.Root.Spawn(clockd.Props(n.clock))
-	n.janitor = n.system.Root.Spawn(actor.PropsFromProducer(func() actor.Actor { return &janitor{node: n} }))
+	n.ticks = n.system.Root.Spawn(clockd.Props(n.clock).Configure(actor.WithDispatcher(n.upkeep)))
+	n.janitor = n.system.Root.Spawn(actor.PropsFromProducer(
+		func() actor.Actor { return &janitor{node: n} },
+		actor.WithDispatcher(n.upkeep),
+	))
 	n.system.Root.Send(n.ticks, clockd.Subscribe{PID: n.janitor, Every: tickEvery})
 }
 

@@ -45,6 +45,23 @@ type Config struct {
 	PassivateAfter time.Duration
 	// Workers is the number of goroutines that run actors (GOMAXPROCS).
 	Workers int
+
+	// Driver runs the node's work instead of goroutines of its own. Optional.
+	Driver Driver
+	// System is where the node's actors live, from NewSystem; nil makes one.
+	// Nodes that follow one another in a process may share it.
+	System *actor.ActorSystem
+}
+
+// Driver decides where and when a node works, so that a simulator can run all
+// of it on one goroutine. What it is handed must be run once, in any order; a
+// node whose driver stops is a process that was killed, and is not closed. Its
+// caller commits with Node.CommitGroup, and asks with Post and Poll: whatever
+// else waits for an answer would wait for ever.
+type Driver interface {
+	actor.Dispatcher // turns of actors
+	// Go runs work that may wait for the journal, but for nothing else.
+	Go(work func())
 }
 
 func (c *Config) validate() error {
@@ -80,7 +97,9 @@ type Node struct {
 	clock      *clockd.Clock
 	pool       *own.Pool[Request]
 	committer  *journal.Committer
-	dispatcher *dispatcher
+	workers    *workers         // nil if a Driver stands in for them
+	dispatcher actor.Dispatcher // of the deals
+	upkeep     actor.Dispatcher // of the rest, which must not wait behind the deals
 	system     *actor.ActorSystem
 	ticks      *actor.PID // the clock actor
 	janitor    *actor.PID
@@ -124,17 +143,19 @@ func NewNode(ctx context.Context, store journal.Store, clock *clockd.Clock, cfg 
 	}
 	n := &Node{
 		cfg: cfg, store: store, clock: clock, pool: pool, committer: committer,
-		dispatcher: newDispatcher(cfg.Workers, 2*cfg.ActiveMax), // those that leave have a last turn
-		system:     newActorSystem(cfg.Logger),
-		wheel:      clockd.NewWheel(),
-		directory:  newDirectory(),
-		active:     activeSet{most: cfg.ActiveMax, all: make(map[*activation]struct{})},
-		spare:      make(chan *pending, cfg.InFlightMax),
-		loadSlots:  make(chan struct{}, 2*cfg.Workers),
+		system:    cfg.System,
+		wheel:     clockd.NewWheel(),
+		directory: newDirectory(),
+		active:    activeSet{most: cfg.ActiveMax},
+		spare:     make(chan *pending, cfg.InFlightMax),
+		loadSlots: make(chan struct{}, 2*cfg.Workers),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.views = newViews(n)
-	committer.Start()
+	if n.system == nil {
+		n.system = NewSystem(cfg.Logger)
+	}
+	n.startWork()
 	if err := n.recover(ctx); err != nil {
 		n.Close()
 		return nil, err
@@ -144,10 +165,37 @@ func NewNode(ctx context.Context, store journal.Store, clock *clockd.Clock, cfg 
 	return n, nil
 }
 
-// newActorSystem configures Proto.Actor. Its dead letters are not news here:
+// startWork begins to run what the node has to do.
+func (n *Node) startWork() {
+	if n.cfg.Driver != nil {
+		n.dispatcher, n.upkeep = n.cfg.Driver, n.cfg.Driver
+		return
+	}
+	n.workers = newWorkers(n.cfg.Workers, 2*n.cfg.ActiveMax) // those that leave have a last turn
+	n.dispatcher, n.upkeep = n.workers, actor.NewDefaultDispatcher(upkeepThroughput)
+	n.committer.Start()
+}
+
+// upkeepThroughput is how many ticks the janitor may take in one go.
+const upkeepThroughput = 16
+
+// background runs work that may wait for the journal, outside the actors' turns.
+func (n *Node) background(work func()) {
+	if n.cfg.Driver != nil {
+		n.cfg.Driver.Go(work)
+		return
+	}
+	n.loads.Go(work)
+}
+
+// CommitGroup makes what has gathered durable, answers who waits for it and
+// returns the number of writes. It is for the caller of a node with a Driver.
+func (n *Node) CommitGroup() int { return n.committer.Step() }
+
+// NewSystem configures Proto.Actor. Its dead letters are not news here:
 // a closed mailbox answers for what reaches it, and a message that finds no
 // mailbox at all is a wake-up that came too late.
-func newActorSystem(logger *slog.Logger) *actor.ActorSystem {
+func NewSystem(logger *slog.Logger) *actor.ActorSystem {
 	return actor.NewActorSystemWithConfig(actor.Configure(
 		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return logger }),
 		actor.WithDeadLetterThrottleInterval(time.Millisecond),
@@ -183,31 +231,72 @@ func (n *Node) Release(r *Request) { n.pool.Put(r) }
 // decision is in r.Reply. After ErrDeadline r is no longer the caller's; after
 // any other result it is, and must be released.
 func (n *Node) Call(r *Request) error {
-	deadline := n.clock.Now().Mono + int64(n.cfg.RequestTimeout)
+	deadline := n.deadline()
 	for {
-		a, err := n.owner(r)
+		a, err := n.send(r, deadline)
 		if err != nil {
 			return err
 		}
-		if !a.waiting.Enter(n.room(r)) {
-			return ErrOverloaded
+		if again, err := n.receive(r, r.Wait()); !again {
+			return err
 		}
-		r.Send(deadline)
-		a.mailbox.PostUserMessage(r)
-		if r.Wait() == own.Abandoned {
-			return ErrDeadline
-		}
-		if r.bounced {
-			r.bounced = false
-			<-a.gone
-			continue
-		}
-		if err := r.err; err == ErrDeadline { //nolint:errorlint // set by this package, never wrapped
-			n.Release(r)
-			return ErrDeadline
-		}
-		return r.err
+		<-a.gone
 	}
+}
+
+// Post is the first half of Call, for a caller that must not block: it sends r
+// and returns. After nil, r is the caller's again once Poll says so.
+func (n *Node) Post(r *Request) error {
+	_, err := n.send(r, n.deadline())
+	return err
+}
+
+// Poll is the second half: whether r has been answered, and if so, as Call.
+func (n *Node) Poll(r *Request) (answered bool, err error) {
+	deadline := r.Deadline()
+	outcome, ended := r.TryWait()
+	if !ended {
+		return false, nil
+	}
+	again, err := n.receive(r, outcome)
+	if again {
+		_, err = n.send(r, deadline)
+		return err != nil, err
+	}
+	return true, err
+}
+
+func (n *Node) deadline() int64 { return n.clock.Now().Mono + int64(n.cfg.RequestTimeout) }
+
+// send hands r to its deal's activation.
+func (n *Node) send(r *Request, deadline int64) (*activation, error) {
+	a, err := n.owner(r)
+	if err != nil {
+		return nil, err
+	}
+	if !a.waiting.Enter(n.room(r)) {
+		return nil, ErrOverloaded
+	}
+	r.Send(deadline)
+	a.mailbox.PostUserMessage(r)
+	return a, nil
+}
+
+// receive takes r back, unless it was abandoned. again: it reached an activation
+// on its way out, and looks for the next one.
+func (n *Node) receive(r *Request, outcome own.Outcome) (again bool, err error) {
+	if outcome == own.Abandoned {
+		return false, ErrDeadline
+	}
+	if r.bounced {
+		r.bounced = false
+		return true, nil
+	}
+	if r.err == ErrDeadline { //nolint:errorlint // set by this package, never wrapped
+		n.Release(r)
+		return false, ErrDeadline
+	}
+	return false, r.err
 }
 
 // room is how many requests may be in flight at the deal for r to join them:
@@ -294,6 +383,8 @@ func (n *Node) Close() {
 	}
 	n.loads.Wait()
 	n.report("clock mark", n.markClock(context.Background(), n.clock.Now().Wall, true))
-	n.system.Shutdown()
-	n.dispatcher.close(n.cfg.Workers)
+	if n.cfg.System == nil {
+		n.system.Shutdown()
+	}
+	n.workers.close(n.cfg.Workers)
 }

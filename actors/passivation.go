@@ -13,11 +13,12 @@ import (
 // cheaper than a write.
 const snapshotAfter = 64
 
-// activeSet is the activations of the node, bounded by most.
+// activeSet is the activations of the node, bounded by most. Its order depends
+// on nothing but what was added and removed, so that a simulation repeats.
 type activeSet struct {
 	most int
-	mu   sync.Mutex // guards all
-	all  map[*activation]struct{}
+	mu   sync.Mutex // guards all, and each activation's place in it
+	all  []*activation
 }
 
 func (s *activeSet) add(a *activation) bool {
@@ -26,14 +27,19 @@ func (s *activeSet) add(a *activation) bool {
 	if len(s.all) >= s.most {
 		return false
 	}
-	s.all[a] = struct{}{}
+	a.place = len(s.all)
+	s.all = append(s.all, a)
 	return true
 }
 
 func (s *activeSet) remove(a *activation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.all, a)
+	last := len(s.all) - 1
+	s.all[a.place] = s.all[last]
+	s.all[a.place].place = a.place
+	s.all[last] = nil
+	s.all = s.all[:last]
 }
 
 func (s *activeSet) len() int {
@@ -47,7 +53,7 @@ func (s *activeSet) list(keep func(*activation) bool) []*activation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var found []*activation
-	for a := range s.all {
+	for _, a := range s.all {
 		if keep(a) {
 			found = append(found, a)
 		}
@@ -63,17 +69,18 @@ func (n *Node) sendLeave(before int64) {
 }
 
 // passivate takes an idle deal out of memory. It runs in the actor's turn;
-// anything under way or anybody watching keeps the deal where it is.
+// anything under way or anybody watching keeps the deal where it is, and so do
+// events that the lists lack: deriving them would bring it straight back.
 func (a *activation) passivate(now int64) {
 	idle := a.lastUsed.Load()+a.node.cfg.PassivateAfter.Milliseconds() <= now
-	if !idle || a.uncommitted.Load() != 0 || a.watched() || a.failed.Load() || !a.mailbox.closeIfEmpty() {
+	if !idle || a.uncommitted.Load() != 0 || a.entry.dirty.Load() || a.watched() || a.failed.Load() || !a.mailbox.closeIfEmpty() {
 		return
 	}
 	var snapshot []byte
 	if a.state.Spec != nil && a.state.Seq >= a.snapshot+snapshotAfter {
 		snapshot = a.state.AppendSnapshot(nil)
 	}
-	a.node.loads.Go(func() {
+	a.node.background(func() {
 		if snapshot != nil {
 			if err := a.put(snapshot, a.state.Seq); err != nil {
 				a.node.cfg.Logger.Warn("snapshot failed: the next replay is longer", "deal_id", a.entry.id, "error", err)
@@ -96,7 +103,7 @@ func (a *activation) save(p *pending, err error) {
 	}
 	saves, data := append([]save(nil), p.saves...), p.snapshot
 	seq, exists := p.view.Seq, p.view.Spec != nil
-	a.node.loads.Go(func() {
+	a.node.background(func() {
 		if err == nil && exists {
 			err = a.put(data, seq)
 		}
@@ -129,12 +136,7 @@ func (a *activation) free() {
 // loadedEmpty says that the journal turned out to hold no such deal: somebody
 // tried to create it and did not succeed.
 func (a *activation) loadedEmpty() bool {
-	select {
-	case <-a.loaded:
-		return a.view().Spec == nil && a.waiting.InFlight() == 0
-	default:
-		return false
-	}
+	return a.loaded.Load() && a.view().Spec == nil && a.waiting.InFlight() == 0
 }
 
 // close ends the activation with its node: whatever still waits is bounced.

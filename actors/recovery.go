@@ -54,7 +54,7 @@ func (n *Node) activate(e *entry) (*activation, error) {
 	}
 	a := &activation{
 		node: n, entry: e,
-		loaded: make(chan struct{}), gone: make(chan struct{}),
+		gone:  make(chan struct{}),
 		state: deal.NewState(), watchers: make(map[*Watch]struct{}),
 	}
 	a.lastUsed.Store(n.clock.Now().Wall)
@@ -69,7 +69,7 @@ func (n *Node) activate(e *entry) (*activation, error) {
 		return nil, fmt.Errorf("%w: %d deals are active", ErrOverloaded, n.cfg.ActiveMax)
 	}
 	e.active.Store(a)
-	n.loads.Go(func() { n.load(a) })
+	n.background(a.load)
 	return a, nil
 }
 
@@ -80,7 +80,7 @@ func (n *Node) awake(e *entry) (*activation, error) {
 		if err != nil {
 			return nil, err
 		}
-		<-a.loaded
+		a.load()
 		if a.failed.Load() {
 			return nil, ErrUnavailable
 		}
@@ -92,13 +92,16 @@ func (n *Node) awake(e *entry) (*activation, error) {
 	}
 }
 
+// load returns once the deal's state is loaded, or cannot be. It never runs in
+// an actor's turn, so that a long replay holds up no other deal.
+func (a *activation) load() { a.loading.Do(func() { a.node.load(a) }) }
+
 // load takes the deal's stream over, restores its state and lets the messages
-// in. It runs on a goroutine of its own, so that a long replay holds up no
-// other deal; loadSlots bounds how many do at once.
+// in. loadSlots bounds how many do at once.
 func (n *Node) load(a *activation) {
 	n.loadSlots <- struct{}{}
 	defer func() { <-n.loadSlots }()
-	defer close(a.loaded)
+	defer a.loaded.Store(true)
 	if err := n.restore(a); err != nil {
 		a.fail(fmt.Errorf("load: %w", err))
 		return

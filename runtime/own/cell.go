@@ -53,19 +53,29 @@ func (c *Cell) Send(deadline int64) {
 // by the time of the pool's last Sweep.
 func (c *Cell) Wait() Outcome {
 	for {
+		if outcome, ended := c.TryWait(); ended {
+			return outcome
+		}
+		<-c.wake
+	}
+}
+
+// TryWait is Wait for a handler that must not block: false means that the wait
+// has not ended, and the object is still somebody else's.
+func (c *Cell) TryWait() (outcome Outcome, ended bool) {
+	for {
 		w := c.word.Load()
 		switch w.state() {
 		case done:
 			c.mustMove("Wait", done, held)
-			return Done
+			return Done, true
 		case sent:
 			if c.shared.now.Load() < c.deadline.Load() {
-				<-c.wake
-				continue
+				return Done, false
 			}
 			if c.word.CompareAndSwap(w, w.with(abandoned)) {
 				c.shared.abandoned.Add(1)
-				return Abandoned
+				return Abandoned, true
 			}
 		default:
 			c.misuse("Wait", w.state())
