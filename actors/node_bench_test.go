@@ -2,7 +2,6 @@ package actors
 
 import (
 	"fmt"
-	"log/slog"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -41,7 +40,7 @@ func benchmarkPlace(b *testing.B, store journal.Store, deals int) {
 	defer clock.Close()
 	var groups, events atomic.Int64
 	node, err := NewNode(b.Context(), store, clock, Config{
-		Rules: rulesFunc(tenPercent), Logger: slog.New(slog.DiscardHandler), Fatal: func(err error) { b.Error(err) },
+		Rules: rulesFunc(tenPercent), Logger: discard, Fatal: func(err error) { b.Error(err) },
 		Observe: func(g journal.Group) { groups.Add(1); events.Add(int64(g.Events)) },
 	})
 	if err != nil {
