@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -357,10 +358,10 @@ func TestEvaluateDoesNotAllocate(t *testing.T) {
 func TestEvaluationCarriesLogsAndFault(t *testing.T) {
 	r := open(t, journaltest.NewMemory().Tables())
 	m := gastest.Rule("i32.const 16 i32.const 5 call 0 unreachable").WithImport("doorbuster", "log", gastest.TypeLog)
-	m.Data = []gastest.Data{{At: 16, Bytes: "hello"}}
+	m.Data = []gastest.Data{{At: 16, Bytes: "he\nl\xff"}}
 	upload(t, r, "acme", "talk", m.Encode())
 	e, err := r.EvaluateVersion(t.Context(), "acme", "talk", 1, &abi.Input{})
-	if err != nil || e.Fault != abi.FaultTrap || string(e.Logs) != "hello\n" || !strings.Contains(e.FaultDetail, "unreachable") {
+	if err != nil || e.Fault != abi.FaultTrap || !slices.Equal(e.Logs, []string{"he", "l\uFFFD"}) || e.FaultDetail != "wasm error: unreachable" {
 		t.Fatalf("%v %q %q %v", e.Fault, e.Logs, e.FaultDetail, err)
 	}
 }

@@ -49,21 +49,22 @@ const (
 	ExportsMax       = 10_000
 	GlobalsMax       = 10_000
 	TablesMax        = 16
-	SegmentsMax      = 100_000 // data segments (Go makes 20,000); element segments have the same bound
-	TableEntriesMax  = 1 << 16 // a table's size; a larger maximum is lowered to it
-	ParamsMax        = 1_000   // of one type; results have the same bound
-	LocalsMax        = 4_096   // of one function, parameters included
-	NestingMax       = 2_048   // of blocks in one function
-	BranchTargetsMax = 16_384  // of one br_table
-	FunctionBytesMax = 1 << 20 // of one body
-	NameBytesMax     = 1 << 10 // of an import's or export's name
-	MemoryPagesMax   = 256     // 16 MiB; a larger maximum is lowered to it
-	MutableMax       = 1_024   // globals that the code sets: each is restored after each evaluation
-	BlockLocalsMax   = 1 << 22 // sum over functions of blocks × locals: what a compiler's analysis of values costs
-	BodyLocalsMax    = 1 << 19 // blocks × locals of one function, where that cost grows faster still
-	FaultsMax        = 100     // reported; later ones are counted only
-	FrameUnitsMax    = 1_500   // depth of calls; the engine's interpreter stops at 2,000 frames
-	frameUnitLocals  = 256     // locals that make a frame count for one unit more
+	SegmentsMax      = 100_000   // data segments (Go makes 20,000); element segments have the same bound
+	TableEntriesMax  = 1 << 16   // a table's size; a larger maximum is lowered to it
+	ParamsMax        = 1_000     // of one type; results have the same bound
+	LocalsMax        = 4_096     // of one function, parameters included
+	NestingMax       = 2_048     // of blocks in one function
+	BranchTargetsMax = 16_384    // of one br_table
+	FunctionBytesMax = 256 << 10 // of one body
+	RewrittenMax     = 12 << 20  // bytes of the result: instructions that need most help grow twenty times
+	NameBytesMax     = 1 << 10   // of an import's or export's name
+	MemoryPagesMax   = 256       // 16 MiB; a larger maximum is lowered to it
+	MutableMax       = 1_024     // globals that the code sets: each is restored after each evaluation
+	BlockLocalsMax   = 1 << 22   // sum over functions of blocks × locals: what a compiler's analysis of values costs
+	BodyLocalsMax    = 1 << 19   // blocks × locals of one function, where that cost grows faster still
+	FaultsMax        = 100       // reported; later ones are counted only
+	FrameUnitsMax    = 1_500     // depth of calls; the engine's interpreter stops at 2,000 frames
+	frameUnitLocals  = 256       // locals that make a frame count for one unit more
 	reservedPrefix   = "doorbuster:"
 	exportABI        = "doorbuster_abi_v1"
 	exportBuffer     = "rule_buffer"
@@ -148,5 +149,9 @@ func Rewrite(wasm []byte) (*Module, error) {
 	if len(src.faults) > 0 {
 		return nil, &Error{Faults: src.faults, More: src.more}
 	}
-	return rewrite(src), nil
+	m := rewrite(src)
+	if n := len(m.Wasm); n > RewrittenMax {
+		return nil, &Error{Faults: []Fault{{"module", len(wasm), fmt.Sprintf("rewritten it has %d bytes, at most %d", n, RewrittenMax)}}}
+	}
+	return m, nil
 }

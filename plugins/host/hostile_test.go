@@ -70,6 +70,19 @@ func blocksAndLocals(n int) []byte {
 	})
 }
 
+// longFunctions is n functions of a quarter megabyte, of the instructions that
+// the rewriter adds most to.
+func longFunctions(n int) []byte {
+	return ruleOf(gastest.Result, func(m *gastest.Module) {
+		for range n {
+			m.Funcs = append(m.Funcs, gastest.Func{
+				Locals: []byte{gastest.F64},
+				Code:   "local.get 0 " + strings.Repeat("local.get 0 f64.add ", 80_000) + " local.set 0",
+			})
+		}
+	})
+}
+
 // claim is a section whose vector claims 2^32-1 entries.
 func claim(id byte) []byte {
 	return append([]byte("\x00asm\x01\x00\x00\x00"), gastest.Section(id, []byte{0xff, 0xff, 0xff, 0xff, 0x0f})...)
@@ -101,7 +114,7 @@ func hostiles() map[string]hostile {
 			WithImport("wasi_snapshot_preview1", "random_get", gastest.TypeTwo).Encode(), "", abi.FaultOutOfFuel},
 		"50000 locals":      {ruleOf(gastest.Result, func(m *gastest.Module) { m.Funcs[0].Locals = make([]byte, 50_000) }), "at most 4096", 0},
 		"most locals":       {ruleOf(gastest.Result, func(m *gastest.Module) { m.Funcs[0].Locals = slices.Repeat([]byte{gastest.I64}, gas.LocalsMax) }), "", 0},
-		"deep nesting":      {ruleOf(strings.Repeat("block void ", 100_000)+strings.Repeat("end ", 100_000)+gastest.Result, nil), "nest deeper", 0},
+		"deep nesting":      {ruleOf(strings.Repeat("block void ", 50_000)+strings.Repeat("end ", 50_000)+gastest.Result, nil), "nest deeper", 0},
 		"deepest nesting":   {ruleOf(strings.Repeat("block void ", gas.NestingMax)+strings.Repeat("end ", gas.NestingMax)+gastest.Result, nil), "", 0},
 		"deepest loops":     {ruleOf(strings.Repeat("loop void ", gas.NestingMax)+strings.Repeat("end ", gas.NestingMax)+gastest.Result, nil), "", 0},
 		"deepest ifs":       {ruleOf(strings.Repeat("local.get 0 if void ", gas.NestingMax)+strings.Repeat("end ", gas.NestingMax)+gastest.Result, nil), "", 0},
@@ -130,8 +143,8 @@ func hostiles() map[string]hostile {
 		"too many functions": {ruleOf(gastest.Result, func(m *gastest.Module) {
 			m.Funcs = append(m.Funcs, make([]gastest.Func, gas.FunctionsMax)...)
 		}), "at most 20000", 0},
-		"one long function":      {ruleOf(strings.Repeat("local.get 0 i32.load 0 0 drop ", 100_000)+gastest.Result, nil), "", abi.FaultOutOfFuel},
-		"stores without end":     {ruleOf(strings.Repeat("local.get 0 local.get 0 i32.store 0 0 ", 50_000)+gastest.Result, nil), "", abi.FaultOutOfFuel},
+		"one long function":      {ruleOf(strings.Repeat("local.get 0 i32.load 0 0 drop ", 40_000)+gastest.Result, nil), "", abi.FaultOutOfFuel},
+		"stores without end":     {ruleOf(strings.Repeat("local.get 0 local.get 0 i32.store 0 0 ", 35_000)+gastest.Result, nil), "", abi.FaultOutOfFuel},
 		"blocks and locals":      {blocksAndLocals(2000), "in one function", 0},
 		"most blocks and locals": {blocksAndLocals(720), "", 0},
 	}
