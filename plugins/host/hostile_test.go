@@ -26,8 +26,8 @@ type hostile struct {
 // modules take on a quiet machine, since tests share theirs, and far below what
 // each would take if it got away.
 const (
-	hostileCompile  = 5 * time.Second
-	hostileEvaluate = 100 * time.Millisecond
+	hostileCompile  = 20 * time.Second
+	hostileEvaluate = 500 * time.Millisecond
 )
 
 // ruleOf returns a rule with some of it changed.

@@ -43,6 +43,8 @@ type instance struct {
 	input   uint32    // bytes written into the buffer
 }
 
+const exportEvaluate = "rule_evaluate"
+
 // initNow is the clock during initialisation, Unix ms. It is the same for ever,
 // and not 0, which Go's runtime takes for a broken clock.
 const initNow = 1
@@ -133,7 +135,7 @@ func (i *instance) initialise() error {
 			return fmt.Errorf("rule_init refused the configuration with %d", code)
 		}
 	}
-	i.evaluateFn = i.module.ExportedFunction("rule_evaluate")
+	i.evaluateFn = i.module.ExportedFunction(exportEvaluate)
 	return nil
 }
 

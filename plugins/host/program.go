@@ -139,6 +139,8 @@ func (i *instance) evaluate(in *abi.Input, fuel uint64, out *abi.Verdict) error 
 	left := int64(i.fuel.Get())
 	out.Fuel = fuel - uint64(max(left, 0))
 	if err != nil {
+		// A new function has a new stack: recursion may have left one of megabytes.
+		i.evaluateFn = i.module.ExportedFunction(exportEvaluate)
 		out.Fault = abi.FaultTrap
 		if left < 0 {
 			out.Fault, err = abi.FaultOutOfFuel, errOutOfFuel
