@@ -17,7 +17,7 @@ import (
 // The hot path.
 //
 //	Receive    a batch of messages, everything that had gathered
-//	  expire     events that the passing of time owes the deal
+//	  Due        events that the passing of time owes the deal come first
 //	  serve      one request: decide → apply → encode
 //	  submit     one journal write for the batch, or none
 //	Committed  the write is on disk: publish, then answer each request
@@ -100,9 +100,12 @@ func (a *activation) receive(msgs []any) {
 		}
 	}()
 	now := a.node.clock.Now()
-	if err := a.expire(p, now.Wall); err != nil {
-		a.crash(p, msgs, err)
-		return
+	for a.state.Due(now.Wall, &a.owed) {
+		if err := a.apply(p, &a.owed); err != nil {
+			a.crash(p, msgs, err)
+			return
+		}
+		p = a.roomy(p, now.Wall)
 	}
 	leaving := false
 	for _, msg := range msgs {
@@ -114,10 +117,7 @@ func (a *activation) receive(msgs []any) {
 				a.crash(p, msgs[served:], err)
 				return
 			}
-			if len(p.Data) >= journal.WriteMax/2 {
-				a.submit(p, now.Wall)
-				p = a.node.takePending(a)
-			}
+			p = a.roomy(p, now.Wall)
 		case save:
 			p.saves = append(p.saves, m)
 		case leave:
@@ -150,27 +150,19 @@ func (a *activation) serve(p *pending, r *Request, mono int64) error {
 			return err
 		}
 		a.state.Settled(reply)
-		if reply.Group.Seq != 0 {
-			p.groups = append(p.groups, groupChange{a.state.Seq, reply.Group})
-		}
 	}
 	r.View = a.state.View()
 	return nil
 }
 
-// expire applies what is due at now, so that no decision sees stock that is
-// still held by a reservation that has run out.
-func (a *activation) expire(p *pending, now int64) error {
-	for a.state.Due(now, &a.owed) {
-		if err := a.apply(p, &a.owed); err != nil {
-			return err
-		}
-		if len(p.Data) >= journal.WriteMax/2 { // the rest at the next turn
-			a.mailbox.PostUserMessage(wake{})
-			return nil
-		}
+// roomy returns a pending that has room for any event: p, or, when p is half
+// full, another one behind it.
+func (a *activation) roomy(p *pending, now int64) *pending {
+	if len(p.Data) < journal.WriteMax/2 {
+		return p
 	}
-	return nil
+	a.submit(p, now)
+	return a.node.takePending(a)
 }
 
 func (a *activation) apply(p *pending, e *deal.Event) error {
@@ -184,6 +176,9 @@ func (a *activation) apply(p *pending, e *deal.Event) error {
 	a.event = e.Append(a.event[:0])
 	p.Data = journal.AppendEvent(p.Data, a.event)
 	p.Count++
+	if group, ok := a.state.GroupOf(e); ok {
+		p.groups = append(p.groups, groupChange{e.Seq, group})
+	}
 	return nil
 }
 

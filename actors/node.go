@@ -192,12 +192,19 @@ func (n *Node) background(work func()) {
 // returns the number of writes. It is for the caller of a node with a Driver.
 func (n *Node) CommitGroup() int { return n.committer.Step() }
 
+// warnings keeps back what Proto.Actor says of its ordinary life.
+type warnings struct{ slog.Handler }
+
+func (w warnings) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && w.Handler.Enabled(ctx, level)
+}
+
 // NewSystem configures Proto.Actor. Its dead letters are not news here:
 // a closed mailbox answers for what reaches it, and a message that finds no
 // mailbox at all is a wake-up that came too late.
 func NewSystem(logger *slog.Logger) *actor.ActorSystem {
 	return actor.NewActorSystemWithConfig(actor.Configure(
-		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return logger }),
+		actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return slog.New(warnings{logger.Handler()}) }),
 		actor.WithDeadLetterThrottleInterval(time.Millisecond),
 		actor.WithDeadLetterThrottleCount(1),
 		actor.WithDeadLetterRequestLogging(false),

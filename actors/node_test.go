@@ -561,6 +561,10 @@ func TestWatch(t *testing.T) {
 	if got := next(); got != "1@3 2@3 " {
 		t.Errorf("sold out: %s", got)
 	}
+	h.clock.Advance(time.Minute)
+	if got := next(); got != "3@4 1@4 2@4 " {
+		t.Errorf("the group failed: %s", got)
+	}
 	resumed, err := h.node.Watch("d", 1)
 	if err != nil {
 		t.Fatal(err)
@@ -574,7 +578,7 @@ func TestWatch(t *testing.T) {
 	}
 	h.change(deal.Pause, "d", 0)
 	h.change(deal.Pause, "d", 0)
-	if got := next(); got != "2@4 " {
+	if got := next(); got != "2@5 " {
 		t.Errorf("after the deal moved: %s", got)
 	}
 }

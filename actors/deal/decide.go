@@ -286,12 +286,39 @@ func (s *State) Settled(r *Reply) {
 func (s *State) describe(o *order, r *Reply) {
 	r.Order, r.Status = o.seq, o.status
 	if o.group != 0 {
-		s.viewGroup(&s.groups[o.group-1], r)
+		r.Group = s.viewGroup(&s.groups[o.group-1])
 	}
 }
 
-func (s *State) viewGroup(g *group, r *Reply) {
-	r.Group = GroupView{Seq: g.seq, Size: s.Spec.Group.Size, Members: g.members, Status: g.status, ExpiresAt: g.expires}
+func (s *State) viewGroup(g *group) GroupView {
+	return GroupView{Seq: g.seq, Size: s.Spec.Group.Size, Members: g.members, Status: g.status, ExpiresAt: g.expires}
+}
+
+// GroupOf returns the group that e, an event of this state, has changed, as it
+// stands now. False: e changed none.
+func (s *State) GroupOf(e *Event) (GroupView, bool) {
+	switch e.Kind {
+	case OrderPlaced:
+		if e.Placed.GroupMode == Alone {
+			return GroupView{}, false
+		}
+		return s.groupOfOrder(e.Seq)
+	case OrderConfirmed, OrderCancelled, OrderExpired:
+		return s.groupOfOrder(e.Order)
+	case GroupFailed:
+		i := s.findGroup(e.Group)
+		return s.viewGroup(&s.groups[i]), true
+	case DealCreated, DealChanged, DealPausedAt, DealResumed, DealClosed, OrderRefunded:
+	}
+	return GroupView{}, false
+}
+
+func (s *State) groupOfOrder(seq uint64) (GroupView, bool) {
+	o := &s.orders[s.findOrder(seq)]
+	if o.group == 0 {
+		return GroupView{}, false
+	}
+	return s.viewGroup(&s.groups[o.group-1]), true
 }
 
 func (s *State) lookupOrder(seq uint64, r *Reply) {
@@ -309,7 +336,7 @@ func (s *State) lookupGroup(seq uint64, r *Reply) {
 		r.refuse(GroupNotFound)
 		return
 	}
-	s.viewGroup(&s.groups[i], r)
+	r.Group = s.viewGroup(&s.groups[i])
 }
 
 func (s *State) decideCreate(c *Command, r *Reply) {
