@@ -47,9 +47,9 @@ func (r *Registry) Evaluate(merchant, id string, in *abi.Input, out *abi.Verdict
 // Evaluation is one evaluation that somebody looks at.
 type Evaluation struct {
 	abi.Verdict
-	Logs        []string // lines that the module logged, as valid UTF-8
-	LogsDropped int      // bytes beyond abi.LogBytesMax
-	FaultDetail string   // one line, "" without a fault
+	Logs        []byte // what the module logged, any bytes; each log call ends with a newline
+	LogsDropped int    // bytes beyond abi.LogBytesMax
+	FaultDetail string // one line, "" without a fault
 	Nanoseconds int64
 }
 
@@ -70,20 +70,12 @@ func (r *Registry) EvaluateVersion(ctx context.Context, merchant, id string, n u
 	program.Evaluate(in, v.FuelLimit, &e.Verdict, &trace)
 	e.Nanoseconds = clockd.Mono() - start
 	e.Verdict.Version = n
-	e.Logs, e.LogsDropped = lines(trace.Logs), trace.Dropped
+	e.Logs, e.LogsDropped = trace.Logs, trace.Dropped
 	if trace.Err != nil {
 		// Behind the first line are the names that the module gave its functions.
 		e.FaultDetail, _, _ = strings.Cut(trace.Err.Error(), "\n")
 	}
 	return e, nil
-}
-
-func lines(logs []byte) []string {
-	text := strings.TrimSuffix(strings.ToValidUTF8(string(logs), "\uFFFD"), "\n")
-	if text == "" {
-		return nil
-	}
-	return strings.Split(text, "\n")
 }
 
 // program returns a version's program, compiling it when nobody needed it since
