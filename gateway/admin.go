@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	_ "embed"
 	"time"
 
@@ -61,7 +62,10 @@ func (s *Server) metrics() func(*Server, *call) error {
 	}
 }
 
+// pprof answers with Go's own profiles. The index is at the path with the
+// slash, so that its links work; its handler knows it without.
 func (s *Server) pprof(c *call) error {
+	c.ctx.URI().SetPathBytes(bytes.TrimSuffix(c.ctx.Path(), slash))
 	pprofhandler.PprofHandler(c.ctx)
 	return nil
 }

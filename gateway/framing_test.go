@@ -112,7 +112,6 @@ func TestFraming(t *testing.T) {
 		{"too many headers", get(strings.Repeat("X-A: "+strings.Repeat("b", 1000)+"\r\n", 9)), headersTooLarge},
 		{"an endless target", "GET /" + strings.Repeat("a", headersMax) + " HTTP/1.1\r\nHost: x\r\n\r\n", headersTooLarge},
 		{"a body that is far too large", order("/api/v1/orders", "Content-Length: 1000000000\r\n", strings.Repeat(" ", bodyPrefetched)), bodyTooLarge},
-		{"more than is lingered for", order("/api/v1/nothing", fmt.Sprintf("Content-Length: %d\r\n", lingerMax+1), strings.Repeat(" ", lingerMax+1)), notFound},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got, closed := h.raw(t, tc.in+smuggled, 3)

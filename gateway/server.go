@@ -37,7 +37,7 @@ const (
 	bodyPrefetched = 8 << 10
 	// A body that no handler read is read and dropped up to here, so that a
 	// client that is still sending sees its answer and not a reset.
-	lingerMax  = 1 << 20 // bytes
+	lingerMax  = 8 << 20 // bytes: twice the largest module
 	lingerTime = 250 * time.Millisecond
 )
 
@@ -152,11 +152,32 @@ func (s *Server) listener(connections int, h fasthttp.RequestHandler) *fasthttp.
 	}
 }
 
-// Serve answers the public contract on ln until Shutdown.
-func (s *Server) Serve(ln net.Listener) error { return s.public.Serve(ln) }
+// Serve answers the public contract on ln until Shutdown, and closes ln.
+func (s *Server) Serve(ln net.Listener) error { return s.serve(s.public, ln) }
 
-// ServeAdmin answers the operators on ln until Shutdown.
-func (s *Server) ServeAdmin(ln net.Listener) error { return s.admin.Serve(ln) }
+// ServeAdmin answers the operators on ln until Shutdown, and closes ln.
+func (s *Server) ServeAdmin(ln net.Listener) error { return s.serve(s.admin, ln) }
+
+// serve ends even if Shutdown came first: fasthttp's own knows nothing of a
+// listener that it has not begun to serve.
+func (s *Server) serve(on *fasthttp.Server, ln net.Listener) error {
+	once := &onceListener{Listener: ln}
+	defer context.AfterFunc(s.ctx, func() { _ = once.Close() })()
+	return on.Serve(once)
+}
+
+// onceListener may be closed by more than one.
+type onceListener struct {
+	net.Listener
+	once sync.Once
+	err  error
+}
+
+// Close implements net.Listener.
+func (l *onceListener) Close() error {
+	l.once.Do(func() { l.err = l.Listener.Close() })
+	return l.err
+}
 
 // Shutdown closes the listeners and the event streams, and waits until every
 // other request is answered or ctx ends.

@@ -1,0 +1,248 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/valyala/fasthttp"
+
+	"github.com/doorbuster/doorbuster/actors"
+	"github.com/doorbuster/doorbuster/actors/deal"
+)
+
+// Every row of the contract's table that no other test of this package
+// produces end to end must be here, and nothing may be in the table without
+// words for it.
+func TestProblemsAreComplete(t *testing.T) {
+	codes := map[string]bool{}
+	for p := noProblem + 1; p < problemCount; p++ {
+		row := problems[p]
+		if row.status < 400 || row.code == "" || row.title == "" || codes[row.code] {
+			t.Errorf("row %d: %+v", p, row)
+		}
+		codes[row.code] = true
+	}
+	for c := deal.OK + 1; int(c) < len(problemOfCode); c++ {
+		if problemOfCode[c] == noProblem {
+			t.Errorf("code %d of a deal has no problem", c)
+		}
+	}
+	if problemOfError(errors.New("x")) != internalError || problemOfError(fmt.Errorf("x: %w", actors.ErrOverloaded)) != overloaded {
+		t.Error("errors are not mapped")
+	}
+	data, err := os.ReadFile("openapi.yaml")
+	must(t, err)
+	for code := range codes {
+		if !bytes.Contains(data, []byte(code)) {
+			t.Errorf("openapi.yaml does not know %s", code)
+		}
+	}
+}
+
+// openapi.yaml has every route, and no other.
+func TestContractHasEveryRoute(t *testing.T) {
+	h := newGuarded(t)
+	doc, err := openapi3.NewLoader().LoadFromData(openAPI)
+	must(t, err)
+	documented := map[string]bool{}
+	for path, item := range doc.Paths.Map() {
+		for method := range item.Operations() {
+			documented[method+" "+path] = true
+		}
+	}
+	served := map[string]bool{}
+	for _, r := range append(publicRoutes(), h.server.adminRoutes()...) {
+		if !strings.HasPrefix(r.pattern, "/debug/") { // Go's own
+			served[r.method+" "+r.pattern] = true
+		}
+	}
+	if !maps.Equal(documented, served) {
+		t.Errorf("openapi.yaml has\n%v, the server has\n%v", documented, served)
+	}
+}
+
+func TestPathsAndMethods(t *testing.T) {
+	h := newHouse(t, nil)
+	for _, path := range []string{"/", "/api", "/api/v1", "/api/v1/deals/", "/api/v1//deals", "/api/v1/deals/d/x", "/API/v1/deals", "/api/v1/deal%73", "/metrics", "/debug/pprof/", "/api/v1/admin/journal"} {
+		h.get(path).refused(notFound)
+	}
+	for path, allow := range map[string]string{
+		"/api/v1/deals": "POST, GET, HEAD", "/api/v1/deals/d": "GET, HEAD, PATCH", "/api/v1/order": "POST", "/livez": "GET, HEAD",
+	} {
+		a := h.send(request{method: "DELETE", path: path}).refused(methodNotAllowed)
+		if got := a.header.Get("Allow"); got != allow {
+			t.Errorf("%s allows %q, want %q", path, got, allow)
+		}
+	}
+	if a := h.send(request{method: "HEAD", path: "/api/v1/deals"}).want(200); len(a.body) != 0 || a.header.Get("Content-Length") == "0" {
+		t.Errorf("HEAD gives %q, %v", a.body, a.header)
+	}
+	if a := h.get("/openapi.yaml").want(200); !bytes.HasPrefix(a.body, []byte("openapi: 3.1")) {
+		t.Errorf("%.40s", a.body)
+	}
+}
+
+func TestRequestIDsAreUnique(t *testing.T) {
+	ids, other := newRequestIDs(), newRequestIDs()
+	seen := map[string]bool{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 1000 {
+				mu.Lock()
+				seen[string(ids.append(nil))] = true
+				seen[string(other.append(nil))] = true
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	if len(seen) != 8000 {
+		t.Errorf("%d ids, want 8000", len(seen))
+	}
+	ids.next.Store(1<<64 - 2)
+	if n := len(ids.append(nil)); n > requestIDLen {
+		t.Errorf("an id has %d bytes", n)
+	}
+}
+
+func TestOperators(t *testing.T) {
+	drained := 0
+	h := newHouse(t, func(c *Config, _ *actors.Config) { c.Drain = func() { drained++ } })
+	h.deal("d", "")
+	h.order("d", "u", 1).want(201)
+	admin := func(method, path string) answer { return h.send(request{method: method, path: path, admin: true}) }
+	admin("GET", "/livez").want(200)
+	admin("GET", "/readyz").want(200)
+	if a := admin("GET", "/metrics").want(200); !bytes.Contains(a.body, []byte("http_request_duration_seconds")) ||
+		!bytes.Contains(a.body, []byte(`doorbuster_orders_total{outcome="reserved"} 1`)) {
+		t.Errorf("%s", a.body)
+	}
+	admin("GET", "/api/v1/admin/journal").want(200).has(map[string]any{"read_only": false, "streams": 1})
+	admin("POST", "/api/v1/admin/snapshot").want(200)
+	admin("POST", "/api/v1/admin/drain").want(202)
+	admin("POST", "/api/v1/admin/drain").want(202)
+	if drained != 1 {
+		t.Errorf("drained %d times", drained)
+	}
+	if a := admin("GET", "/debug/pprof/").want(200); !bytes.Contains(a.body, []byte("goroutine")) {
+		t.Errorf("%s", a.body)
+	}
+	admin("GET", "/debug/pprof/goroutine?debug=1").want(200)
+	admin("GET", "/api/v1/deals").refused(notFound)
+	admin("GET", "/api/v1/admin/keys").refused(notFound) // open mode has no keys
+}
+
+func TestReadiness(t *testing.T) {
+	h := newHouse(t, func(c *Config, _ *actors.Config) {
+		c.Ready = func() error { return errors.New("the cluster is not joined") }
+	})
+	h.get("/readyz").refused(unavailable)
+	h.get("/livez").want(200)
+	h.clock.Stall(clockLagMax * 2)
+	h.get("/livez").refused(unavailable)
+}
+
+// A bug in a handler costs one answer.
+func TestPanicInAHandler(t *testing.T) {
+	var log bytes.Buffer
+	h := newHouse(t, func(c *Config, _ *actors.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	var ctx fasthttp.RequestCtx
+	h.server.guard(&ctx, func(*fasthttp.RequestCtx) { panic("a bug") })
+	answer{t, ctx.Response.StatusCode(), map[string][]string{"X-Request-Id": {string(requestID(&ctx))}}, ctx.Response.Body()}.refused(internalError)
+	if !ctx.Response.ConnectionClose() || !strings.Contains(log.String(), "a bug") {
+		t.Errorf("logged %q", log.String())
+	}
+}
+
+// Malformed input leaves no stack in the log, and debug lines name the request.
+func TestLog(t *testing.T) {
+	var log safeBuffer
+	h := newHouse(t, func(c *Config, _ *actors.Config) {
+		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	h.raw(t, "\x00\x01\x02\r\n\r\n", 1)
+	h.raw(t, "POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 1)
+	a := h.get("/api/v1/deals/nope").refused(dealNotFound)
+	h.order("nope", "u", 1).refused(dealNotFound)
+	got := log.String()
+	for _, want := range []string{a.header.Get("X-Request-Id"), "target=/api/v1/deals/nope", "target=/api/v1/orders", "status=404"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %s in the log", want)
+		}
+	}
+	for _, never := range []string{"goroutine", "panic", ".go:", "level=ERROR"} {
+		if strings.Contains(got, never) {
+			t.Errorf("%s in the log:\n%s", never, got)
+		}
+	}
+}
+
+// safeBuffer may be written to by many.
+type safeBuffer struct {
+	mu sync.Mutex // guards b
+	b  bytes.Buffer
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func TestConfigIsValidated(t *testing.T) {
+	h := newHouse(t, nil)
+	good := h.server.cfg
+	for name, spoil := range map[string]func(*Config){
+		"Node":        func(c *Config) { c.Node = nil },
+		"Rules":       func(c *Config) { c.Rules = nil },
+		"Store":       func(c *Config) { c.Store = nil },
+		"Clock":       func(c *Config) { c.Clock = nil },
+		"Metrics":     func(c *Config) { c.Metrics = nil },
+		"Logger":      func(c *Config) { c.Logger = nil },
+		"Connections": func(c *Config) { c.Connections = -1 },
+		"Streams":     func(c *Config) { c.Streams = -1 },
+	} {
+		bad := good
+		spoil(&bad)
+		if _, err := New(bad); err == nil {
+			t.Errorf("a bad %s was accepted", name)
+		}
+	}
+}
+
+func TestServeConstant(t *testing.T) {
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	must(t, err)
+	done := make(chan error, 1)
+	go func() { done <- ServeConstant(ln) }()
+	conn, err := net.Dial("tcp4", ln.Addr().String())
+	must(t, err)
+	_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	must(t, err)
+	got, err := io.ReadAll(conn)
+	must(t, err)
+	conn.Close()
+	if !bytes.HasSuffix(got, []byte("\r\n\r\n"+constantReply)) || len(constantReply) != 120 {
+		t.Errorf("%d bytes: %s", len(constantReply), got)
+	}
+	must(t, ln.Close())
+	must(t, <-done)
+}
