@@ -105,7 +105,7 @@ func (t *timers) fire(now int64) {
 		tm.fn()
 		t.mu.Lock()
 		if tm.period > 0 {
-			tm.at = tm.at + tm.period
+			tm.at += tm.period
 			if tm.at <= now { // periods that were missed, or a period below the tick
 				tm.at = now + min(tm.period, math.MaxInt64-now)
 			}

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"net"
 
@@ -57,8 +56,6 @@ func CheckOpen(addrs ...string) error {
 	}
 	return nil
 }
-
-var errUnknownCaller = errors.New("gateway: unknown caller")
 
 var bearer = []byte("bearer ")
 

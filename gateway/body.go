@@ -68,7 +68,7 @@ func asBodyRefusal(err error) error {
 			return refuse(invalidRequest, "the body must be an object")
 		}
 		kind, _, _ := strings.Cut(wrongType.Value, " ")
-		return refuseField(invalidRequest, field, fmt.Sprintf("must not be this %s", kind))
+		return refuseField(invalidRequest, field, "must not be this "+kind)
 	}
 	if name, found := strings.CutPrefix(err.Error(), "json: unknown field "); found {
 		return refuseField(unknownField, strings.Trim(name, `"`), "is not a field of this request")
@@ -82,7 +82,7 @@ func asBodyRefusal(err error) error {
 
 // reply answers with v as JSON.
 func (c *call) reply(status int, v any) error {
-	body, err := json.MarshalNoEscape(v)
+	body, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode a reply: %w", err)
 	}

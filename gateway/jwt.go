@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -57,7 +58,7 @@ func NewTokens(jwks []byte) (*Tokens, error) {
 		return nil, fmt.Errorf("read the JWKS: %w", err)
 	}
 	if len(t.keys.Keys) == 0 {
-		return nil, fmt.Errorf("the JWKS holds no key")
+		return nil, errors.New("the JWKS holds no key")
 	}
 	for i := range t.keys.Keys {
 		k := &t.keys.Keys[i]

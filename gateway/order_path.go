@@ -239,6 +239,7 @@ func faultOfReply(r *deal.Reply) orderFault {
 		f.field, f.message = fieldGroup, "this deal has no groups"
 	case deal.QuantityInvalid:
 		f.field, f.message = fieldQuantity, wantQuantity
+	default: // the code says it all
 	}
 	return f
 }

@@ -114,6 +114,7 @@ func (s *Server) mayList(c *call, q *actors.OrderQuery) error {
 		}
 		_, err := s.ownDeal(c, []byte(q.Deal))
 		return err
+	default: // an operator sees everything
 	}
 	if q.User == "" && q.Deal == "" {
 		return refuse(invalidRequest, "name a user_id, a deal_id or both")

@@ -217,16 +217,11 @@ func asRefusal(err error) *refusal {
 	return no
 }
 
-// Seconds that Retry-After may name. The spread keeps clients that were
-// turned away together from coming back together.
-const (
-	retryAfterMin = 1
-	retryAfterMax = 4
-)
-
 var (
 	headerRetryAfter = []byte("Retry-After")
 	problemMediaType = []byte("application/problem+json")
+	// Seconds that Retry-After may name. The spread keeps clients that were
+	// turned away together from coming back together.
 	retryAfterValues = [...]string{"1", "2", "3", "4"}
 )
 

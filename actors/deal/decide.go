@@ -256,6 +256,7 @@ func (s *State) decideChange(c *Command, r *Reply, kind Kind) {
 		}
 	case OrderRefunded:
 		from, to = RefundDue, Refunded
+	default: // OrderCancelled
 	}
 	switch o.status {
 	case from:

@@ -186,6 +186,8 @@ func (p *play) pass(t *testing.T, now int64) {
 				p.say("due: #%d expired%s", e.Order, p.stock())
 			case deal.GroupFailed:
 				p.say("due: group #%d failed%s%s", e.Group, p.members(e.Group), p.stock())
+			default:
+				t.Fatalf("kind %d became due", e.Kind)
 			}
 		}
 	}

@@ -77,19 +77,19 @@ func mutableName(i int) string { return reservedPrefix + "global" + strconv.Itoa
 // types; custom sections and the start section are left out.
 func (w *rewriter) module() []byte {
 	functions, code := w.functions()
-	out := out{b: []byte("\x00asm\x01\x00\x00\x00")}
-	out.section(secType, w.typeSection())
-	out.section(secImport, w.src.raw[secImport])
-	out.section(secFunction, functions)
-	out.section(secTable, w.tableSection())
-	out.section(secMemory, w.memorySection())
-	out.section(secGlobal, w.globalSection())
-	out.section(secExport, w.exportSection())
-	out.section(secElement, w.src.raw[secElement])
-	out.section(secDataCount, w.src.raw[secDataCount])
-	out.section(secCode, code)
-	out.section(secData, w.src.raw[secData])
-	return out.b
+	m := out{b: []byte("\x00asm\x01\x00\x00\x00")}
+	m.section(secType, w.typeSection())
+	m.section(secImport, w.src.raw[secImport])
+	m.section(secFunction, functions)
+	m.section(secTable, w.tableSection())
+	m.section(secMemory, w.memorySection())
+	m.section(secGlobal, w.globalSection())
+	m.section(secExport, w.exportSection())
+	m.section(secElement, w.src.raw[secElement])
+	m.section(secDataCount, w.src.raw[secDataCount])
+	m.section(secCode, code)
+	m.section(secData, w.src.raw[secData])
+	return m.b
 }
 
 func (w *rewriter) typeSection() []byte {

@@ -292,7 +292,7 @@ func TestInitialisationRefused(t *testing.T) {
 		"cannot use i32 as result":      gastest.Rule("i32.const 1").Encode(),
 		"out of bounds memory access":   initialize("i32.const -1 i32.load 0 0 drop"),
 		"at most 256":                   func() []byte { m := gastest.Rule(""); m.MemoryMin = 300; return m.Encode() }(),
-		"the module logged \\\"hello\\": func() []byte { return loggingStart() }(),
+		"the module logged \\\"hello\\": loggingStart(),
 	} {
 		if got := refusal(t, e, wasm, nil); !strings.Contains(got, want) {
 			t.Errorf("%q: %s", want, got)

@@ -9,9 +9,9 @@ import (
 type Outcome uint8
 
 const (
-	// Done: the work is complete and the object is the handler's again.
+	// Done means that the work is complete and the object is the handler's again.
 	Done Outcome = iota
-	// Abandoned: the deadline passed. The object belongs to somebody else.
+	// Abandoned means that the deadline passed. The object belongs to somebody else.
 	Abandoned
 )
 
