@@ -56,7 +56,7 @@ type Evaluation struct {
 // EvaluateVersion runs any version of a rule on a sample or recorded input. It
 // is not counted.
 func (r *Registry) EvaluateVersion(ctx context.Context, merchant, id string, n uint32, in *abi.Input) (*Evaluation, error) {
-	_, v, err := r.version(merchant, id, n)
+	v, err := r.version(merchant, id, n)
 	if err != nil {
 		return nil, err
 	}

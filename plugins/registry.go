@@ -197,27 +197,27 @@ func (u *rule) describe() Rule {
 
 // Version returns what is known about a version.
 func (r *Registry) Version(merchant, id string, n uint32) (Version, error) {
-	_, v, err := r.version(merchant, id, n)
+	v, err := r.version(merchant, id, n)
 	if err != nil {
 		return Version{}, err
 	}
 	return v.Version, nil
 }
 
-func (r *Registry) version(merchant, id string, n uint32) (*rule, *version, error) {
+func (r *Registry) version(merchant, id string, n uint32) (*version, error) {
 	found := r.lookup(merchant, id)
 	if found == nil {
-		return nil, nil, fmt.Errorf("%w: %q", ErrRuleNotFound, id)
+		return nil, fmt.Errorf("%w: %q", ErrRuleNotFound, id)
 	}
 	if n < 1 || int(n) > len(found.versions) {
-		return nil, nil, fmt.Errorf("%w: %d of %q", ErrVersionNotFound, n, id)
+		return nil, fmt.Errorf("%w: %d of %q", ErrVersionNotFound, n, id)
 	}
-	return found, found.versions[n-1], nil
+	return found.versions[n-1], nil
 }
 
 // Wasm returns a version's module as it was uploaded.
 func (r *Registry) Wasm(ctx context.Context, merchant, id string, n uint32) ([]byte, error) {
-	_, v, err := r.version(merchant, id, n)
+	v, err := r.version(merchant, id, n)
 	if err != nil {
 		return nil, err
 	}

@@ -1,5 +1,7 @@
 package gas
 
+import "strings"
+
 // funcType is a signature: value types as encoded, parameters then results.
 type funcType struct{ params, results string }
 
@@ -12,14 +14,11 @@ func typeNames(types string) string {
 		i32Type: "i32", i64Type: "i64", f32Type: "f32", f64Type: "f64", v128Type: "v128",
 		funcrefType: "funcref", externrefType: "externref",
 	}
-	s := ""
+	list := make([]string, len(types))
 	for i := range len(types) {
-		if i > 0 {
-			s += " "
-		}
-		s += names[types[i]]
+		list[i] = names[types[i]]
 	}
-	return s
+	return strings.Join(list, " ")
 }
 
 const (

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -362,12 +361,12 @@ func TestMisplacedAndMissingRecordsAreFound(t *testing.T) {
 		s := mustOpen(t, testConfig(t, vfs.NewMem(), "data"))
 		for first := range uint64(3) {
 			key, value := record("deal", first+1, 1, "x")
-			if err := s.set(key, value, false); err != nil {
+			if err := s.set(key, value); err != nil {
 				t.Fatal(err)
 			}
 		}
 		key, value := plant()
-		if err := s.set(key, value, false); err != nil {
+		if err := s.set(key, value); err != nil {
 			t.Fatal(err)
 		}
 		err := s.Read(ctx, "deal", 0, func(journal.Event) error { return nil })
@@ -388,7 +387,7 @@ func TestDamagedHeadsAndSnapshots(t *testing.T) {
 	ctx := context.Background()
 	s := mustOpen(t, testConfig(t, vfs.NewMem(), "data"))
 	for stream, field := range map[string]byte{"epoch": headEpoch, "snapshot": headSnapshot} {
-		if err := s.set(appendHeadKey(nil, stream, field), []byte("nonsense"), false); err != nil {
+		if err := s.set(headKey(stream, field), []byte("nonsense")); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := s.Open(ctx, stream); !errors.Is(err, journal.ErrCorrupt) {
@@ -396,13 +395,13 @@ func TestDamagedHeadsAndSnapshots(t *testing.T) {
 		}
 	}
 	key := appendSnapshotKey(nil, "deal")
-	if err := s.set(key, []byte("nonsense"), false); err != nil {
+	if err := s.set(key, []byte("nonsense")); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := s.Snapshot(ctx, "deal"); !errors.Is(err, journal.ErrCorrupt) {
 		t.Errorf("a bad snapshot: %v", err)
 	}
-	if err := s.set([]byte{keyHead, 'x'}, []byte("not a head key"), false); err != nil {
+	if err := s.set([]byte{keyHead, 'x'}, []byte("not a head key")); err != nil {
 		t.Fatal(err)
 	}
 	var names []string

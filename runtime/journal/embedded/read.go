@@ -74,7 +74,7 @@ func (s *Store) loadHead(stream string) (_ *head, err error) {
 
 // number reads one field of a head; 0 if it was never written.
 func (s *Store) number(stream string, field byte) (uint64, error) {
-	key := appendHeadKey(nil, stream, field)
+	key := headKey(stream, field)
 	value, closer, err := s.db.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return 0, nil
@@ -296,8 +296,8 @@ func (s *Store) PutSnapshot(_ context.Context, stream string, epoch, seq uint64,
 	copy(op.Key, key)
 	_ = append(binary.AppendUvarint(op.Value[:sealLen], seq), data...) // fills op.Value
 	seal(op.Key, op.Value)
-	headKey := appendHeadKey(nil, stream, headSnapshot)
-	if err := errors.Join(op.Finish(), batch.Set(headKey, sealedNumber(headKey, seq), nil)); err != nil {
+	end := headKey(stream, headSnapshot)
+	if err := errors.Join(op.Finish(), batch.Set(end, sealedNumber(end, seq), nil)); err != nil {
 		return err
 	}
 	if err := s.apply(batch, false); err != nil {

@@ -141,15 +141,16 @@ func appendEventKey(dst []byte, stream string, seq uint64) []byte {
 
 func eventKeyLen(stream string) int { return 1 + len(stream) + 1 + 8 }
 
-func appendHeadKey(dst []byte, stream string, field byte) []byte {
-	return append(appendStream(dst, keyHead, stream), field)
+func headKey(stream string, field byte) []byte {
+	return append(appendStream(nil, keyHead, stream), field)
 }
 
 func appendSnapshotKey(dst []byte, stream string) []byte {
 	return append(append(dst, keySnapshot), stream...)
 }
 
-func appendRowKey(dst []byte, table, key string) []byte {
+func rowKey(table, key string) []byte {
+	dst := make([]byte, 0, len(table)+len(key)+2)
 	return append(appendStream(dst, keyRow, table), key...)
 }
 

@@ -311,21 +311,21 @@ func (s *Store) Open(_ context.Context, stream string) (journal.Head, error) {
 	epoch := h.epoch.Add(1)
 	// The epoch need not be synced: it lies in the log before all that is appended
 	// under it, so that either both survive or neither.
-	key := appendHeadKey(nil, stream, headEpoch)
-	if err := s.set(key, sealedNumber(key, epoch), false); err != nil {
+	key := headKey(stream, headEpoch)
+	if err := s.set(key, sealedNumber(key, epoch)); err != nil {
 		return journal.Head{}, err
 	}
 	return h.journalHead(), nil
 }
 
-// set writes one key.
-func (s *Store) set(key, value []byte, durable bool) error {
+// set writes one key, which becomes durable with the next group.
+func (s *Store) set(key, value []byte) error {
 	batch := s.db.NewBatch()
 	defer func() { _ = batch.Close() }()
 	if err := batch.Set(key, value, nil); err != nil {
 		return err
 	}
-	return s.apply(batch, durable)
+	return s.apply(batch, false)
 }
 
 // Tables implements journal.Store.

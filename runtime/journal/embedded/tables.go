@@ -28,7 +28,7 @@ func (t *tables) Get(_ context.Context, table, key string) ([]byte, error) {
 	}
 	t.unsynced.RLock()
 	defer t.unsynced.RUnlock()
-	value, closer, err := t.s.db.Get(appendRowKey(nil, table, key))
+	value, closer, err := t.s.db.Get(rowKey(table, key))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, journal.ErrNotFound
 	}
@@ -46,9 +46,9 @@ func (t *tables) Scan(ctx context.Context, table, prefix, after string, fn func(
 	}
 	lower := appendStream(nil, keyRow, table)
 	skip := len(lower)
-	from := appendRowKey(nil, table, prefix)
+	from := rowKey(table, prefix)
 	if after >= prefix && after != "" {
-		from = append(appendRowKey(nil, table, after), 0) // the least key behind after
+		from = append(rowKey(table, after), 0) // the least key behind after
 	}
 	iter, err := t.view(&pebble.IterOptions{LowerBound: from, UpperBound: successor(lower)})
 	if err != nil {
@@ -106,7 +106,7 @@ func (t *tables) Apply(_ context.Context, mutations []journal.Mutation, durable 
 	for i := range mutations {
 		m := &mutations[i]
 		m.Check()
-		key := appendRowKey(nil, m.Table, m.Key)
+		key := rowKey(m.Table, m.Key)
 		var err error
 		if m.Value == nil {
 			err = batch.Delete(key, nil)
