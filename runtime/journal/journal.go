@@ -41,7 +41,7 @@ const (
 	TableNameMax = 64
 	RowKeyMax    = 1024
 	// SnapshotMax is the largest snapshot in bytes.
-	SnapshotMax = 64 << 20
+	SnapshotMax = 256 << 20
 )
 
 // The errors of this package. Compare with errors.Is.
@@ -139,6 +139,11 @@ type Store interface {
 	// caller's epoch. Appends of every earlier owner fail from here on. A stream
 	// that was never written is empty and opens at epoch 1.
 	Open(ctx context.Context, stream string) (Head, error)
+
+	// Release ends the ownership that Open gave under this epoch, if it is still
+	// the stream's: appends fail until the next Open, and the Store need not keep
+	// the stream in memory. No append of the caller may be under way.
+	Release(stream string, epoch uint64)
 
 	// Commit makes one group durable and sets the Err of each of its writes: a
 	// refused write does not hold up the others, and writes to one stream are

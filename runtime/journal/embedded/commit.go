@@ -61,11 +61,11 @@ func (s *Store) judge(w *journal.Write, level spaceLevel) error {
 		return journal.ErrReadOnly
 	}
 	// Neighbours in a group often belong to one hot stream.
-	if s.judged == nil || s.judged.stream != w.Stream {
+	if s.judged == nil || s.judged.released || s.judged.stream != w.Stream {
 		s.judged, _ = s.heads.Load(w.Stream)
 	}
 	h := s.judged
-	if h == nil || h.epoch.Load() != w.Epoch || h.seq.Load()+h.count+1 != w.Seq {
+	if h == nil || h.released || h.epoch.Load() != w.Epoch || h.seq.Load()+h.count+1 != w.Seq {
 		return journal.ErrFenced
 	}
 	if count, ok := journal.CountEvents(w.Data); !ok || count != w.Count || len(w.Data) > journal.WriteMax {

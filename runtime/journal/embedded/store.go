@@ -139,6 +139,7 @@ type head struct {
 	epoch    atomic.Uint64 // moves under Store.mu
 	seq      atomic.Uint64 // Invariant: everything up to here is durable
 	snapshot atomic.Uint64 // seq of the newest snapshot
+	released bool          // no longer in Store.heads; guarded by Store.mu
 
 	// What the group in hand appends; guarded by Store.mu, all zero outside Commit.
 	firstWrite, lastWrite int
@@ -293,17 +294,10 @@ func (s *Store) Open(_ context.Context, stream string) (journal.Head, error) {
 	if err := s.usable(); err != nil {
 		return journal.Head{}, err
 	}
-	h, ok := s.heads.Load(stream)
-	if !ok {
-		// Nobody in this process has opened the stream, so what is on disk stands
-		// still; of two that load it at once, the second finds the first's head.
-		loaded, err := s.loadHead(stream)
-		if err != nil {
-			return journal.Head{}, err
-		}
-		h, _ = s.heads.LoadOrStore(stream, loaded)
+	h, err := s.lockedHead(stream)
+	if err != nil {
+		return journal.Head{}, err
 	}
-	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(); err != nil {
 		return journal.Head{}, err
@@ -316,6 +310,37 @@ func (s *Store) Open(_ context.Context, stream string) (journal.Head, error) {
 		return journal.Head{}, err
 	}
 	return h.journalHead(), nil
+}
+
+// lockedHead returns the stream's head, loaded if need be, and locks s.mu.
+func (s *Store) lockedHead(stream string) (*head, error) {
+	for {
+		h, ok := s.heads.Load(stream)
+		if !ok {
+			// Nobody in this process owns the stream, so what is on disk stands
+			// still; of two that load it at once, the second finds the first's head.
+			loaded, err := s.loadHead(stream)
+			if err != nil {
+				return nil, err
+			}
+			h, _ = s.heads.LoadOrStore(stream, loaded)
+		}
+		s.mu.Lock()
+		if !h.released {
+			return h, nil
+		}
+		s.mu.Unlock()
+	}
+}
+
+// Release implements journal.Store.
+func (s *Store) Release(stream string, epoch uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h, ok := s.heads.Load(stream); ok && h.epoch.Load() == epoch {
+		h.released = true
+		s.heads.Delete(stream)
+	}
 }
 
 // set writes one key, which becomes durable with the next group.

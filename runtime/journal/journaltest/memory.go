@@ -32,6 +32,7 @@ type disk struct {
 
 type stream struct {
 	epoch       uint64
+	owned       bool
 	events      []event // events[i] has seq i+1
 	snapshotSeq uint64
 	snapshot    []byte
@@ -84,7 +85,17 @@ func (m *Memory) Open(_ context.Context, name string) (journal.Head, error) {
 		m.disk.streams[name] = s
 	}
 	s.epoch++
+	s.owned = true
 	return s.head(), nil
+}
+
+// Release implements journal.Store.
+func (m *Memory) Release(name string, epoch uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.disk.streams[name]; s != nil && s.epoch == epoch {
+		s.owned = false
+	}
 }
 
 func (s *stream) head() journal.Head {
@@ -118,7 +129,7 @@ func (m *Memory) append(w *journal.Write) error {
 		return journal.ErrReadOnly
 	}
 	s := m.disk.streams[w.Stream]
-	if s == nil || s.epoch != w.Epoch || uint64(len(s.events))+1 != w.Seq {
+	if s == nil || !s.owned || s.epoch != w.Epoch || uint64(len(s.events))+1 != w.Seq {
 		return journal.ErrFenced
 	}
 	count, ok := journal.CountEvents(w.Data)

@@ -29,6 +29,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Place) {
 		{"Fence", testFence},
 		{"FencedWriteDoesNotHoldUpOthers", testFencedAlone},
 		{"LaterWritesOfARefusedStreamFail", testRefusedChain},
+		{"Release", testRelease},
 		{"EpochsRiseAcrossRestarts", testEpochs},
 		{"Barrier", testBarrier},
 		{"Snapshot", testSnapshot},
@@ -248,6 +249,22 @@ func testRefusedChain(_ *testing.T, b *bench) {
 	b.wantOutcomes(b.commit(Append("a", 1, 2, "too far"), Append("a", 1, 3, "built on it"), Append("a", 1, 1, "right")),
 		journal.ErrFenced, journal.ErrFenced, nil)
 	b.wantEvents("a", 0, "1/1/right")
+}
+
+func testRelease(t *testing.T, b *bench) {
+	first := b.open("deal")
+	b.mustCommit(Append("deal", first.Epoch, 1, "mine"))
+	b.Release("deal", first.Epoch)
+	b.Release("unopened", 1)
+	b.wantOutcomes(b.commit(Append("deal", first.Epoch, 2, "released")), journal.ErrFenced)
+	b.wantEvents("deal", 0, "1/1/mine")
+	second := b.open("deal")
+	if second.Epoch <= first.Epoch || second.Seq != 1 {
+		t.Fatalf("owner after a release: %+v after %+v", second, first)
+	}
+	b.Release("deal", first.Epoch) // not the stream's any more
+	b.mustCommit(Append("deal", second.Epoch, 2, "heir"))
+	b.wantEvents("deal", 0, "1/1/mine", "2/2/heir")
 }
 
 func testEpochs(t *testing.T, b *bench) {
