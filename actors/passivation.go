@@ -86,6 +86,7 @@ func (a *activation) passivate(now int64) {
 				a.node.cfg.Logger.Warn("snapshot failed: the next replay is longer", "deal_id", a.entry.id, "error", err)
 			}
 		}
+		a.node.store.Release(a.entry.id, a.epoch)
 		a.free()
 	})
 }
