@@ -234,7 +234,8 @@ func (b *bench) start(ctx context.Context, c contestant) (p *process, data strin
 }
 
 func (b *bench) serve(ctx context.Context, data string) (*process, error) {
-	return startProcess(ctx, b.server, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", data)
+	return startProcess(ctx, b.server, "serve", "--log-level", "warn",
+		"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", data)
 }
 
 // createDeals creates deals d-0 …, several at once: each waits for a sync.
