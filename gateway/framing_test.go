@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -181,22 +180,23 @@ func TestExpectContinue(t *testing.T) {
 func TestRequestThatEndsEarly(t *testing.T) {
 	h := newHouse(t, nil)
 	h.deal("d", "")
-	for _, in := range []string{
-		"POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: 100\r\n\r\n{",
-		"POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: 16000\r\n\r\n" + strings.Repeat(" ", 9000),
-		"GET /livez HTT",
+	head := "POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\n"
+	for in, want := range map[string]problem{
+		head + "Content-Length: 100\r\n\r\n{":                                        invalidRequest,
+		head + "Content-Length: 16000\r\n\r\n" + strings.Repeat(" ", bodyPrefetched): requestTimeout,
+		"GET /livez HTT": invalidRequest,
 	} {
 		conn, err := net.Dial("tcp4", h.addr)
 		must(t, err)
 		_, err = io.WriteString(conn, in)
 		must(t, err)
 		must(t, conn.(*net.TCPConn).CloseWrite())
-		got, err := io.ReadAll(conn)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		must(t, err)
+		body, err := io.ReadAll(resp.Body)
 		must(t, err)
 		conn.Close()
-		if len(got) > 0 && !bytes.HasPrefix(got, []byte("HTTP/1.1 40")) {
-			t.Errorf("%.40q is answered with %.80q", in, got)
-		}
+		answer{t, resp.StatusCode, resp.Header, body}.refused(want)
 	}
 	h.get("/api/v1/deals/d").has(map[string]any{"available": 100})
 }

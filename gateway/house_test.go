@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -33,11 +34,36 @@ import (
 // TestMain looks for goroutines that were left behind. Those it ignores are
 // fasthttp's own: cleaners that sleep, see within 10 s that there is nothing
 // left to clean and end, and the one that keeps the Date header.
+//
+// A run of all tests must also have seen every row of the table of errors.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
+	goleak.VerifyTestMain(allProblems{m},
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"),
 		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"),
 	)
+}
+
+// seenProblems are the rows of the table that a test has got as an answer.
+var seenProblems [problemCount]atomic.Bool
+
+// allProblems fails a run of all tests that has not seen every problem. A
+// single node has no use for idempotencyInFlight: a twin waits for the first
+// one's answer, and gets it.
+type allProblems struct{ *testing.M }
+
+// Run implements goleak.TestingM.
+func (a allProblems) Run() int {
+	code := a.M.Run()
+	if code != 0 || flag.Lookup("test.run").Value.String() != "" || flag.Lookup("test.fuzz").Value.String() != "" {
+		return code
+	}
+	for p := noProblem + 1; p < problemCount; p++ {
+		if !seenProblems[p].Load() && p != idempotencyInFlight {
+			fmt.Fprintf(os.Stderr, "no test was answered with %s\n", problems[p].code)
+			code = 1
+		}
+	}
+	return code
 }
 
 // start is when every test begins: 2026-11-20T00:00:00Z.
@@ -230,6 +256,7 @@ func (a answer) refused(p problem) answer {
 	if err := json.Unmarshal(a.body, &got); err != nil {
 		a.t.Fatalf("%v in %q", err, a.body)
 	}
+	seenProblems[p].Store(true)
 	row := problems[p]
 	if a.status != row.status || got.Code != row.code || got.Status != row.status {
 		a.t.Fatalf("%d %s, want %d %s", a.status, a.body, row.status, row.code)

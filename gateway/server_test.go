@@ -20,9 +20,7 @@ import (
 	"github.com/doorbuster/doorbuster/actors/deal"
 )
 
-// Every row of the contract's table that no other test of this package
-// produces end to end must be here, and nothing may be in the table without
-// words for it.
+// Nothing may be in the table without words for it, in the contract too.
 func TestProblemsAreComplete(t *testing.T) {
 	codes := map[string]bool{}
 	for p := noProblem + 1; p < problemCount; p++ {
