@@ -237,7 +237,9 @@ func (a *activation) finish(p *pending, err error) {
 	for _, r := range p.requests {
 		a.answer(r, err)
 	}
-	a.save(p, err)
+	if len(p.saves) > 0 { // not inside save, whose arguments live on the heap
+		a.save(p, err)
+	}
 	a.node.putPending(p)
 }
 

@@ -16,7 +16,7 @@ import (
 // How often the node looks after itself, by the clock actor's ticks.
 const (
 	tickEvery  = 5 * time.Millisecond   // deadlines of callers and of deals
-	markEvery  = 250 * time.Millisecond // the clock's high-water mark
+	markEvery  = 250 * time.Millisecond // the clock's high-water mark, and a look at the disk
 	viewsEvery = time.Second            // lists
 	markAhead  = 1000                   // ms that the mark runs ahead of the clock
 )
@@ -36,8 +36,8 @@ func (j *janitor) Receive(ctx actor.Context) {
 	n, now := j.node, j.node.clock.Now() // not the tick's: it may have queued
 	n.pool.Sweep(now.Mono)
 	n.wheel.Due(now.Wall, n.wakeDeal)
-	n.readOnly.Store(n.store.Stats().ReadOnly)
 	if now.Mono >= j.mark {
+		n.readOnly.Store(n.store.Stats().ReadOnly)
 		j.mark = now.Mono + int64(markEvery)
 		n.background(func() { n.report("clock mark", n.markClock(n.ctx, now.Wall+markAhead, false)) })
 	}

@@ -99,9 +99,6 @@ func (a *activation) watched() bool {
 
 // save writes the snapshot that p carries and tells those who asked for it.
 func (a *activation) save(p *pending, err error) {
-	if len(p.saves) == 0 {
-		return
-	}
 	saves, data := append([]save(nil), p.saves...), p.snapshot
 	seq, exists := p.view.Seq, p.view.Spec != nil
 	a.node.background(func() {

@@ -168,7 +168,7 @@ func (n *Node) ordersOfUser(ctx context.Context, q *OrderQuery) (refs []orderRef
 	}
 	after := ""
 	if q.AfterSeq != 0 {
-		after = orderKey(q.User, q.AfterDeal, q.AfterSeq)
+		after = string(appendOrderKey(nil, q.User, q.AfterDeal, q.AfterSeq))
 	}
 	err = n.store.Tables().Scan(ctx, tableOrders, prefix, after, func(key string, _ []byte) error {
 		dealID, seq, ok := splitOrderKey(key)

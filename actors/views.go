@@ -86,6 +86,7 @@ func (v *views) derive(ctx context.Context, e *entry) error {
 	}
 	var batch []journal.Mutation
 	var event deal.Event
+	var key []byte
 	err = n.store.Read(ctx, e.id, row.seq, func(je journal.Event) error {
 		if je.Seq > now.seq {
 			return journal.ErrStop
@@ -96,8 +97,8 @@ func (v *views) derive(ctx context.Context, e *entry) error {
 		if err := event.Decode(je.Data); err != nil {
 			return err
 		}
-		key := orderKey(string(event.Placed.User), e.id, je.Seq)
-		if batch = append(batch, journal.Mutation{Table: tableOrders, Key: key, Value: []byte{}}); len(batch) < derivedMax {
+		key = appendOrderKey(key[:0], event.Placed.User, e.id, je.Seq)
+		if batch = append(batch, journal.Mutation{Table: tableOrders, Key: string(key), Value: present}); len(batch) < derivedMax {
 			return nil
 		}
 		err := n.store.Tables().Apply(ctx, batch, false)
@@ -145,10 +146,15 @@ func decodeDealRow(b []byte) (dealRow, error) {
 	}, err
 }
 
-// orderKey sorts a user's orders by deal and age. Neither ids nor numbers
-// hold the separator, except for the number at the end.
-func orderKey(user, dealID string, seq uint64) string {
-	return string(binary.BigEndian.AppendUint64([]byte(user+"\x00"+dealID+"\x00"), seq))
+// present is the value of a row that has nothing to say but that it is there.
+var present = []byte{}
+
+// appendOrderKey sorts a user's orders by deal and age. Neither ids nor names
+// hold the separator; the number at the end may.
+func appendOrderKey[T string | []byte](dst []byte, user T, dealID string, seq uint64) []byte {
+	dst = append(append(dst, user...), 0)
+	dst = append(append(dst, dealID...), 0)
+	return binary.BigEndian.AppendUint64(dst, seq)
 }
 
 func splitOrderKey(key string) (dealID string, seq uint64, ok bool) {
