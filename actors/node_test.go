@@ -562,6 +562,10 @@ func TestWatch(t *testing.T) {
 		t.Errorf("sold out: %s", got)
 	}
 	h.clock.Advance(time.Minute)
+	h.eventually("the group's window ends", func() bool {
+		v, err := h.node.Deal("d")
+		return err == nil && v.Seq == 4
+	})
 	if got := next(); got != "3@4 1@4 2@4 " {
 		t.Errorf("the group failed: %s", got)
 	}
