@@ -28,6 +28,7 @@ var layers = []layer{
 	{pkg: "cmd/doorbuster", imports: []string{"cmd/doorbuster/config", "gateway", "gateway/client", "actors", "plugins", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/admit", "runtime/obs", "clockd", "actors/deal", "plugins/abi"}},
 	{pkg: "cmd/benchmark", imports: []string{"gateway", "gateway/client", "clockd"}},
 	{pkg: "cmd/doorbuster/config"},
+	{pkg: "deploy"},
 	{pkg: "examples/quickstart"},
 	{pkg: "gateway", imports: []string{"actors", "actors/deal", "plugins", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "runtime/obs", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
 	{pkg: "gateway/client", imports: []string{"clockd"}},
@@ -78,6 +79,7 @@ var owners = map[string][]string{
 	"github.com/tetratelabs/wazero":           {"plugins/host"},
 	"github.com/valyala/fasthttp":             {"gateway", "gateway/client"},
 	"go.uber.org/goleak":                      {"tests"},
+	"go.yaml.in/yaml/v3":                      {"tests"},
 	"golang.org/x/sys":                        {"runtime/journal/embedded", "cmd/doorbuster"},
 	"pgregory.net/rapid":                      {"tests"},
 }
