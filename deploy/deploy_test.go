@@ -227,16 +227,16 @@ func TestOnlyExportedMetricsAreUsed(t *testing.T) {
 // The check is no better than what it finds in an expression.
 func TestCheckFindsWhatIsWrong(t *testing.T) {
 	known := metrics{"a_total": {"code": {"ok": true, "{bad}": true}}, "b": nil}
-	for expr, want := range map[string]string{
-		`sum by (x, y) (rate(a_total{code!~"ok|{bad}"}[1m])) / on (x) group_left b offset 5m > 1e9 or b`: "",
-		`histogram_quantile(0.99, c_total) and a_total`:                                                  "no server exports c_total",
-		`b + a_total{code="fine"}`:          `a_total has no code="fine"`,
-		`a_total{kind=~"ok",job="x"}`:       `a_total has no kind="ok"`,
-		`a_total{code=~"ok|no|{bad}"}`:      `a_total has no code="no"`,
-		`a_total{code=~"$instance"} or x:y`: "no server exports x:y",
+	for _, test := range []struct{ expr, want string }{
+		{`sum by (x, y) (rate(a_total{code!~"ok|{bad}"}[1m])) / on (x) group_left b offset 5m > 1e9 or b`, ""},
+		{`histogram_quantile(0.99, c_total) and a_total`, "no server exports c_total"},
+		{`b + a_total{code="fine"}`, `a_total has no code="fine"`},
+		{`a_total{kind=~"ok",job="x"}`, `a_total has no kind="ok"`},
+		{`a_total{code=~"ok|no|{bad}"}`, `a_total has no code="no"`},
+		{`a_total{code=~"$instance"} or x:y`, "no server exports x:y"},
 	} {
-		if got := strings.Join(known.faults(expr), "; "); got != want {
-			t.Errorf("%s: found %q, want %q", expr, got, want)
+		if got := strings.Join(known.faults(test.expr), "; "); got != test.want {
+			t.Errorf("%s: found %q, want %q", test.expr, got, test.want)
 		}
 	}
 }
