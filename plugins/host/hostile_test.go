@@ -70,19 +70,6 @@ func blocksAndLocals(n int) []byte {
 	})
 }
 
-// longFunctions is n functions of a quarter megabyte, of the instructions that
-// the rewriter adds most to.
-func longFunctions(n int) []byte {
-	return ruleOf(gastest.Result, func(m *gastest.Module) {
-		for range n {
-			m.Funcs = append(m.Funcs, gastest.Func{
-				Locals: []byte{gastest.F64},
-				Code:   "local.get 0 " + strings.Repeat("local.get 0 f64.add ", 80_000) + " local.set 0",
-			})
-		}
-	})
-}
-
 // claim is a section whose vector claims 2^32-1 entries.
 func claim(id byte) []byte {
 	return append([]byte("\x00asm\x01\x00\x00\x00"), gastest.Section(id, []byte{0xff, 0xff, 0xff, 0xff, 0x0f})...)
