@@ -72,8 +72,13 @@ type guarded struct {
 }
 
 func newGuarded(t *testing.T) *guarded {
+	return newGuardedTuned(t, func(*Config) {})
+}
+
+func newGuardedTuned(t *testing.T, tune func(*Config)) *guarded {
 	g := &guarded{issuer: newIssuer(t)}
 	g.house = newHouse(t, func(c *Config, _ *actors.Config) {
+		tune(c)
 		keys, err := LoadKeys(t.Context(), c.Store.Tables())
 		must(t, err)
 		tokens, err := NewTokens(g.issuer.jwks())
@@ -320,4 +325,16 @@ func TestRateLimit(t *testing.T) {
 	h.get("/livez").want(200)
 	h.clock.Advance(2 * time.Second)
 	h.get("/api/v1/deals").want(200)
+}
+
+// A shopper who calls himself like a merchant does not use up its bucket.
+func TestRateLimitIsEachCallersOwn(t *testing.T) {
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{PerSecond: 1, Burst: 1, Clients: 256})
+	must(t, err)
+	g := newGuardedTuned(t, func(c *Config) { c.Limiter = limiter })
+	g.as(g.issuer.shopper("acme")).get("/api/v1/deals").want(200)
+	g.as(g.issuer.shopper("acme")).get("/api/v1/deals").refused(rateLimited)
+	g.as(g.acme).get("/api/v1/deals").want(200)
+	g.as(g.intruder).get("/api/v1/deals").want(200)
+	g.as(g.acme).get("/api/v1/deals").refused(rateLimited)
 }

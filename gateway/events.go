@@ -3,9 +3,9 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/doorbuster/doorbuster/actors"
@@ -24,33 +24,32 @@ const (
 	slowReaderMax = 5 * time.Second
 )
 
-// streams bounds the event streams that are open.
-type streams struct {
-	slots chan struct{}
-	open  *sync.WaitGroup
-}
+// streams bounds the event streams that are open: each holds a slot.
+type streams chan struct{}
 
-func newStreams(most int) streams {
-	return streams{slots: make(chan struct{}, most), open: &sync.WaitGroup{}}
-}
-
-func (t *streams) full() bool { return len(t.slots) == cap(t.slots) }
+func (t streams) full() bool { return len(t) == cap(t) }
 
 // run runs fn unless there are as many streams as may be.
-func (t *streams) run(fn func()) {
+func (t streams) run(fn func()) {
 	select {
-	case t.slots <- struct{}{}:
-		t.open.Add(1)
-		defer func() {
-			<-t.slots
-			t.open.Done()
-		}()
+	case t <- struct{}{}:
+		defer func() { <-t }()
 		fn()
 	default:
 	}
 }
 
-func (t *streams) wait() { t.open.Wait() }
+// wait takes all the slots, so that no stream is open and none can begin.
+func (t streams) wait(ctx context.Context) error {
+	for range cap(t) {
+		select {
+		case t <- struct{}{}:
+		case <-ctx.Done():
+			return fmt.Errorf("event streams are still open: %w", ctx.Err())
+		}
+	}
+	return nil
+}
 
 func (s *Server) dealEvents(c *call) error {
 	v, err := s.dealOf(c.params[0])
@@ -103,7 +102,7 @@ func (s *Server) stream(out *eventWriter, dealID string, seen uint64) error {
 		switch {
 		case err != nil:
 			return err
-		case s.ctx.Err() != nil:
+		case s.stopping.Err() != nil:
 			return nil
 		case len(updates) == 0:
 			out.buf = append(out.buf, ":\n\n"...)
@@ -119,7 +118,7 @@ func (s *Server) stream(out *eventWriter, dealID string, seen uint64) error {
 
 // await returns what is new, or nothing when it is time for a heartbeat.
 func (s *Server) await(w *actors.Watch) ([]actors.Update, error) {
-	ctx, cancel := context.WithCancel(s.ctx)
+	ctx, cancel := context.WithCancel(s.stopping)
 	defer cancel()
 	defer s.cfg.Clock.AfterFunc(heartbeat, cancel)()
 	return w.Next(ctx.Done())

@@ -99,8 +99,10 @@ type Server struct {
 	admin    *fasthttp.Server
 	drainOne sync.Once
 
-	ctx    context.Context // ends with Shutdown
-	cancel context.CancelFunc
+	stopping context.Context // ends when Shutdown begins: listeners and streams close
+	stop     context.CancelFunc
+	ctx      context.Context // of the requests; ends when Shutdown has waited for them
+	cancel   context.CancelFunc
 }
 
 // New makes a server that does not listen yet.
@@ -113,8 +115,9 @@ func New(cfg Config) (*Server, error) {
 		orders:  newOrderSeries(cfg.Metrics),
 		broken:  cfg.Metrics.Route("any", "none"),
 		uploads: make(chan struct{}, uploadsMax),
-		streams: newStreams(cfg.Streams),
+		streams: make(streams, cfg.Streams),
 	}
+	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	public := newRouter(publicRoutes(), cfg.Metrics.Route)
 	admin := newRouter(s.adminRoutes(), func(method, pattern string) *obs.Route {
@@ -162,7 +165,7 @@ func (s *Server) ServeAdmin(ln net.Listener) error { return s.serve(s.admin, ln)
 // listener that it has not begun to serve.
 func (s *Server) serve(on *fasthttp.Server, ln net.Listener) error {
 	once := &onceListener{Listener: ln}
-	defer context.AfterFunc(s.ctx, func() { _ = once.Close() })()
+	defer context.AfterFunc(s.stopping, func() { _ = once.Close() })()
 	return on.Serve(once)
 }
 
@@ -180,12 +183,14 @@ func (l *onceListener) Close() error {
 }
 
 // Shutdown closes the listeners and the event streams, and waits until every
-// other request is answered or ctx ends.
+// other request is answered or ctx ends. A second call does nothing.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.cancel()
-	err := errors.Join(s.public.ShutdownWithContext(ctx), s.admin.ShutdownWithContext(ctx))
-	s.streams.wait()
-	return err
+	if s.ctx.Err() != nil {
+		return nil
+	}
+	defer s.cancel()
+	s.stop()
+	return errors.Join(s.public.ShutdownWithContext(ctx), s.admin.ShutdownWithContext(ctx), s.streams.wait(ctx))
 }
 
 // guard runs a handler so that a bug in it costs one answer and not the
@@ -328,16 +333,16 @@ func (s *Server) admit(ctx *fasthttp.RequestCtx, allow role) (*principal, proble
 
 var headerAuthorization = []byte("Authorization")
 
-// allow takes a token from the caller's bucket. Callers in open mode are told
-// apart by their address.
+// allow takes a token from the caller's bucket: a shopper and a merchant of
+// one name have two, and callers in open mode are told apart by their address.
 func (s *Server) allow(ctx *fasthttp.RequestCtx, who *principal) bool {
-	client := who.name
+	name := who.name
 	if who == trusted {
-		client = ctx.RemoteIP()
+		name = ctx.RemoteIP()
 	}
-	d := s.cfg.Limiter.Allow(client, s.cfg.Clock.Now().Mono)
+	var b [128]byte
+	d := s.cfg.Limiter.Allow(append(append(b[:0], byte(who.role)), name...), s.cfg.Clock.Now().Mono)
 	h := &ctx.Response.Header
-	var b [64]byte
 	h.Set("RateLimit-Policy", s.cfg.Limiter.Policy())
 	h.SetBytesV("RateLimit", d.AppendRateLimit(b[:0]))
 	if !d.OK {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -140,6 +141,35 @@ func TestOperators(t *testing.T) {
 	admin("GET", "/debug/pprof/goroutine?debug=1").want(200)
 	admin("GET", "/api/v1/deals").refused(notFound)
 	admin("GET", "/api/v1/admin/keys").refused(notFound) // open mode has no keys
+}
+
+// What is in flight when the shutdown begins is answered as if it had not.
+func TestShutdownWaitsForRequests(t *testing.T) {
+	h := newHouse(t, nil)
+	h.deal("d", "")
+	id := h.order("d", "u", 1).want(201).text("order_id")
+	h.store.gate.Lock()
+	answers := make(chan answer, 2)
+	go func() { answers <- h.order("d", "u", 1) }()
+	until(t, "the order to be under way", func() bool { return h.node.Stats().Waiting == 1 })
+	go func() { answers <- h.get("/api/v1/orders/" + id) }()
+	until(t, "the read to be under way", func() bool { return h.node.Stats().Waiting == 2 })
+	ended := make(chan error)
+	go func() { ended <- h.server.Shutdown(context.Background()) }()
+	until(t, "the listener to close", func() bool {
+		conn, err := net.Dial("tcp4", h.addr)
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+	h.store.gate.Unlock()
+	for range 2 {
+		if a := <-answers; a.status != 201 && a.status != 200 {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	}
+	must(t, <-ended)
 }
 
 func TestReadiness(t *testing.T) {
