@@ -13,7 +13,11 @@ const hexDigits = "0123456789abcdef"
 // appendString appends s as a JSON string. Bytes that are not UTF-8 become
 // U+FFFD, so that the result always is.
 func appendString[T string | []byte](b []byte, s T) []byte {
-	b = append(b, '"')
+	return append(appendText(append(b, '"'), s), '"')
+}
+
+// appendText is appendString without the quotes.
+func appendText[T string | []byte](b []byte, s T) []byte {
 	from := 0
 	for i := 0; i < len(s); {
 		c := s[i]
@@ -38,8 +42,7 @@ func appendString[T string | []byte](b []byte, s T) []byte {
 		}
 		i += n
 	}
-	b = append(b, s[from:]...)
-	return append(b, '"')
+	return append(b, s[from:]...)
 }
 
 // plainByte says which ASCII bytes stand for themselves in a JSON string.

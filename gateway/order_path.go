@@ -50,7 +50,7 @@ func (s *Server) order(ctx *fasthttp.RequestCtx) problem {
 	}
 	r, err := s.node.Acquire(own.ClassNew)
 	if err != nil {
-		return s.refuseOrder(ctx, orderFault{problem: problemOfError(err)})
+		return s.failOrder(ctx, err)
 	}
 	r.Cmd.Kind = deal.Place
 	if f := readOrder(ctx, r, key, who); f.problem != noProblem {
@@ -66,7 +66,7 @@ func (s *Server) order(ctx *fasthttp.RequestCtx) problem {
 		if !errors.Is(err, actors.ErrDeadline) { // then the seat is no longer ours
 			s.node.Release(r)
 		}
-		return s.refuseOrder(ctx, orderFault{problem: problemOfError(err)})
+		return s.failOrder(ctx, err)
 	}
 	p = s.answerOrder(ctx, r)
 	s.node.Release(r)
@@ -172,14 +172,22 @@ func isJSON(contentType []byte) bool {
 
 // refuseOrder answers with a problem. It copies what it needs of f.
 func (s *Server) refuseOrder(ctx *fasthttp.RequestCtx, f orderFault) problem {
-	var faults [1]fault
-	n := 0
-	if f.field != nil {
-		faults[0] = fault{field: b2s(f.field), message: f.message}
-		n = 1
+	if f.field == nil {
+		s.refuse(ctx, f.problem, f.message, nil)
+		return f.problem
 	}
-	s.refuse(ctx, f.problem, f.message, faults[:n])
+	faults := [...]fault{{field: b2s(f.field), message: f.message}}
+	s.refuse(ctx, f.problem, "", faults[:])
 	return f.problem
+}
+
+// failOrder answers with an error of the node.
+func (s *Server) failOrder(ctx *fasthttp.RequestCtx, err error) problem {
+	p := problemOfError(err)
+	if p == internalError {
+		s.cfg.Logger.Error("an order failed", "request_id", string(requestID(ctx)), "error", err)
+	}
+	return s.refuseOrder(ctx, orderFault{problem: p})
 }
 
 // answerOrder encodes the decision in r.
@@ -201,7 +209,7 @@ func (s *Server) answerOrder(ctx *fasthttp.RequestCtx, r *actors.Request) proble
 func (s *Server) answerReplay(ctx *fasthttp.RequestCtx, r *actors.Request) problem {
 	var o actors.Order
 	if err := s.node.LoadOrder(s.ctx, string(r.Deal), r.Reply.Order, &o); err != nil {
-		return s.refuseOrder(ctx, orderFault{problem: problemOfError(err)})
+		return s.failOrder(ctx, err)
 	}
 	p := &o.Event.Placed
 	view := orderView{

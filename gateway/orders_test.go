@@ -82,7 +82,7 @@ func TestOrdersThatAreRefused(t *testing.T) {
 	} {
 		a := h.post("/api/v1/orders", tc.body).refused(tc.want)
 		if tc.field != nil {
-			a.has(map[string]any{"errors.0.field": tc.field})
+			a.has(map[string]any{"errors.0.field": tc.field, "detail": tc.field.(string) + " " + a.text("errors.0.message")})
 		}
 	}
 	post := func(header map[string]string) answer {

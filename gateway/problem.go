@@ -176,23 +176,28 @@ type fault struct {
 // so that handlers off the order path can return it.
 type refusal struct {
 	problem problem
-	detail  string // "" = the title says it all
+	detail  string // "" = the one fault, or else the title, says it all
 	faults  []fault
 }
 
-func (r *refusal) Error() string { return problems[r.problem].code + ": " + r.detail }
+func (r *refusal) Error() string {
+	return string(appendProblem(nil, r.problem, r.detail, nil, r.faults))
+}
 
 // refuse makes a refusal without faults.
 func refuse(p problem, detail string) *refusal { return &refusal{problem: p, detail: detail} }
 
 // refuseField makes a refusal about one field.
 func refuseField(p problem, field, message string) *refusal {
-	return &refusal{problem: p, detail: field + " " + message, faults: []fault{{field: field, message: message}}}
+	return &refusal{problem: p, faults: []fault{{field: field, message: message}}}
 }
 
 // refuseFields makes a refusal of what the domain's own validation found.
 func refuseFields(p problem, errs []deal.FieldError) *refusal {
-	r := &refusal{problem: p, detail: "some fields are not valid"}
+	r := &refusal{problem: p}
+	if len(errs) > 1 {
+		r.detail = "some fields are not valid"
+	}
 	for _, e := range errs {
 		r.faults = append(r.faults, fault{field: e.Field, message: e.Message})
 	}
@@ -243,9 +248,6 @@ func writeProblem(resp *fasthttp.Response, p problem, detail string, faults []fa
 
 func appendProblem(b []byte, p problem, detail string, requestID []byte, faults []fault) []byte {
 	row := &problems[p]
-	if detail == "" {
-		detail = row.title
-	}
 	b = append(b, `{"type":"https://doorbuster.dev/problems/`...)
 	b = append(b, row.code...)
 	b = append(b, `","title":"`...)
@@ -254,9 +256,16 @@ func appendProblem(b []byte, p problem, detail string, requestID []byte, faults 
 	b = strconv.AppendInt(b, int64(row.status), 10)
 	b = append(b, `,"code":"`...)
 	b = append(b, row.code...)
-	b = append(b, `","detail":`...)
-	b = appendString(b, detail)
-	b = append(b, `,"request_id":`...)
+	b = append(b, `","detail":"`...)
+	switch {
+	case detail != "":
+		b = appendText(b, detail)
+	case len(faults) == 1:
+		b = appendText(append(appendText(b, faults[0].field), ' '), faults[0].message)
+	default:
+		b = append(b, row.title...)
+	}
+	b = append(b, `","request_id":`...)
 	b = appendString(b, requestID)
 	if len(faults) > 0 {
 		b = append(b, `,"errors":[`...)
