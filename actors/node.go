@@ -393,5 +393,7 @@ func (n *Node) Close() {
 	if n.cfg.System == nil {
 		n.system.Shutdown()
 	}
-	n.workers.close(n.cfg.Workers)
+	if n.workers != nil {
+		n.workers.close(n.cfg.Workers)
+	}
 }

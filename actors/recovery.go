@@ -110,6 +110,7 @@ func (n *Node) load(a *activation) {
 	a.committed = a.state.View()
 	if a.committed.Spec != nil {
 		a.status = a.committed.Status(now)
+		n.views.touch(a.entry) // an owner in between may have written to it
 	}
 	if a.due = a.state.NextDue(now); a.due != 0 {
 		n.setDue(a.entry.id, a.due)
@@ -188,8 +189,11 @@ func (n *Node) recover(ctx context.Context) error {
 	for _, e := range behind {
 		// A deal that cannot be loaded has said so in the log; the others serve.
 		if _, err := n.awake(e); err != nil && !errors.Is(err, ErrUnavailable) {
-			return err
+			n.report("recovery", err)
 		}
 	}
-	return n.views.catchUp(ctx)
+	// Neither a full disk nor a damaged deal keeps the node from serving: what
+	// the lists lack is tried again with the next pass.
+	n.report("lists", n.views.catchUp(ctx))
+	return ctx.Err()
 }
