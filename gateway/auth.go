@@ -2,7 +2,7 @@ package gateway
 
 import (
 	"bytes"
-	"fmt"
+	"errors"
 	"net"
 
 	"github.com/doorbuster/doorbuster/clockd"
@@ -42,19 +42,13 @@ type Auth struct {
 	Clock  *clockd.Clock
 }
 
-// CheckOpen refuses open mode on an address that is not loopback: whoever
-// reaches it may do everything.
-func CheckOpen(addrs ...string) error {
-	for _, addr := range addrs {
-		host, _, err := net.SplitHostPort(addr)
-		if err != nil {
-			return fmt.Errorf("listen address %q: %w", addr, err)
-		}
-		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return fmt.Errorf("auth mode open trusts every caller, and %s is not a loopback address: use auth mode keys", addr)
-		}
-	}
-	return nil
+// ErrOpenExposed is the answer to serving in open mode beyond loopback, where
+// whoever reaches the address could do everything.
+var ErrOpenExposed = errors.New("gateway: auth mode open trusts every caller, and this is not a loopback address: use auth mode keys")
+
+func isLoopback(addr net.Addr) bool {
+	tcp, ok := addr.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
 }
 
 var bearer = []byte("bearer ")

@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -299,13 +301,26 @@ func TestJWKSThatIsNotGood(t *testing.T) {
 	}
 }
 
-func TestCheckOpen(t *testing.T) {
-	for addr, ok := range map[string]bool{
-		"127.0.0.1:8080": true, "127.8.9.1:0": true, "[::1]:8080": true, "localhost:8080": true,
-		":8080": false, "0.0.0.0:8080": false, "[::]:8080": false, "10.0.0.1:1": false, "example.com:80": false, "8080": false,
+// exposed is a listener on an address of the test's choice.
+type exposed struct {
+	net.Listener
+	addr net.Addr
+}
+
+func (e exposed) Addr() net.Addr { return e.addr }
+
+func TestOpenModeStaysOnLoopback(t *testing.T) {
+	h := newHouse(t, nil)
+	for _, addr := range []net.Addr{
+		&net.TCPAddr{IP: net.IPv4zero, Port: 1}, &net.TCPAddr{IP: net.IPv6zero, Port: 1}, &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1},
+		&net.TCPAddr{Port: 1}, &net.UnixAddr{Name: "x", Net: "unix"},
 	} {
-		if err := CheckOpen("127.0.0.1:1", addr); (err == nil) != ok {
-			t.Errorf("%s: %v", addr, err)
+		ln, err := net.Listen("tcp4", "127.0.0.1:0")
+		must(t, err)
+		for _, serve := range []func(net.Listener) error{h.server.Serve, h.server.ServeAdmin} {
+			if err := serve(exposed{ln, addr}); !errors.Is(err, ErrOpenExposed) {
+				t.Errorf("%v: %v", addr, err)
+			}
 		}
 	}
 }

@@ -156,15 +156,20 @@ func (s *Server) listener(connections int, h fasthttp.RequestHandler) *fasthttp.
 }
 
 // Serve answers the public contract on ln until Shutdown, and closes ln.
+// ErrOpenExposed.
 func (s *Server) Serve(ln net.Listener) error { return s.serve(s.public, ln) }
 
 // ServeAdmin answers the operators on ln until Shutdown, and closes ln.
+// ErrOpenExposed.
 func (s *Server) ServeAdmin(ln net.Listener) error { return s.serve(s.admin, ln) }
 
 // serve ends even if Shutdown came first: fasthttp's own knows nothing of a
 // listener that it has not begun to serve.
 func (s *Server) serve(on *fasthttp.Server, ln net.Listener) error {
 	once := &onceListener{Listener: ln}
+	if s.cfg.Auth == nil && !isLoopback(ln.Addr()) {
+		return errors.Join(fmt.Errorf("%v: %w", ln.Addr(), ErrOpenExposed), once.Close())
+	}
 	defer context.AfterFunc(s.stopping, func() { _ = once.Close() })()
 	return on.Serve(once)
 }
