@@ -70,6 +70,7 @@ type pending struct {
 	due      int64
 	soldOut  *keyFilter
 	groups   []groupChange
+	grows    bool   // holds an event that a full disk refuses
 	saves    []save // snapshots to write once the batch is on disk
 	snapshot []byte // the state after the batch, if saves asked for it
 }
@@ -100,7 +101,7 @@ func (a *activation) receive(msgs []any) {
 		}
 	}()
 	now := a.node.clock.Now()
-	for a.state.Due(now.Wall, &a.owed) {
+	for !plantKeepHold && a.state.Due(now.Wall, &a.owed) {
 		if err := a.apply(p, &a.owed); err != nil {
 			a.crash(p, msgs, err)
 			return
@@ -150,6 +151,7 @@ func (a *activation) serve(p *pending, r *Request, mono int64) error {
 			return err
 		}
 		a.state.Settled(reply)
+		p.grows = p.grows || r.takesRoom()
 	}
 	r.View = a.state.View()
 	return nil
@@ -201,9 +203,15 @@ func (a *activation) submit(p *pending, now int64) {
 		return
 	}
 	p.Stream, p.Epoch, p.Done = a.entry.id, a.epoch, p
-	p.Urgent = a.node.readOnly.Load()
+	p.Urgent = !p.grows
 	a.uncommitted.Add(1)
+	if plantAckEarly {
+		a.answerAll(p, nil)
+	}
 	a.node.committer.Submit(&p.Write)
+	if plantReuseEarly {
+		a.node.putPending(p)
+	}
 }
 
 // Committed implements journal.Completer: it runs on the committer's
@@ -234,13 +242,19 @@ func (a *activation) settle(p *pending, err error) {
 
 // finish answers everybody who waited for p and puts p back.
 func (a *activation) finish(p *pending, err error) {
-	for _, r := range p.requests {
-		a.answer(r, err)
-	}
+	a.answerAll(p, err)
 	if len(p.saves) > 0 { // not inside save, whose arguments live on the heap
 		a.save(p, err)
 	}
 	a.node.putPending(p)
+}
+
+func (a *activation) answerAll(p *pending, err error) {
+	for _, r := range p.requests {
+		a.answer(r, err)
+	}
+	clear(p.requests)
+	p.requests = p.requests[:0]
 }
 
 // answer hands a request back to its caller, or to the pool when the caller

@@ -151,6 +151,9 @@ func (n *Node) replay(stream string, s *deal.State) (snapshot uint64, err error)
 			return fmt.Errorf("event %d: %w", je.Seq, err)
 		}
 		e.Seq = je.Seq
+		if plantForgetKey {
+			e.Placed.Key = fmt.Append(nil, e.Seq)
+		}
 		n.replayed.Add(1)
 		return s.Apply(&e)
 	})

@@ -84,6 +84,9 @@ func (v *views) derive(ctx context.Context, e *entry) error {
 	if now.view.Spec == nil || now.seq == row.seq {
 		return nil
 	}
+	if plantMarkEarly {
+		_ = n.store.Tables().Apply(ctx, []journal.Mutation{{Table: tableDeals, Key: e.id, Value: now.encode()}}, false)
+	}
 	var batch []journal.Mutation
 	var event deal.Event
 	var key []byte

@@ -199,6 +199,9 @@ func (c *Clock) step() {
 	c.wall += elapsed
 	offset := c.source.wall() - c.wall
 	c.wall += slew(offset, elapsed)
+	if plantTrustWall {
+		c.wall = c.source.wall()
+	}
 	c.offset.Store(offset)
 
 	c.publish(mono, last.Tick+1)

@@ -225,7 +225,9 @@ func (s *State) giveBack(o *order, to OrderStatus) {
 		s.groups[o.group-1].members--
 	}
 	o.status = to
-	s.held[o.user].units -= o.quantity
+	if !plantKeepQuota {
+		s.held[o.user].units -= o.quantity
+	}
 	s.Reserved -= int64(o.quantity)
 	s.Available += int64(o.quantity)
 }

@@ -163,6 +163,9 @@ func (c *bodyWriter) instruction() {
 		c.copy(in)
 		c.canonical(op)
 	}
+	if plantFreeBlock && in.op == opBrTable {
+		c.count = 0
+	}
 	if endsBlock(in.op) || in.op == opEnd && top.joins() {
 		c.closeCount()
 	}

@@ -189,7 +189,9 @@ func (i *instance) reset() bool {
 		dirty[1] |= i.dirty1.Get()
 		i.dirty1.Set(0)
 	}
-	m.Pages.Restore(memory, initial.memory, dirty)
+	if !plantKeepRuleState {
+		m.Pages.Restore(memory, initial.memory, dirty)
+	}
 	copy(memory[i.buffer:i.buffer+i.input], initial.memory[i.buffer:])
 	for n, g := range i.mutable {
 		g.Set(initial.globals[n])

@@ -76,7 +76,12 @@ func (f *guardFile) Write(p []byte) (int, error) {
 	return n, f.fs.told("write", f.path, err)
 }
 
-func (f *guardFile) Sync() error { return f.fs.told("sync", f.path, f.File.Sync()) }
+func (f *guardFile) Sync() error {
+	if plantSkipFolderSync && !f.fs.vital(f.path) {
+		return nil
+	}
+	return f.fs.told("sync", f.path, f.File.Sync())
+}
 
 func (f *guardFile) SyncData() error { return f.fs.told("sync", f.path, f.File.SyncData()) }
 

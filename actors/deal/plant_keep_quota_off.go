@@ -1,0 +1,5 @@
+//go:build !plant_keep_quota
+
+package deal
+
+const plantKeepQuota = false

@@ -1,0 +1,5 @@
+//go:build !plant_forget_key
+
+package actors
+
+const plantForgetKey = false

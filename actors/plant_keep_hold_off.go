@@ -1,0 +1,5 @@
+//go:build !plant_keep_hold
+
+package actors
+
+const plantKeepHold = false

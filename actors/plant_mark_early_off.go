@@ -1,0 +1,5 @@
+//go:build !plant_mark_early
+
+package actors
+
+const plantMarkEarly = false

@@ -1,0 +1,5 @@
+//go:build !plant_reuse_early
+
+package actors
+
+const plantReuseEarly = false

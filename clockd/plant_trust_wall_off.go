@@ -1,0 +1,5 @@
+//go:build !plant_trust_wall
+
+package clockd
+
+const plantTrustWall = false

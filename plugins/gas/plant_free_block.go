@@ -1,0 +1,7 @@
+//go:build plant_free_block
+
+package gas
+
+// plantFreeBlock is a bug on purpose, for proof that the tests find it: the build
+// charges no fuel for a block that ends in a br_table.
+const plantFreeBlock = true

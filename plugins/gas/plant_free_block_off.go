@@ -1,0 +1,5 @@
+//go:build !plant_free_block
+
+package gas
+
+const plantFreeBlock = false

@@ -1,0 +1,5 @@
+//go:build !plant_drop_epoch
+
+package embedded
+
+const plantDropEpoch = false

@@ -1,0 +1,5 @@
+//go:build !plant_skip_folder_sync
+
+package embedded
+
+const plantSkipFolderSync = false

@@ -1,0 +1,5 @@
+//go:build !plant_skip_sync
+
+package embedded
+
+const plantSkipSync = false
