@@ -135,7 +135,7 @@ func TestFramingThatIsGood(t *testing.T) {
 	large := strings.Repeat(" ", 20000)
 	padded := func(n int) string { return good + strings.Repeat(" ", n-len(good)) }
 	in := "\r\n" + order("k1", good) + order("k2", "{}") + order("bad key", good) + "GET /nope HTTP/1.1\r\nHost: x\r\n\r\n" +
-		order("k3", padded(bodyPrefetched)) + order("k4", padded(bodyPrefetched+1)) + order("k5", padded(orderBodyMax)) +
+		order("k3", padded(orderBodyMax/2)) + order("k4", padded(orderBodyMax-1)) + order("k5", padded(orderBodyMax)) +
 		order("k6", padded(orderBodyMax+1)) + // refused before it is read, and then dropped
 		"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n" + large +
 		"POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n" + large +
@@ -180,10 +180,10 @@ func TestExpectContinue(t *testing.T) {
 func TestRequestThatEndsEarly(t *testing.T) {
 	h := newHouse(t, nil)
 	h.deal("d", "")
-	head := "POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\n"
+	head := " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\n"
 	for in, want := range map[string]problem{
-		head + "Content-Length: 100\r\n\r\n{":                                        invalidRequest,
-		head + "Content-Length: 16000\r\n\r\n" + strings.Repeat(" ", bodyPrefetched): requestTimeout,
+		"POST /api/v1/orders" + head + "Content-Length: 100\r\n\r\n{":                                       invalidRequest,
+		"POST /api/v1/deals" + head + "Content-Length: 60000\r\n\r\n" + strings.Repeat(" ", bodyPrefetched): requestTimeout,
 		"GET /livez HTT": invalidRequest,
 	} {
 		conn, err := net.Dial("tcp4", h.addr)
@@ -199,4 +199,30 @@ func TestRequestThatEndsEarly(t *testing.T) {
 		answer{t, resp.StatusCode, resp.Header, body}.refused(want)
 	}
 	h.get("/api/v1/deals/d").has(map[string]any{"available": 100})
+}
+
+// A client that sends an order slowly, or never all of it, keeps nobody else
+// from a seat.
+func TestSlowBodyHoldsNoSeat(t *testing.T) {
+	h := newHouse(t, nil)
+	h.deal("d", "")
+	conn, err := net.Dial("tcp4", h.addr)
+	must(t, err)
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: %d\r\n\r\n%s",
+		orderBodyMax, strings.Repeat(" ", orderBodyMax-1))
+	for range 20 { // long enough for the server to have read what there is
+		h.get("/livez")
+		if n := h.node.Stats().Pool.InUse; n != 0 {
+			t.Fatalf("%d seats are held by an order that has not arrived", n)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	io.WriteString(conn, " ")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	must(t, err)
+	resp.Body.Close()
+	if resp.StatusCode != 400 {
+		t.Fatalf("status %d, want 400", resp.StatusCode)
+	}
 }

@@ -18,6 +18,7 @@ import (
 //
 //	placeOrder    POST /api/v1/orders
 //	  admit       who calls: a hash and a look-up
+//	  lateBody    wait for a body that is still on its way
 //	  Acquire     a seat; none is free: 503, and the body is not looked at
 //	  readOrder   copy out of fasthttp's buffers → decode → whose order is it
 //	  SoldOut     an atomic flag: 409 without waking the deal
@@ -48,12 +49,16 @@ func (s *Server) order(ctx *fasthttp.RequestCtx) problem {
 	if p != noProblem {
 		return p
 	}
+	late, p := lateBody(ctx)
+	if p != noProblem {
+		return s.refuseOrder(ctx, orderFault{problem: p})
+	}
 	r, err := s.node.Acquire(own.ClassNew)
 	if err != nil {
 		return s.failOrder(ctx, err)
 	}
 	r.Cmd.Kind = deal.Place
-	if f := readOrder(ctx, r, key, who); f.problem != noProblem {
+	if f := readOrder(ctx, r, key, late, who); f.problem != noProblem {
 		p = s.refuseOrder(ctx, f)
 		s.node.Release(r)
 		return p
@@ -98,12 +103,23 @@ const (
 	wantPrivate = "a shopper orders for nobody else"
 )
 
+// lateBody returns a body that has not all arrived when the handler begins,
+// nil if it has: nobody holds a seat while a slow client is still sending.
+func lateBody(ctx *fasthttp.RequestCtx) ([]byte, problem) {
+	if ctx.Request.Header.ContentLength() <= bodyPrefetched {
+		return nil, noProblem
+	}
+	return appendBody(nil, ctx, orderBodyMax)
+}
+
 // readOrder copies the request into the seat, key first, and decodes it there.
-func readOrder(ctx *fasthttp.RequestCtx, r *actors.Request, key []byte, who *principal) orderFault {
-	r.Body = append(r.Body[:0], key...)
-	var p problem
-	if r.Body, p = appendBody(r.Body, ctx, orderBodyMax); p != noProblem {
-		return orderFault{problem: p}
+func readOrder(ctx *fasthttp.RequestCtx, r *actors.Request, key, late []byte, who *principal) orderFault {
+	r.Body = append(append(r.Body[:0], key...), late...)
+	if late == nil {
+		var p problem
+		if r.Body, p = appendBody(r.Body, ctx, orderBodyMax); p != noProblem {
+			return orderFault{problem: p}
+		}
 	}
 	r.Cmd.Key = r.Body[:len(key):len(key)]
 	o := order{cmd: &r.Cmd}

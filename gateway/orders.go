@@ -188,12 +188,16 @@ func (s *Server) quote(c *call) error {
 	if !isJSON(c.ctx.Request.Header.ContentType()) {
 		return refuse(unsupportedMediaType, wantJSON)
 	}
+	late, p := lateBody(c.ctx)
+	if p != noProblem {
+		return &refusal{problem: p}
+	}
 	r, err := s.node.Acquire(own.ClassNew)
 	if err != nil {
 		return err
 	}
 	r.Cmd.Kind = deal.Quote
-	if f := readOrder(c.ctx, r, nil, c.who); f.problem != noProblem {
+	if f := readOrder(c.ctx, r, nil, late, c.who); f.problem != noProblem {
 		s.refuseOrder(c.ctx, f)
 		s.node.Release(r)
 		return nil
