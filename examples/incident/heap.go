@@ -37,6 +37,7 @@ const openOrders = 100_000
 
 // ── As it was ──────────────────────────────────────────────────────────────
 
+// PromotionRule is what a merchant has agreed to.
 type PromotionRule struct {
 	Name        string
 	Percent     int64
@@ -112,8 +113,12 @@ func (s *session) heapPair() pair {
 	return pair{
 		title: "an order",
 		columns: []column{
-			{"ns/op", "%.0f"}, {"allocs/op", "%.2f"}, {"B/op", "%.0f"},
-			{"collections/s", "%.1f"}, {"GC pause µs/s", "%.0f"}, {"longest pause µs", "%.0f"},
+			{"ns/op", "%.0f"},
+			{"allocs/op", "%.2f"},
+			{"B/op", "%.0f"},
+			{"collections/s", "%.1f"},
+			{"GC pause µs/s", "%.0f"},
+			{"longest pause µs", "%.0f"},
 		},
 		sides: []side{
 			{"pointers, escaping", func(context.Context) (figures, error) {
@@ -235,7 +240,7 @@ func annotate(source string, says map[int][]string) string {
 		}
 		line = strings.ReplaceAll(line, "\t", "    ")
 		if said := says[i+1]; len(said) > 0 {
-			line = fmt.Sprintf("%-68s ← %s", line, strings.Join(said, "; "))
+			line = fmt.Sprintf("%-72s ← %s", line, strings.Join(said, "; "))
 		}
 		fmt.Fprintf(&out, "%4d  %s\n", i+1, line)
 		if line == "}" {

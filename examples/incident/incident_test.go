@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,7 +41,7 @@ func newTestSession(t *testing.T) *session {
 		}
 	})
 	s.rounds, s.long, s.longRound = 1, 1, 1
-	s.length, s.orders = 200*time.Millisecond, 20_000
+	s.length, s.orders, s.bursts = 200*time.Millisecond, 20_000, 12
 	s.lockRows = []lockRow{{"a slow cache; one deal", thenCache, 1, 64, 2}}
 	return s
 }
@@ -52,6 +53,9 @@ func TestChapters(t *testing.T) {
 			continue // its first sides are data races, as the detector would say: see TestPoolEarlyPut
 		}
 		t.Run(c.title, func(t *testing.T) {
+			if !slices.Contains(inProcess, c.number) {
+				t.Parallel()
+			}
 			s := newTestSession(t)
 			if err := s.play(t.Context(), c.number); err != nil {
 				t.Fatal(err)
@@ -65,6 +69,9 @@ func TestChapters(t *testing.T) {
 		})
 	}
 }
+
+// inProcess are the chapters that measure this process: nothing may run beside them.
+var inProcess = []int{2, 3, 4}
 
 var effects = map[int]func(t *testing.T, page string){
 	1: func(t *testing.T, page string) {
@@ -294,10 +301,10 @@ func TestOwnPricesAreRight(t *testing.T) {
 }
 
 func TestStarvation(t *testing.T) {
-	if st := starvePool(t.Context()); st.empty <= starveOrders {
+	if st := starvePool(t.Context(), 12); st.empty <= starveOrders {
 		t.Errorf("the sync.Pool was empty for %d of %d Gets", st.empty, st.gets)
 	}
-	if st, err := starveOwn(); st.empty != 0 || err != nil {
+	if st, err := starveOwn(12); st.empty != 0 || err != nil {
 		t.Errorf("no seat for %d of %d Gets, %v", st.empty, st.gets, err)
 	}
 }

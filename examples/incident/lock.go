@@ -280,8 +280,12 @@ const lockCacheDelay = 2 * time.Millisecond
 
 func (s *session) lockPair(row lockRow) pair {
 	p := pair{title: row.title, columns: []column{
-		{"orders/s", "%.0f"}, {"P50 ms", "%.1f"}, {"P99 ms", "%.1f"}, {"goroutines at most", "%.0f"},
-		{"mutex profile: ms/order", "%.3f"}, {"block profile: ms/order", "%.3f"},
+		{"orders/s", "%.0f"},
+		{"P50 ms", "%.1f"},
+		{"P99 ms", "%.1f"},
+		{"goroutines at most", "%.0f"},
+		{"mutex profile: ms/order", "%.3f"},
+		{"block profile: ms/order", "%.3f"},
 	}}
 	for _, kind := range []string{shopLocked, shopSharded, shopOwned} {
 		p.sides = append(p.sides, side{kind, func(ctx context.Context) (figures, error) {

@@ -43,6 +43,7 @@ const (
 	roundsUsed     = 3
 	longRoundsUsed = 2
 	ordersUsed     = 1_000_000
+	burstsUsed     = 100
 )
 
 func main() {

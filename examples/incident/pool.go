@@ -62,7 +62,7 @@ func shopperNumber(n int) shopper {
 // pooledOrder is what goes from the handler to the billing worker.
 type pooledOrder struct {
 	quantity, unitPrice, discount int64
-	body                          [4096]byte // the request's buffer
+	_                             [4096]byte // the buffer of a request: what makes a miss dear
 }
 
 func (o *pooledOrder) price() int64 { return o.quantity*o.unitPrice - o.discount }
@@ -214,7 +214,6 @@ func (s *session) pricesPair() pair {
 // ── The comparison: starvation ─────────────────────────────────────────────
 
 const (
-	starveBursts  = 100
 	starveOrders  = 400      // held at once in a burst
 	starveGarbage = 12 << 20 // bytes that everything else allocates between two bursts
 )
@@ -225,11 +224,11 @@ type starvation struct {
 	slowest     int64 // ns that the Gets of one burst took
 }
 
-// bursts gets all orders of a burst at once and puts them back; then the rest
+// bursts n times gets all orders of a burst at once and puts them back; then the rest
 // of the server makes garbage, and with it collections.
-func bursts[T any](get func() T, put func(T), empty *atomic.Int64) (st starvation) {
+func bursts[T any](n int, get func() T, put func(T), empty *atomic.Int64) (st starvation) {
 	held := make([]T, starveOrders)
-	for range starveBursts {
+	for range n {
 		begin := clockd.Mono()
 		for i := range held {
 			held[i] = get()
@@ -240,7 +239,7 @@ func bursts[T any](get func() T, put func(T), empty *atomic.Int64) (st starvatio
 		}
 		garbage()
 	}
-	st.gets, st.empty = starveBursts*starveOrders, int(empty.Load())
+	st.gets, st.empty = n*starveOrders, int(empty.Load())
 	return st
 }
 
@@ -256,23 +255,23 @@ func garbage() {
 
 // starvePool is the sync.Pool. What finds it empty is told to the trace, if one
 // is under way.
-func starvePool(ctx context.Context) starvation {
+func starvePool(ctx context.Context, n int) starvation {
 	var empty atomic.Int64
 	pool := &sync.Pool{New: func() any {
 		empty.Add(1)
 		trace.Log(ctx, traceCategory, "empty")
 		return new(pooledOrder)
 	}}
-	return bursts(func() *pooledOrder { return pool.Get().(*pooledOrder) }, func(o *pooledOrder) { pool.Put(o) }, &empty)
+	return bursts(n, func() *pooledOrder { return pool.Get().(*pooledOrder) }, func(o *pooledOrder) { pool.Put(o) }, &empty)
 }
 
-func starveOwn() (starvation, error) {
+func starveOwn(n int) (starvation, error) {
 	var empty atomic.Int64
 	pool, err := newOwnPool(starveOrders)
 	if err != nil {
 		return starvation{}, err
 	}
-	return bursts(func() *ownedOrder {
+	return bursts(n, func() *ownedOrder {
 		o, ok := pool.Get(own.ClassNew)
 		if !ok {
 			panic("incident: there is a seat for each order")
@@ -289,9 +288,9 @@ func (s *session) starvationPair() pair {
 		title:   fmt.Sprintf("bursts of %d", starveOrders),
 		columns: []column{{"Gets that allocate, %", "%.1f"}, {"slowest burst, µs", "%.0f"}},
 		sides: []side{
-			{"sync.Pool", func(ctx context.Context) (figures, error) { return show(starvePool(ctx)), nil }},
+			{"sync.Pool", func(ctx context.Context) (figures, error) { return show(starvePool(ctx, s.bursts)), nil }},
 			{"runtime/own", func(context.Context) (figures, error) {
-				st, err := starveOwn()
+				st, err := starveOwn(s.bursts)
 				return show(st), err
 			}},
 		},
@@ -313,7 +312,7 @@ func (s *session) tracePool(ctx context.Context) (t poolTrace, err error) {
 	if err := trace.Start(file); err != nil {
 		return t, errors.Join(err, file.Close())
 	}
-	starvePool(ctx)
+	starvePool(ctx, s.bursts)
 	trace.Stop()
 	if err := file.Close(); err != nil {
 		return t, err
@@ -413,7 +412,7 @@ func runPool(ctx context.Context, s *session) (string, error) {
 		fmt.Sprintf("\nOne in four shoppers has a coupon. The first two sides differ only in whether the worker takes a bill at once or may\n"+
 			"be up to %d behind. An order takes %.0f ns with Put too early and %.0f ns with ownership, where its handler waits\n"+
 			"for the worker: that is what makes the price right.\n\n%d bursts of %d orders held at once, and %d MiB of other garbage between two bursts:\n",
-			billingBusy, prices.medians[1][1], prices.medians[3][1], starveBursts, starveOrders, starveGarbage>>20),
+			billingBusy, prices.medians[1][1], prices.medians[3][1], s.bursts, starveOrders, starveGarbage>>20),
 		starved.markdown(), line,
 		fmt.Sprintf("\nThe same bursts under `runtime/trace`, read with `go tool trace -d=parsed`: %d Gets found the pool empty, and %d\n"+
 			"collections began.\n", len(events.empty), len(events.collections)),

@@ -19,7 +19,7 @@ type session struct {
 	seconds, rounds int           // of a side under wrk, and how often each side gets its turn
 	long, longRound int           // the same for chapter 6
 	length          time.Duration // of a round without wrk
-	orders          int           // that chapter 3 prices on each side
+	orders, bursts  int           // that chapter 3 prices, and starves, on each side
 	lockRows        []lockRow     // that chapter 1 compares the shops in
 
 	docs   string // folder of the page; "" = none
@@ -45,7 +45,7 @@ func newSession(seconds int, docs string, out io.Writer) (*session, error) {
 	clock.Start()
 	return &session{
 		seconds: seconds, rounds: roundsUsed, long: longTimes * seconds, longRound: longRoundsUsed,
-		length: time.Duration(seconds) * time.Second, orders: ordersUsed, lockRows: lockRows,
+		length: time.Duration(seconds) * time.Second, orders: ordersUsed, bursts: burstsUsed, lockRows: lockRows,
 		docs: docs, dir: dir, self: self, screen: screen{out: out, redraws: isTerminal(out)}, clock: clock,
 	}, nil
 }
