@@ -200,10 +200,7 @@ func gather[T any](first T, queue <-chan T) []T {
 	all := []T{first}
 	for len(all) < mailMax {
 		select {
-		case next, open := <-queue:
-			if !open {
-				return all
-			}
+		case next := <-queue:
 			all = append(all, next)
 		default:
 			return all
@@ -329,7 +326,8 @@ func runLock(ctx context.Context, s *session) (string, error) {
 	return fmt.Sprintf("`wrk -t2 -c400 -d%ds` on the same machine, %d rounds of each side; the profiles are on for all. The slow cache\n"+
 		"takes %v and more. The profiles count the stacks that place an order: waiting for a mutex, and\n"+
 		"waiting for anything, which with ownership is the wait for the answer. They count a wait when it\n"+
-		"ends: orders that still waited at the end of a round are not in them.\n", s.seconds, s.rounds, lockCacheDelay) +
+		"ends: orders that still waited at the end of a round are not in them. net/http keeps two goroutines for\n"+
+		"a connection whose order is being placed.\n", s.seconds, s.rounds, lockCacheDelay) +
 		markdown(results) + plot + "\n" + verdicts.String(), err
 }
 

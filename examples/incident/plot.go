@@ -29,13 +29,22 @@ const (
 	barStep    = 22
 	groupGap   = 26
 	plotTop    = 34
-	seriesMax  = 4
 	columnsTop = 50  // of a timeline
 	columnsMax = 120 // height of the tallest column
 )
 
-// seriesColors tell the sides apart, in print and for the colour-blind as well.
-var seriesColors = [seriesMax]string{"#b5483a", "#d9a441", "#2f6f8f", "#6b7f3a"}
+// The last bar of a group is always "as it is"; what comes before it has colours
+// that the colour-blind can tell from it.
+const colorAsItIs = "#2f6f8f"
+
+var colorsAsItWas = []string{"#b5483a", "#d9a441", "#6b7f3a"}
+
+func (g group) color(i int) string {
+	if i == len(g.bars)-1 {
+		return colorAsItIs
+	}
+	return colorsAsItWas[i%len(colorsAsItWas)]
+}
 
 var barPlot = template.Must(template.New("bars").Parse(`<svg xmlns="http://www.w3.org/2000/svg" width="{{.Width}}" height="{{.Height}}" viewBox="0 0 {{.Width}} {{.Height}}" font-family="sans-serif" font-size="12">
 <rect width="100%" height="100%" fill="#fff"/>
@@ -72,7 +81,7 @@ func (s *session) plot(name, title string, groups ...group) (string, error) {
 			}
 			bars = append(bars, placed{
 				Y: y, TextY: y + 13, Length: length, End: plotLeft + length + 6,
-				Label: b.label, Text: b.text, Color: seriesColors[i%seriesMax],
+				Label: b.label, Text: b.text, Color: g.color(i),
 			})
 			y += barStep
 		}
