@@ -34,6 +34,7 @@ var layers = []layer{
 	{pkg: "gateway", imports: []string{"actors", "actors/deal", "plugins", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "runtime/obs", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
 	{pkg: "gateway/client", imports: []string{"clockd"}},
 	{pkg: "actors/sim/plant"},
+	{pkg: "actors/sim/plant"},
 	{pkg: "actors/sim", tests: []string{"actors", "actors/deal", "plugins", "plugins/abi", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/journal/journaltest", "clockd"}},
 	{pkg: "actors", imports: []string{"actors/deal", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "clockd"}, tests: []string{"plugins", "runtime/journal/embedded", "runtime/journal/journaltest"}},
 	{pkg: "plugins", imports: []string{"plugins/host", "plugins/gas", "plugins/abi", "runtime/journal", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},

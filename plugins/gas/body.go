@@ -163,7 +163,7 @@ func (c *bodyWriter) instruction() {
 		c.copy(in)
 		c.canonical(op)
 	}
-	if plantFreeBlock && in.op == opBrTable {
+	if plantFreeBlock && in.op == opIf {
 		c.count = 0
 	}
 	if endsBlock(in.op) || in.op == opEnd && top.joins() {

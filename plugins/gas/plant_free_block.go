@@ -3,5 +3,5 @@
 package gas
 
 // plantFreeBlock is a bug on purpose, for proof that the tests find it: the build
-// charges no fuel for a block that ends in a br_table.
+// charges no fuel for a block that ends in an if.
 const plantFreeBlock = true

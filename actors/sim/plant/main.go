@@ -1,0 +1,168 @@
+// Command plant proves that the tests find what they are for. It builds the
+// suite once with each planted bug, behind the build tag plant_<name>, and
+// fails unless every one of them is caught. Arguments name the bugs to plant,
+// none means all.
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// seedsMax is how many simulations a bug may survive before it counts as missed.
+const seedsMax = 20_000
+
+// plant is one bug and the tests that should find it.
+type plant struct {
+	name string
+	what string
+	test []string // arguments of go test
+}
+
+var simulator = []string{"./actors/sim", "-run", "^TestSimulation$", "-timeout", "0", "-seeds", strconv.Itoa(seedsMax)}
+
+var plants = []plant{
+	{"ack_early", "acknowledge before the sync", simulator},
+	{"skip_sync", "skip the sync", simulator},
+	{"skip_folder_sync", "forget the folder's sync", simulator},
+	{"drop_epoch", "drop the epoch check", simulator},
+	{"keep_quota", "quota not given back on cancel", simulator},
+	{"forget_key", "idempotency key forgotten on restart", simulator},
+	{"reuse_early", "pooled context reused early", simulator},
+	{"trust_wall", "wall clock trusted", simulator},
+	{"keep_hold", "expired hold not returned", simulator},
+	{"mark_early", "derived row marked before it is written", simulator},
+	{"keep_rule_state", "rule state left between orders", []string{"./plugins/host"}},
+	{"free_block", "fuel not charged in one block kind", []string{"./plugins/gas", "./plugins/host"}},
+}
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "plant:", err)
+		os.Exit(1)
+	}
+}
+
+func run(names []string) error {
+	chosen, err := choose(names)
+	if err != nil {
+		return err
+	}
+	caught, seeds := 0, []int(nil)
+	for _, p := range chosen {
+		by, err := p.hunt()
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		fmt.Printf("%-17s %-42s %s\n", p.name, p.what, by)
+		if by.found {
+			caught++
+		}
+		if by.seeds > 0 {
+			seeds = append(seeds, by.seeds)
+		}
+	}
+	fmt.Printf("%d of %d caught", caught, len(chosen))
+	if slices.Sort(seeds); len(seeds) > 0 {
+		fmt.Printf(", by the simulator after %d seeds in the median", seeds[len(seeds)/2])
+	}
+	fmt.Println()
+	if caught < len(chosen) {
+		return errors.New("the tests miss a bug")
+	}
+	return nil
+}
+
+func choose(names []string) ([]plant, error) {
+	if len(names) == 0 {
+		return plants, nil
+	}
+	var chosen []plant
+	for _, name := range names {
+		i := slices.IndexFunc(plants, func(p plant) bool { return p.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no bug is called %q", name)
+		}
+		chosen = append(chosen, plants[i])
+	}
+	return chosen, nil
+}
+
+// catch is how a bug was found.
+type catch struct {
+	found bool
+	seeds int    // that the simulator ran until then; 0 if another test found it
+	says  string // the failure in one line
+}
+
+func (c catch) String() string {
+	switch {
+	case !c.found:
+		return "MISSED"
+	case c.seeds > 0:
+		return fmt.Sprintf("%6d seeds  %s", c.seeds, c.says)
+	}
+	return "              " + c.says
+}
+
+// hunt builds the suite with the bug and runs it. A build that fails finds
+// nothing.
+func (p plant) hunt() (catch, error) {
+	tag := "plant_" + p.name
+	build := append([]string{"test", "-run", "^$", "-tags", tag}, packages(p.test)...)
+	if out, err := exec.Command("go", build...).CombinedOutput(); err != nil {
+		return catch{}, fmt.Errorf("build: %w\n%s", err, out)
+	}
+	out, err := exec.Command("go", append([]string{"test", "-count=1", "-tags", tag}, p.test...)...).CombinedOutput()
+	if err == nil {
+		return catch{}, nil
+	}
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) {
+		return catch{}, err
+	}
+	return read(out), nil
+}
+
+func packages(args []string) (packages []string) {
+	for _, arg := range args {
+		if strings.HasPrefix(arg, "./") {
+			packages = append(packages, arg)
+		}
+	}
+	return packages
+}
+
+var (
+	afterSeeds = regexp.MustCompile(`after (\d+) seeds, (.*)`)
+	failedTest = regexp.MustCompile(`--- FAIL: (\S+)`)
+)
+
+// read finds in a failed test's output what failed. A process that died without
+// saying so is a find as well.
+func read(out []byte) catch {
+	if m := afterSeeds.FindSubmatch(out); m != nil {
+		seeds, _ := strconv.Atoi(string(m[1]))
+		return catch{true, seeds, shorten(string(m[2]))}
+	}
+	if m := failedTest.FindSubmatch(out); m != nil {
+		return catch{true, 0, string(m[1])}
+	}
+	first, _, _ := bytes.Cut(bytes.TrimSpace(out), []byte("\n"))
+	return catch{true, 0, shorten(string(first))}
+}
+
+func shorten(text string) string {
+	const most = 100
+	text = strings.TrimSpace(text)
+	if len(text) > most {
+		return text[:most] + "…"
+	}
+	return text
+}
