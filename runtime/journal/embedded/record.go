@@ -150,7 +150,10 @@ func appendSnapshotKey(dst []byte, stream string) []byte {
 }
 
 func rowKey(table, key string) []byte {
-	dst := make([]byte, 0, len(table)+len(key)+2)
+	return appendRowKey(make([]byte, 0, len(table)+len(key)+2), table, key)
+}
+
+func appendRowKey(dst []byte, table, key string) []byte {
 	return append(appendStream(dst, keyRow, table), key...)
 }
 

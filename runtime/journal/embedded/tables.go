@@ -103,10 +103,11 @@ func (t *tables) Apply(_ context.Context, mutations []journal.Mutation, durable 
 	}
 	batch := t.s.db.NewBatch()
 	defer func() { _ = batch.Close() }()
+	var key []byte // the batch copies it
 	for i := range mutations {
 		m := &mutations[i]
 		m.Check()
-		key := rowKey(m.Table, m.Key)
+		key = appendRowKey(key[:0], m.Table, m.Key)
 		var err error
 		if m.Value == nil {
 			err = batch.Delete(key, nil)
