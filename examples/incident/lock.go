@@ -324,10 +324,10 @@ func runLock(ctx context.Context, s *session) (string, error) {
 	}
 	plot, err := s.plot("lock", "Chapter 1: orders/s, by what is done once an order is decided", groups...)
 	return fmt.Sprintf("`wrk -t2 -c400 -d%ds` on the same machine, %d rounds of each side; the profiles are on for all. The slow cache\n"+
-		"takes %v and more. The profiles count the stacks that place an order: waiting for a mutex, and\n"+
-		"waiting for anything, which with ownership is the wait for the answer. They count a wait when it\n"+
-		"ends: orders that still waited at the end of a round are not in them. net/http keeps two goroutines for\n"+
-		"a connection whose order is being placed.\n", s.seconds, s.rounds, lockCacheDelay) +
+		"takes %v and more. Profiles are of the stacks that place an order. The mutex profile charges each unlock\n"+
+		"with the time of all who waited for it, also of those who go on waiting; the block profile has the waits\n"+
+		"that ended, for a mutex or, with ownership, for the answer. net/http keeps two goroutines for a\n"+
+		"connection whose order is being placed.\n", s.seconds, s.rounds, lockCacheDelay) +
 		markdown(results) + plot + "\n" + verdicts.String(), err
 }
 

@@ -19,9 +19,10 @@ const (
 const intro = `# The incident, chapter by chapter
 
 A flash-sale service that took 1,200 orders/s fell to 47, with a P99 of 8.2 s, while
-17,328 goroutines stood behind one mutex. Six causes, one chapter each. A chapter is a
-pair of programs of our own, as it was and as it is, in one file that is meant to be
-read; what went wrong is written as one writes it on a good day, without a straw man.
+17,328 goroutines stood behind one mutex: these are its published figures. Six causes,
+one chapter each. A chapter is a pair of programs of our own, as it was and as it is,
+in one file that is meant to be read. What went wrong is written as one writes it on a
+good day, without a straw man.
 
 Everything below is written by ` + "`go run ./examples/incident`" + `, and every figure comes from
 that run, unless it says "published". A table shows medians over the rounds of its
