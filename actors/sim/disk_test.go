@@ -87,8 +87,8 @@ func (d *pebbleDisk) crash(rng *rand.Rand) error {
 	return err
 }
 
-// killed is the panic that ends a process in the middle of an operation.
-var killed = errors.New("killed")
+// errKilled is the panic that ends a process in the middle of an operation.
+var errKilled = errors.New("killed")
 
 var errDisk = errors.New("sim: input/output error")
 
@@ -102,11 +102,11 @@ type faultyStore struct {
 func (s faultyStore) mortal(operation func()) {
 	kill := s.w.strikes(faultKill)
 	if kill && s.w.flip() {
-		panic(killed)
+		panic(errKilled)
 	}
 	operation()
 	if kill {
-		panic(killed)
+		panic(errKilled)
 	}
 }
 
@@ -149,7 +149,7 @@ func (s faultyStore) Commit(group []*journal.Write) (err error) {
 	}
 	s.mortal(func() { err = s.commit(group) })
 	if tears {
-		panic(killed)
+		panic(errKilled)
 	}
 	if fails {
 		return errDisk

@@ -54,6 +54,9 @@ func newPlan(rng *rand.Rand) plan {
 		users: 2 + rng.IntN(5),
 		asks:  0.1 + 0.4*rng.Float64(),
 	}
+	if rng.IntN(10) == 0 {
+		p.users = 500 // nobody comes twice
+	}
 	for f := range faults {
 		if rng.IntN(3) == 0 {
 			p.rates[f] = ratesMost[f] * (0.1 + 0.9*rng.Float64())

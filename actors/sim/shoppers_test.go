@@ -61,6 +61,7 @@ type shop struct {
 	ops     []*op           // all that was ever asked
 	places  []*op           // orders that were asked for, for asking again
 	orders  []orderRef
+	groups  []orderRef // those of them that opened a group
 	keys    int
 }
 
@@ -140,7 +141,7 @@ func (w *world) placeOrder(id string) {
 		Kind: deal.Place, User: w.user(), Quantity: 1 + w.rng.Int64N(3), GroupMode: deal.GroupMode(max(0, w.rng.IntN(6)-3)),
 	}
 	if c.GroupMode == deal.JoinGroup {
-		c.Group = w.order(id)
+		c.Group = w.drawn(w.shop.groups, id)
 	}
 	switch x := w.rng.IntN(50); {
 	case x == 0:
@@ -181,7 +182,7 @@ func (w *world) create(id string) {
 
 // otherCommand draws a command to a deal; x is in 52 … 99.
 func (w *world) otherCommand(id string, x int) deal.Command {
-	c := deal.Command{User: w.user(), Quantity: 1 + w.rng.Int64N(3), Order: w.order(id), Group: w.order(id)}
+	c := deal.Command{User: w.user(), Quantity: 1 + w.rng.Int64N(3), Order: w.drawn(w.shop.orders, id), Group: w.drawn(w.shop.groups, id)}
 	switch {
 	case x < 68:
 		c.Kind = deal.Confirm
@@ -229,12 +230,12 @@ func (w *world) patch() *deal.Patch {
 
 func (w *world) user() []byte { return fmt.Appendf(nil, "u%d", w.rng.IntN(w.plan.users)) }
 
-// order draws an order of a deal that somebody was told of, rarely one that
-// may not exist.
-func (w *world) order(id string) uint64 {
+// drawn draws an order of a deal from those that somebody was told of, rarely
+// one that may not exist.
+func (w *world) drawn(from []orderRef, id string) uint64 {
 	for range 10 {
-		if n := len(w.shop.orders); n > 0 {
-			if ref := w.shop.orders[w.rng.IntN(n)]; ref.deal == id {
+		if n := len(from); n > 0 {
+			if ref := from[w.rng.IntN(n)]; ref.deal == id {
 				return ref.seq
 			}
 		}
@@ -329,6 +330,9 @@ func (w *world) answer(o *op, err error) {
 		w.covered("answer", "replayed")
 	case o.code == deal.OK && o.event == deal.OrderPlaced:
 		w.shop.orders = append(w.shop.orders, orderRef{o.deal, o.order})
+		if o.cmd.GroupMode == deal.OpenGroup {
+			w.shop.groups = append(w.shop.groups, orderRef{o.deal, o.order})
+		}
 	case o.event == deal.DealCreated:
 		w.shop.created[o.deal] = true
 	}

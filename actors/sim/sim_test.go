@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/goleak"
 
 	"github.com/doorbuster/doorbuster/actors"
 )
@@ -22,6 +23,8 @@ var (
 // deathsMax is how many processes may die in one actor system: nobody stops
 // their actors.
 const deathsMax = 1000
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func newBase() actors.Config {
 	logger := slog.New(slog.DiscardHandler)

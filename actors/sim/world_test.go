@@ -227,7 +227,7 @@ func (w *world) runOne() {
 func (w *world) run(work func()) {
 	defer func() {
 		switch p := recover(); {
-		case p == killed:
+		case p == errKilled:
 			w.kill()
 		case p != nil:
 			w.fail("panic: %v\n%s", p, debug.Stack())
