@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"regexp"
@@ -44,13 +45,13 @@ var plants = []plant{
 }
 
 func main() {
-	if err := run(os.Args[1:]); err != nil {
+	if err := run(os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "plant:", err)
 		os.Exit(1)
 	}
 }
 
-func run(names []string) error {
+func run(names []string, out io.Writer) error {
 	chosen, err := choose(names)
 	if err != nil {
 		return err
@@ -61,7 +62,7 @@ func run(names []string) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		fmt.Printf("%-17s %-42s %s\n", p.name, p.what, by)
+		fmt.Fprintf(out, "%-17s %-42s %s\n", p.name, p.what, by)
 		if by.found {
 			caught++
 		}
@@ -69,11 +70,11 @@ func run(names []string) error {
 			seeds = append(seeds, by.seeds)
 		}
 	}
-	fmt.Printf("%d of %d caught", caught, len(chosen))
+	fmt.Fprintf(out, "%d of %d caught", caught, len(chosen))
 	if slices.Sort(seeds); len(seeds) > 0 {
-		fmt.Printf(", by the simulator after %d seeds in the median", seeds[len(seeds)/2])
+		fmt.Fprintf(out, ", by the simulator after %d seeds in the median", seeds[len(seeds)/2])
 	}
-	fmt.Println()
+	fmt.Fprintln(out)
 	if caught < len(chosen) {
 		return errors.New("the tests miss a bug")
 	}
