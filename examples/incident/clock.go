@@ -94,7 +94,7 @@ func (d *stampedDeal) decide(at clockd.Snapshot) (o decided) {
 	o.early = at.Wall < d.earlyUntil
 	o.quotaDay = at.Wall / (24 * time.Hour).Milliseconds()
 	o.groupOpen = at.Wall < d.groupUntil
-	o.placedAt = at.Wall
+	o.placedAt = at.Wall // the very time that was before ends above
 	o.expires = at.Wall + reservation.Milliseconds()
 	o.auditedAt = at.Wall
 	return o

@@ -53,8 +53,11 @@ type heapOrder struct {
 }
 
 func newHeapOrder(n int64, user string, quantity int64) *heapOrder {
+	// The order keeps the rule's address, so the rule cannot stay on the stack.
 	rule := PromotionRule{Name: "tiered", Percent: 15, MinQuantity: 3}
+	// The caller gets the order's address, so the order cannot either.
 	o := &heapOrder{
+		// Sprintf takes an interface, for which n is boxed, and returns a new string.
 		ID:       fmt.Sprintf("d-1-%d", n),
 		UserID:   user,
 		Quantity: quantity,
@@ -88,7 +91,7 @@ type valueOrder struct {
 }
 
 func (o *valueOrder) place(n int64, user string, quantity int64) {
-	rule := promotionRule{percent: 15, minQuantity: 3}
+	rule := promotionRule{percent: 15, minQuantity: 3} // copied: two words cost less than an address
 	placed := valueOrder{
 		id:       n,
 		user:     user,
@@ -96,7 +99,7 @@ func (o *valueOrder) place(n int64, user string, quantity int64) {
 		rule:     rule,
 	}
 	placed.total = placed.price(9900)
-	*o = placed
+	*o = placed // to where it will live; nobody has its address on the stack
 }
 
 func (o *valueOrder) price(unit int64) int64 {

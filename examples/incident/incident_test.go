@@ -431,7 +431,7 @@ func TestTurns(t *testing.T) {
 	if err != nil || turns != "ABABAB" || r.medians[0][0] != 2 || r.medians[1][0] != 20 {
 		t.Errorf("turns %s, medians %v, %v", turns, r.medians, err)
 	}
-	if shown := out.String(); strings.Count(shown, "\x1b[3A\x1b[J") != 5 || !strings.Contains(shown, "A   1       3.0\n  B   0       …") {
+	if shown := out.String(); strings.Count(shown, "\x1b[3A\x1b[J") != 6 || !strings.Contains(shown, "  A   1       3.0\n▸ B   0       …\n") {
 		t.Errorf("%q", shown)
 	}
 	if m := medians([]figures{{1}, {4}}); m[0] != 2.5 {

@@ -83,6 +83,7 @@ type result struct {
 	pair
 	rounds  [][]figures
 	medians []figures
+	now     int // the side whose turn it is; -1 when all is done
 }
 
 // measure lets the sides take turns, and shows what is known after each.
@@ -91,15 +92,17 @@ func (s *session) measure(ctx context.Context, rounds int, p pair) (result, erro
 	s.screen.begin()
 	for range rounds {
 		for i, side := range p.sides {
+			r.now = i
+			s.screen.draw(r)
 			f, err := side.round(ctx)
 			if err = errors.Join(err, ctx.Err()); err != nil {
 				return r, fmt.Errorf("%s: %s: %w", p.title, side.name, err)
 			}
 			r.rounds[i] = append(r.rounds[i], f)
 			r.medians[i] = medians(r.rounds[i])
-			s.screen.draw(r)
 		}
 	}
+	r.now = -1
 	s.screen.end(r)
 	return r, nil
 }
@@ -148,8 +151,9 @@ func (r result) bars(column int) group {
 	return g
 }
 
-// screen shows a table that grows while it is measured. A terminal sees it
-// change in place; anything else gets it once it is complete.
+// screen shows a table that fills while it is measured. A terminal sees it
+// change in place, with a mark at the side that is at work; anything else gets
+// it once it is complete.
 type screen struct {
 	out     io.Writer
 	redraws bool
@@ -166,12 +170,14 @@ func (v *screen) draw(r result) {
 	if v.drawn > 0 {
 		fmt.Fprintf(v.out, "\x1b[%dA\x1b[J", v.drawn) // up, and clear what is below
 	}
-	fmt.Fprint(v.out, text)
+	fmt.Fprint(v.out, "\x1b[?7l", text, "\x1b[?7h") // a line that is too long is cut, not wrapped
 	v.drawn = strings.Count(text, "\n")
 }
 
 func (v *screen) end(r result) {
-	if !v.redraws {
+	if v.redraws {
+		v.draw(r)
+	} else {
 		fmt.Fprint(v.out, r.text())
 	}
 }
@@ -182,7 +188,11 @@ func (r result) text() string {
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "%s\trounds\t%s\n", r.title, strings.Join(r.header(), "\t"))
 	for i, s := range r.sides {
-		fmt.Fprintf(w, "  %s\t%d\t%s\n", s.name, len(r.rounds[i]), strings.Join(r.cells(i), "\t"))
+		mark := " "
+		if i == r.now {
+			mark = "▸"
+		}
+		fmt.Fprintf(w, "%s %s\t%d\t%s\n", mark, s.name, len(r.rounds[i]), strings.Join(r.cells(i), "\t"))
 	}
 	_ = w.Flush() // into memory
 	return out.String()

@@ -56,10 +56,10 @@ type syncedLog struct {
 func (l *syncedLog) append(_ int, record []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, err := l.file.Write(record); err != nil {
+	if _, err := l.file.Write(record); err != nil { // one system call
 		return err
 	}
-	return l.file.Sync()
+	return l.file.Sync() // and another, which waits for the disk, as everybody now does
 }
 
 func (l *syncedLog) close() error { return l.file.Close() }
@@ -83,8 +83,8 @@ func (l *groupLog) append(writer int, record []byte) error {
 	s := &l.streams[writer]
 	s.write.Seq++
 	s.write.Data = journal.AppendEvent(s.write.Data[:0], record)
-	l.committer.Submit(&s.write)
-	<-s.done
+	l.committer.Submit(&s.write) // joins the group that is gathering
+	<-s.done                     // the group is on disk
 	return s.write.Err
 }
 
