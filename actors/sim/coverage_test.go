@@ -76,7 +76,7 @@ func (c coverage) missing(seeds int) (missing []string) {
 	need("code", codeNames[:])
 	need("event", eventNames[:])
 	need("error", slices.Sorted(maps.Values(errorNames)))
-	need("answer", []string{"replayed", "sold out at the door"})
+	need("answer", []string{"listed", "replayed", "sold out at the door"})
 	need("journal", []string{"snapshot restored", "rival's event"})
 	return missing
 }

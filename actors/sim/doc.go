@@ -16,6 +16,7 @@
 //	ledger_test.go    a second, naive account of a deal, kept from its journal
 //	audit_test.go     every answer held against the ledger and against real time
 //	coverage_test.go  what must have happened for a run to prove anything
+//	plant/            the program that proves that planted bugs are found
 //
 // A failure prints its seed; -seed N runs that one again and prints its trace.
 package sim

@@ -123,6 +123,8 @@ func newShop(w *world) shop {
 func (w *world) ask() {
 	id := w.shop.deals[w.rng.IntN(len(w.shop.deals))]
 	switch x := w.rng.IntN(100); {
+	case x < 1:
+		w.list()
 	case x < 4:
 		w.look(id)
 	case x < 50:
@@ -255,6 +257,21 @@ func (w *world) look(id string) {
 	o.view, o.err = w.node.Deal(id)
 	o.viewed, o.ret = true, w.step // now: the process may have died over it
 	w.note("%v: view %d, %v", o, o.view.Seq, o.err)
+}
+
+// list reads the list of deals. A row may be old, when the pass that should
+// have brought it up to date could not, but it never shows what never was.
+func (w *world) list() {
+	page, _, err := w.node.Deals(context.Background(), actors.DealQuery{Limit: w.plan.deals})
+	if err != nil {
+		w.fail("list: %w", err)
+	}
+	for i := range page {
+		o := w.newOp(page[i].Spec.ID, deal.Command{})
+		o.call, o.ret, o.viewed, o.view = 0, w.step, true, page[i]
+		w.note("%v: listed %d", o, o.view.Seq)
+		w.covered("answer", "listed")
+	}
 }
 
 // send posts a command. Its answer comes at a later step, or never.

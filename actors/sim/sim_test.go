@@ -15,9 +15,10 @@ import (
 )
 
 var (
-	seedsFlag = flag.Int("seeds", 2000, "how many seeds to run")
-	firstFlag = flag.Uint64("first", 1, "the first of them")
-	seedFlag  = flag.Uint64("seed", 0, "run this seed alone and print its trace")
+	seedsFlag  = flag.Int("seeds", 2000, "how many seeds to run")
+	firstFlag  = flag.Uint64("first", 1, "the first of them")
+	clonesFlag = flag.Int("clones", 40, "how many seeds to run on crash clones with unsynced data")
+	seedFlag   = flag.Uint64("seed", 0, "run this seed alone and print its trace")
 )
 
 // deathsMax is how many processes may die in one actor system: nobody stops
@@ -87,8 +88,8 @@ func TestTraceRepeats(t *testing.T) {
 // need a few attempts to come again.
 func TestCrashClones(t *testing.T) {
 	base := newBase()
-	for i := range uint64(40) {
-		seed := (i + 1) * pebbleEvery
+	for i := range *clonesFlag {
+		seed := *firstFlag + uint64(i)
 		w := newWorld(seed, base, nil)
 		w.disk = &pebbleDisk{fs: vfs.NewCrashableMem(), some: true}
 		if err := w.live(); err != nil {
