@@ -58,7 +58,9 @@ func (s *Server) order(ctx *fasthttp.RequestCtx) problem {
 		return s.failOrder(ctx, err)
 	}
 	r.Cmd.Kind = deal.Place
-	if f := readOrder(ctx, r, key, late, who); f.problem != noProblem {
+	f := readOrder(ctx, r, key, late, who)
+	s.noteDeal(ctx, r.Deal)
+	if f.problem != noProblem {
 		p = s.refuseOrder(ctx, f)
 		s.node.Release(r)
 		return p
@@ -201,7 +203,7 @@ func (s *Server) refuseOrder(ctx *fasthttp.RequestCtx, f orderFault) problem {
 func (s *Server) failOrder(ctx *fasthttp.RequestCtx, err error) problem {
 	p := problemOfError(err)
 	if p == internalError {
-		s.cfg.Logger.Error("an order failed", "request_id", string(requestID(ctx)), "error", err)
+		s.cfg.Logger.Error("an order failed", "request_id", string(requestID(ctx)), "deal_id", dealOf(ctx), "error", err)
 	}
 	return s.refuseOrder(ctx, orderFault{problem: p})
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/doorbuster/doorbuster/actors"
+	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/runtime/admit"
@@ -204,7 +206,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 func (s *Server) guard(ctx *fasthttp.RequestCtx, h func(*fasthttp.RequestCtx)) {
 	defer func() {
 		if fault := recover(); fault != nil {
-			s.cfg.Logger.Error("a handler panicked", "request_id", string(requestID(ctx)), "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
+			s.cfg.Logger.Error("a handler panicked", "request_id", string(requestID(ctx)), "deal_id", dealOf(ctx), "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
 			ctx.SetConnectionClose()
 			s.refuse(ctx, internalError, "", nil)
 		}
@@ -265,7 +267,7 @@ func (s *Server) dispatch(ctx *fasthttp.RequestCtx, routes *router) {
 		if err != nil {
 			no := asRefusal(err)
 			if no.problem == internalError {
-				s.cfg.Logger.Error("a request failed", "request_id", string(requestID(ctx)), "error", err)
+				s.cfg.Logger.Error("a request failed", "request_id", string(requestID(ctx)), "deal_id", dealOf(ctx), "error", err)
 			}
 			s.refuse(ctx, no.problem, no.detail, no.faults)
 		}
@@ -362,9 +364,44 @@ func (s *Server) done(ctx *fasthttp.RequestCtx, seen *obs.Route, begin int64) {
 	status := ctx.Response.StatusCode()
 	seen.Observe(status, took)
 	if s.cfg.Logger.Enabled(s.ctx, slog.LevelDebug) {
-		s.cfg.Logger.Debug("request", "request_id", string(requestID(ctx)), "method", string(ctx.Method()),
+		s.cfg.Logger.Debug("request", "request_id", string(requestID(ctx)), "deal_id", dealOf(ctx), "method", string(ctx.Method()),
 			"target", string(ctx.Request.Header.RequestURI()), "status", status, "took", took)
 	}
+}
+
+// dealNoted is where noteDeal leaves the id, under a key of its own type.
+type dealNoted struct{}
+
+// noteDeal keeps the deal's id for the log lines of a request that names it in
+// its body. It costs nothing unless requests are logged.
+func (s *Server) noteDeal(ctx *fasthttp.RequestCtx, id []byte) {
+	if s.cfg.Logger.Enabled(s.ctx, slog.LevelDebug) {
+		ctx.SetUserValue(dealNoted{}, string(id))
+	}
+}
+
+// dealOf returns the id of the deal that the request is about, "" if it names
+// none.
+func dealOf(ctx *fasthttp.RequestCtx) string {
+	if id, ok := ctx.UserValue(dealNoted{}).(string); ok {
+		return id
+	}
+	rest, ok := bytes.CutPrefix(ctx.Path(), []byte("/api/v1/"))
+	if !ok {
+		return ""
+	}
+	kind, rest, _ := bytes.Cut(rest, []byte("/"))
+	id, _, _ := bytes.Cut(rest, []byte("/"))
+	switch string(kind) {
+	case "orders":
+		id, _, _ = deal.ParseOrderID(id)
+	case "groups":
+		id, _, _ = deal.ParseGroupID(id)
+	case "deals":
+	default:
+		id = nil
+	}
+	return string(id)
 }
 
 // malformed answers what fasthttp could not read as a request; fasthttp

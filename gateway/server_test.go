@@ -203,9 +203,12 @@ func TestLog(t *testing.T) {
 	h.raw(t, "\x00\x01\x02\r\n\r\n", 1)
 	h.raw(t, "POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 1)
 	a := h.get("/api/v1/deals/nope").refused(dealNotFound)
-	h.order("nope", "u", 1).refused(dealNotFound)
+	h.order("by-body", "u", 1).refused(dealNotFound)
+	h.get("/api/v1/orders/by-order-7").refused(orderNotFound)
+	h.get("/api/v1/groups/by-group-g7").refused(groupNotFound)
 	got := log.String()
-	for _, want := range []string{a.header.Get("X-Request-Id"), "target=/api/v1/deals/nope", "target=/api/v1/orders", "status=404"} {
+	for _, want := range []string{"deal_id=nope", "deal_id=by-body", "deal_id=by-order", "deal_id=by-group",
+		a.header.Get("X-Request-Id"), "target=/api/v1/deals/nope", "target=/api/v1/orders", "status=404"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %s in the log", want)
 		}
