@@ -12,11 +12,17 @@
 //	world_test.go     the machine, its process, and the loop that draws each step
 //	faults_test.go    what can go wrong, and how often in this seed
 //	disk_test.go      what outlives the process: a map, or pebble on a crashable file system
+//	rival_test.go     other nodes that take deals over
 //	shoppers_test.go  what is asked, and what was answered
 //	ledger_test.go    a second, naive account of a deal, kept from its journal
 //	audit_test.go     every answer held against the ledger and against real time
 //	coverage_test.go  what must have happened for a run to prove anything
 //	plant/            the program that proves that planted bugs are found
+//
+// Most seeds keep the journal in a map, because a restart of pebble costs as
+// much as ten of them; one in pebbleEvery has pebble, and loses at each crash
+// all that was not synced. TestCrashClones keeps half or all of that as well,
+// which pebble's own goroutines have a say in, so it stands beside the rest.
 //
 // A failure prints its seed; -seed N runs that one again and prints its trace.
 package sim
