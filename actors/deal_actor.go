@@ -55,7 +55,8 @@ type activation struct {
 	mu        sync.Mutex // guards the committed view and its watchers
 	committed deal.View
 	status    deal.Status
-	nextDue   int64
+	expiry    int64 // when it next owes an expiry, as of committed
+	leaving   bool  // passivating: nobody may begin to watch
 	groups    groupRing
 	watchers  map[*Watch]struct{}
 }
@@ -67,7 +68,7 @@ type pending struct {
 	requests []*Request
 	view     deal.View // the deal after the write
 	status   deal.Status
-	due      int64
+	expiry   int64 // when it next owes an expiry
 	soldOut  *keyFilter
 	groups   []groupChange
 	grows    bool   // holds an event that a full disk refuses
@@ -81,7 +82,7 @@ const pendingKept = 64 << 10
 // Messages of the node to an activation.
 type (
 	wake  struct{}                   // something is due
-	leave struct{}                   // leave memory if idle
+	leave struct{ idleFor int64 }    // leave memory if idle for so many ms
 	save  struct{ done func(error) } // write a snapshot; done is told how it went
 )
 
@@ -108,7 +109,7 @@ func (a *activation) receive(msgs []any) {
 		}
 		p = a.roomy(p, now.Wall)
 	}
-	leaving := false
+	var leaving *leave
 	for _, msg := range msgs {
 		served++
 		switch m := msg.(type) {
@@ -122,13 +123,13 @@ func (a *activation) receive(msgs []any) {
 		case save:
 			p.saves = append(p.saves, m)
 		case leave:
-			leaving = true
+			leaving = &m
 		case wake:
 		}
 	}
 	a.submit(p, now.Wall)
-	if leaving {
-		a.passivate(now.Wall)
+	if leaving != nil {
+		a.passivate(now.Wall, leaving.idleFor)
 	}
 }
 
@@ -191,15 +192,16 @@ func (a *activation) submit(p *pending, now int64) {
 	p.view = a.state.View()
 	p.status = p.view.Status(now)
 	p.soldOut = a.soldOutFilter(p.status)
-	if p.due = a.state.NextDue(now); p.due != a.due {
-		a.due = p.due
-		a.node.setDue(a.entry.id, a.due)
+	p.expiry = a.state.NextExpiry()
+	if due := a.state.NextDue(now); due != a.due {
+		a.due = due
+		a.node.setDue(a.entry.id, due)
 	}
 	if len(p.saves) > 0 {
 		p.snapshot = a.state.AppendSnapshot(nil)
 	}
 	if p.Count == 0 && a.uncommitted.Load() == 0 {
-		a.settle(p, nil)
+		a.finish(p, a.settle(p, nil))
 		return
 	}
 	p.Stream, p.Epoch, p.Done = a.entry.id, a.epoch, p
@@ -221,23 +223,26 @@ func (p *pending) Committed(w *journal.Write) {
 	if w.Err != nil {
 		a.fail(w.Err)
 	}
-	a.uncommitted.Add(-1) // after fail: whoever reads 0 also sees failed
-	a.settle(p, w.Err)
+	err := a.settle(p, w.Err)
+	a.uncommitted.Add(-1) // whoever reads 0 sees what was published, or failed
+	a.finish(p, err)
 }
 
-// settle makes what p brought visible and answers everybody who waited for
-// it. What was only read, from an activation that has failed since, may have
-// been ahead of the truth.
-func (a *activation) settle(p *pending, err error) {
-	switch {
-	case errors.Is(err, journal.ErrReadOnly):
-		err = ErrReadOnly
-	case err != nil, p.Count == 0 && a.failed.Load():
-		err = ErrUnavailable
-	default:
+// settle makes what p brought visible and returns what its requests are told.
+// What was only read, from an activation that has failed since, may have been
+// ahead of the truth.
+func (a *activation) settle(p *pending, err error) error {
+	if err == nil && (p.Count > 0 || !a.failed.Load()) {
 		a.publish(p)
+		return nil
 	}
-	a.finish(p, err)
+	// What was due may not have reached the disk, whatever this activation has
+	// told the wheel since.
+	a.node.setDue(a.entry.id, a.node.clock.Now().Wall+wakeRetry)
+	if errors.Is(err, journal.ErrReadOnly) {
+		return ErrReadOnly
+	}
+	return ErrUnavailable
 }
 
 // finish answers everybody who waited for p and puts p back.
@@ -290,8 +295,14 @@ func (a *activation) fail(err error) {
 	if a.failed.Swap(true) {
 		return
 	}
-	a.node.cfg.Logger.Error("deal activation ended", "deal_id", a.entry.id, "epoch", a.epoch, "error", err)
-	a.entry.fault(a.node.clock.Now().Wall)
+	n, now := a.node, a.node.clock.Now().Wall
+	n.cfg.Logger.Error("deal activation ended", "deal_id", a.entry.id, "epoch", a.epoch, "error", err)
+	if errors.Is(err, journal.ErrReadOnly) {
+		n.readOnly.Store(true) // the disk's fault: from here on nothing is decided that it refuses
+	} else {
+		a.entry.fault(now)
+	}
+	n.setDue(a.entry.id, now+wakeRetry)
 	a.soldOut.Store(nil)
 	for _, msg := range a.mailbox.close() {
 		a.bounce(msg)
@@ -310,6 +321,10 @@ func (a *activation) bounce(msg any) {
 		m.bounced = true
 		a.answer(m, nil)
 	case save:
-		m.done(nil) // on its way out, where it writes one if that is worth it
+		if a.failed.Load() {
+			m.done(ErrUnavailable)
+			return
+		}
+		m.done(nil) // on its way out of memory, where it writes one if that is worth it
 	}
 }

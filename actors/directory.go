@@ -18,7 +18,9 @@ type entry struct {
 	id     string
 	active atomic.Pointer[activation]
 	dirty  atomic.Bool // has committed events that the views have not seen
-	mu     sync.Mutex  // guards starting an activation, and restarts
+	mu     sync.Mutex  // guards starting an activation, and the fields below
+	// removed entries are in the directory no more, and start nothing.
+	removed bool
 	// restarts remembers activations that ended in a fault, for suspending a
 	// deal that keeps failing; nil for the many that never did.
 	restarts *restarts
@@ -41,12 +43,14 @@ func (d directory) add(id string) *entry {
 	return e
 }
 
-// remove forgets a deal that turned out not to exist.
+// remove forgets a deal that turned out not to exist, unless somebody is at
+// it.
 func (d directory) remove(e *entry) {
-	d.deals.Compute(e.id, func(old *entry, loaded bool) (*entry, xsync.ComputeOp) {
-		if loaded && old == e {
-			return nil, xsync.DeleteOp
-		}
-		return old, xsync.CancelOp
-	})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.removed || e.active.Load() != nil {
+		return
+	}
+	e.removed = true
+	d.deals.Delete(e.id)
 }

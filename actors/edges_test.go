@@ -181,16 +181,21 @@ func TestRefusedCreateLeavesNothing(t *testing.T) {
 }
 
 func TestActiveDealsAreBounded(t *testing.T) {
-	h := newHouse(t, func(c *Config) { c.ActiveMax, c.PassivateAfter = 2, time.Second })
+	h := newHouse(t, func(c *Config) { c.ActiveMax = 2 })
 	h.create("a", nil)
 	h.create("b", nil)
 	third := h.do("c", own.ClassNew, func(c *deal.Command) { c.Kind, c.Spec = deal.Create, &deal.Spec{ID: "c"} })
 	if !errors.Is(third.err, ErrOverloaded) {
 		t.Fatalf("%v, %+v", third.err, third)
 	}
-	h.clock.Advance(2 * time.Second)
-	h.eventually("there is room again", func() bool { return h.node.Stats().Active == 0 })
-	h.create("c", nil)
+	if n := h.node.Stats().Deals; n != 2 {
+		t.Errorf("the node knows %d deals", n)
+	}
+	h.eventually("the longest idle made room", func() bool {
+		h.clock.Advance(evictIdle * time.Millisecond)
+		third = h.do("c", own.ClassNew, func(c *deal.Command) { c.Kind, c.Spec = deal.Create, &deal.Spec{ID: "c"} })
+		return third.err == nil
+	})
 }
 
 func TestDrainGivesUpInTime(t *testing.T) {

@@ -65,7 +65,7 @@ func (g *groupRing) changedAfter(i int, group uint64) bool {
 func (a *activation) publish(p *pending) {
 	a.mu.Lock()
 	news := p.view.Seq != a.committed.Seq || p.status != a.status
-	a.committed, a.status, a.nextDue = p.view, p.status, p.due
+	a.committed, a.status, a.expiry = p.view, p.status, p.expiry
 	for _, c := range p.groups {
 		a.groups.add(c)
 	}
@@ -125,19 +125,32 @@ func (n *Node) Watch(dealID string, seen uint64) (*Watch, error) {
 
 // attach joins the deal's present activation.
 func (w *Watch) attach() error {
-	a, err := w.node.awake(w.entry)
-	if err != nil {
-		return err
+	for w.at = nil; w.at == nil; {
+		a, err := w.node.awake(w.entry)
+		if err != nil {
+			return err
+		}
+		if a.watch(w) {
+			w.at = a
+		} else {
+			<-a.gone
+		}
 	}
-	a.mu.Lock()
-	a.watchers[w] = struct{}{}
-	a.mu.Unlock()
-	w.at = a
 	select {
 	case w.news <- struct{}{}: // look at what there is
 	default:
 	}
 	return nil
+}
+
+// watch adds a watcher, unless the activation is on its way out of memory.
+func (a *activation) watch(w *Watch) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.leaving {
+		a.watchers[w] = struct{}{}
+	}
+	return !a.leaving
 }
 
 func (w *Watch) detach() {

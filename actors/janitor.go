@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -26,6 +27,8 @@ const (
 type janitor struct {
 	node            *Node
 	mark, views, at int64 // Mono ns of the next mark, view pass and passivation
+
+	marking, listing atomic.Bool // one is under way
 }
 
 // Receive implements actor.Actor.
@@ -39,16 +42,27 @@ func (j *janitor) Receive(ctx actor.Context) {
 	if now.Mono >= j.mark {
 		n.readOnly.Store(n.store.Stats().ReadOnly)
 		j.mark = now.Mono + int64(markEvery)
-		n.background(func() { n.report("clock mark", n.markClock(n.ctx, now.Wall+markAhead, false)) })
+		n.once(&j.marking, "clock mark", func() error { return n.markClock(n.ctx, now.Wall+markAhead, false) })
 	}
 	if now.Mono >= j.views {
 		j.views = now.Mono + int64(viewsEvery)
-		n.background(func() { n.report("lists", n.views.catchUp(n.ctx)) })
+		n.once(&j.listing, "lists", func() error { return n.views.catchUp(n.ctx) })
 	}
 	if now.Mono >= j.at {
 		j.at = now.Mono + int64(max(n.cfg.PassivateAfter/4, tickEvery))
 		n.sendLeave(now.Wall - n.cfg.PassivateAfter.Milliseconds())
 	}
+}
+
+// once does work in the background, unless the last one is still under way.
+func (n *Node) once(underWay *atomic.Bool, what string, work func() error) {
+	if underWay.Swap(true) {
+		return
+	}
+	n.background(func() {
+		defer underWay.Store(false)
+		n.report(what, work())
+	})
 }
 
 func (n *Node) report(what string, err error) {
@@ -86,7 +100,7 @@ func (n *Node) wakeDeal(id string) {
 	}
 	a, err := n.activate(e)
 	if err != nil {
-		n.setDue(id, n.clock.Now().Wall+restartWindow) // later
+		n.setDue(id, n.clock.Now().Wall+wakeRetry)
 		return
 	}
 	a.mailbox.PostUserMessage(wake{})

@@ -115,7 +115,8 @@ type Node struct {
 	loadSlots chan struct{}
 	replayed  atomic.Uint64
 	recovery  Recovery
-	readOnly  atomic.Bool // as the store said last
+	readOnly  atomic.Bool   // as the store said last
+	evicted   atomic.Uint64 // tick of the last eviction
 	draining  atomic.Bool
 }
 
@@ -217,10 +218,11 @@ func (n *Node) Recovery() Recovery { return n.recovery }
 // Now returns the clock's current snapshot.
 func (n *Node) Now() clockd.Snapshot { return n.clock.Now() }
 
-// Acquire takes a free request, stamped with the present. ErrOverloaded,
-// ErrDraining (ClassNew only).
+// Acquire takes a free request, stamped with the present. own.ClassPriority is
+// for what finishes something: Confirm, Cancel, Refund, and the merchant's
+// brake. ErrOverloaded, ErrDraining.
 func (n *Node) Acquire(class own.Class) (*Request, error) {
-	if class == own.ClassNew && n.draining.Load() {
+	if n.draining.Load() {
 		return nil, ErrDraining
 	}
 	r, ok := n.pool.Get(class)
@@ -309,22 +311,35 @@ func (n *Node) receive(r *Request, outcome own.Outcome) (again bool, err error) 
 // room is how many requests may be in flight at the deal for r to join them:
 // a fifth is kept for those that finish what was begun.
 func (n *Node) room(r *Request) int {
-	if r.Cmd.Kind == deal.Place || r.Cmd.Kind == deal.Quote {
-		return n.cfg.DealInFlightMax - n.cfg.DealInFlightMax/5
+	switch r.Cmd.Kind {
+	case deal.Confirm, deal.Cancel, deal.Refund, deal.Pause, deal.Resume, deal.Close:
+		return n.cfg.DealInFlightMax
 	}
-	return n.cfg.DealInFlightMax
+	return n.cfg.DealInFlightMax - n.cfg.DealInFlightMax/5
 }
 
 // owner returns the activation of the request's deal.
 func (n *Node) owner(r *Request) (*activation, error) {
+	creates := r.Cmd.Kind == deal.Create
 	e := n.directory.find(r.Deal)
-	if e == nil {
-		if r.Cmd.Kind != deal.Create {
-			return nil, ErrDealNotFound
+	if e != nil {
+		a, err := n.activate(e)
+		if !creates || !errors.Is(err, ErrDealNotFound) {
+			return a, err
 		}
-		e = n.directory.add(string(r.Deal))
 	}
-	return n.activate(e)
+	if !creates {
+		return nil, ErrDealNotFound
+	}
+	if n.readOnly.Load() {
+		return nil, ErrReadOnly
+	}
+	e = n.directory.add(string(r.Deal))
+	a, err := n.activate(e)
+	if err != nil {
+		n.directory.remove(e)
+	}
+	return a, err
 }
 
 // setDue tells the wheel when a deal next needs a turn; 0 = never.

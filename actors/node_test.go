@@ -252,6 +252,55 @@ func TestCrashKeepsWhatWasAcknowledged(t *testing.T) {
 	})
 }
 
+// After two restarts nobody has touched the deal: its expiry must come from
+// what the lists remember.
+func TestReservationExpiresAfterTwoCrashes(t *testing.T) {
+	h := newHouse(t, nil)
+	h.create("d", nil)
+	h.place("d", "u", "k", 4)
+	h.crash()
+	h.crash()
+	h.clock.Advance(time.Duration(deal.DefaultTTL) * time.Millisecond)
+	h.eventually("the list shows the stock again", func() bool {
+		page, _, err := h.node.Deals(t.Context(), DealQuery{Limit: 1})
+		return err == nil && len(page) == 1 && page[0].Available == 10
+	})
+}
+
+// An expiry whose write is refused is tried again.
+func TestRefusedExpiryIsNotForgotten(t *testing.T) {
+	h := newHouse(t, nil)
+	h.create("d", nil)
+	h.place("d", "u", "k", 4)
+	if _, err := h.store.Open(t.Context(), "d"); err != nil { // the expiry's append will be fenced
+		t.Fatal(err)
+	}
+	h.clock.Advance(time.Duration(deal.DefaultTTL) * time.Millisecond)
+	h.eventually("the activation ends", func() bool { return h.node.Stats().Active == 0 })
+	h.clock.Advance(wakeRetry * time.Millisecond)
+	h.eventually("the list shows the stock again", func() bool {
+		page, _, err := h.node.Deals(t.Context(), DealQuery{Limit: 1})
+		return err == nil && len(page) == 1 && page[0].Available == 10
+	})
+}
+
+// Orders that meet a full disk before the node has noticed cost their
+// activation, and must not suspend the deal.
+func TestFullDiskDoesNotSuspend(t *testing.T) {
+	h := newHouse(t, nil)
+	h.create("d", nil)
+	a := h.place("d", "u", "k", 1)
+	h.store.SetReadOnly(true)
+	for i := range 2 * restartsMax {
+		if b := h.place("d", "u", fmt.Sprint("full-", i), 1); !errors.Is(b.err, ErrReadOnly) {
+			t.Fatalf("order %d: %v, %+v", i, b.err, b)
+		}
+	}
+	if c := h.change(deal.Confirm, "d", a.seq); c.status != deal.Confirmed {
+		t.Errorf("a confirm on a full disk: %v, %+v", c.err, c)
+	}
+}
+
 func TestPassivationAndReturn(t *testing.T) {
 	h := newHouse(t, func(c *Config) { c.PassivateAfter = time.Second })
 	h.create("d", nil)
@@ -466,8 +515,8 @@ func TestDrain(t *testing.T) {
 	if b := h.place("d", "u", "k2", 1); !errors.Is(b.err, ErrDraining) {
 		t.Errorf("an order after the drain: %+v", b)
 	}
-	if c := h.change(deal.Confirm, "d", a.seq); c.status != deal.Confirmed {
-		t.Errorf("a confirm during the drain: %+v", c)
+	if c := h.change(deal.Confirm, "d", a.seq); !errors.Is(c.err, ErrDraining) {
+		t.Errorf("a confirm after the drain: %+v", c)
 	}
 	h.node.Close()
 	if seq, _, err := h.store.Snapshot(t.Context(), "d"); err != nil || seq != 2 {

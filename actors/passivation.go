@@ -1,8 +1,10 @@
 package actors
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/doorbuster/doorbuster/runtime/journal"
@@ -63,19 +65,44 @@ func (s *activeSet) list(keep func(*activation) bool) []*activation {
 
 // sendLeave asks every activation that nobody has used since before to leave.
 func (n *Node) sendLeave(before int64) {
+	idleFor := n.cfg.PassivateAfter.Milliseconds()
 	for _, a := range n.active.list(func(a *activation) bool { return a.lastUsed.Load() <= before }) {
-		a.mailbox.PostUserMessage(leave{})
+		a.mailbox.PostUserMessage(leave{idleFor})
 	}
 }
 
-// passivate takes an idle deal out of memory. It runs in the actor's turn;
-// anything under way or anybody watching keeps the deal where it is, and so do
-// events that the lists lack: deriving them would bring it straight back.
-func (a *activation) passivate(now int64) {
-	idle := a.lastUsed.Load()+a.node.cfg.PassivateAfter.Milliseconds() <= now
-	if !idle || a.uncommitted.Load() != 0 || a.entry.dirty.Load() || a.watched() || a.failed.Load() || !a.mailbox.closeIfEmpty() {
+// evict asks the deals that have been idle longest to leave, because the set
+// is full. It looks at all of them, so it does so once a tick at most.
+func (n *Node) evict() {
+	now := n.clock.Now()
+	if n.evicted.Swap(now.Tick) == now.Tick {
 		return
 	}
+	idle := n.active.list(func(a *activation) bool { return a.waiting.InFlight() == 0 })
+	slices.SortFunc(idle, func(a, b *activation) int { return cmp.Compare(a.lastUsed.Load(), b.lastUsed.Load()) })
+	for _, a := range idle[:min(len(idle), evictedAtOnce)] {
+		a.mailbox.PostUserMessage(leave{evictIdle})
+	}
+}
+
+// A full set makes room for this many deals at a time, out of those that were
+// idle for at least so many ms: a deal in use is never evicted.
+const (
+	evictedAtOnce = 64
+	evictIdle     = 100
+)
+
+// passivate takes a deal out of memory that was idle for idleFor ms. It runs in the actor's turn;
+// anything under way or anybody watching keeps the deal where it is, and so do
+// events that the lists lack: deriving them would bring it straight back.
+func (a *activation) passivate(now, idleFor int64) {
+	idle := a.lastUsed.Load()+idleFor <= now
+	if !idle || a.uncommitted.Load() != 0 || a.entry.dirty.Load() || a.failed.Load() || !a.leave() {
+		return
+	}
+	// Out of memory a deal owes nothing but its expiries: that it starts or ends
+	// is news to nobody who has not asked.
+	a.node.setDue(a.entry.id, a.state.NextExpiry())
 	var snapshot []byte
 	if a.state.Spec != nil && a.state.Seq >= a.snapshot+snapshotAfter {
 		snapshot = a.state.AppendSnapshot(nil)
@@ -91,10 +118,12 @@ func (a *activation) passivate(now int64) {
 	})
 }
 
-func (a *activation) watched() bool {
+// leave closes the activation to messages and watchers, if there are none.
+func (a *activation) leave() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return len(a.watchers) > 0
+	a.leaving = len(a.watchers) == 0 && a.mailbox.closeIfEmpty()
+	return a.leaving
 }
 
 // save writes the snapshot that p carries and tells those who asked for it.
@@ -124,10 +153,11 @@ func (a *activation) free() {
 	n := a.node
 	n.system.Root.Stop(a.pid)
 	n.active.remove(a)
-	if a.loadedEmpty() {
+	empty := a.loadedEmpty()
+	a.entry.active.Store(nil)
+	if empty {
 		n.directory.remove(a.entry)
 	}
-	a.entry.active.CompareAndSwap(a, nil)
 	close(a.gone)
 }
 

@@ -100,7 +100,7 @@ func (n *Node) LoadOrder(ctx context.Context, dealID string, seq uint64, o *Orde
 // Order returns an order as it stands. ErrDealNotFound, ErrOrderNotFound and
 // the errors of Call.
 func (n *Node) Order(ctx context.Context, dealID string, seq uint64) (*Order, error) {
-	r, err := n.Acquire(own.ClassPriority)
+	r, err := n.Acquire(own.ClassNew)
 	if err != nil {
 		return nil, err
 	}

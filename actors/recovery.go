@@ -18,6 +18,9 @@ const (
 	restartsMax   = 3
 	restartWindow = 10_000 // ms
 	suspension    = 30_000 // ms
+	// wakeRetry is when a deal gets its next turn after a failure: past the end
+	// of a suspension.
+	wakeRetry = 2 * suspension // ms
 )
 
 type restarts struct {
@@ -49,6 +52,9 @@ func (n *Node) activate(e *entry) (*activation, error) {
 	if a := e.active.Load(); a != nil {
 		return a, nil
 	}
+	if e.removed {
+		return nil, ErrDealNotFound
+	}
 	if e.restarts != nil && n.clock.Now().Wall < e.restarts.until {
 		return nil, fmt.Errorf("%w: suspended after repeated failures", ErrUnavailable)
 	}
@@ -66,6 +72,7 @@ func (n *Node) activate(e *entry) (*activation, error) {
 	))
 	if !n.active.add(a) {
 		n.system.Root.Stop(a.pid)
+		n.evict()
 		return nil, fmt.Errorf("%w: %d deals are active", ErrOverloaded, n.cfg.ActiveMax)
 	}
 	e.active.Store(a)
@@ -107,9 +114,11 @@ func (n *Node) load(a *activation) {
 		return
 	}
 	now := n.clock.Now().Wall
-	a.committed = a.state.View()
-	if a.committed.Spec != nil {
-		a.status = a.committed.Status(now)
+	a.mu.Lock()
+	a.committed, a.expiry = a.state.View(), a.state.NextExpiry()
+	a.status = a.committed.Status(now)
+	a.mu.Unlock()
+	if a.state.Spec != nil {
 		n.views.touch(a.entry) // an owner in between may have written to it
 	}
 	if a.due = a.state.NextDue(now); a.due != 0 {
@@ -176,6 +185,9 @@ func (n *Node) recover(ctx context.Context) error {
 	}
 	var behind []*entry
 	err = n.store.Streams(ctx, "", func(stream string, head journal.Head) error {
+		if head.Seq == 0 { // opened by a create that came to nothing
+			return nil
+		}
 		e := n.directory.add(stream)
 		row := listed[stream]
 		if row.seq != head.Seq {

@@ -79,7 +79,7 @@ func (v *views) derive(ctx context.Context, e *entry) error {
 		return err
 	}
 	a.mu.Lock()
-	now := dealRow{seq: a.committed.Seq, due: a.nextDue, view: a.committed}
+	now := dealRow{seq: a.committed.Seq, due: a.expiry, view: a.committed}
 	a.mu.Unlock()
 	if now.view.Spec == nil || now.seq == row.seq {
 		return nil

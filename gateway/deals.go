@@ -267,7 +267,7 @@ func (s *Server) patchDeal(c *call) error {
 	if len(faults) > 0 {
 		return refuseFields(dealInvalid, faults)
 	}
-	return s.changeDeal(c, own.ClassPriority, v.Spec.ID, fasthttp.StatusOK, func(cmd *deal.Command) {
+	return s.changeDeal(c, own.ClassNew, v.Spec.ID, fasthttp.StatusOK, func(cmd *deal.Command) {
 		cmd.Kind, cmd.Patch = deal.Change, patch
 	})
 }

@@ -74,6 +74,11 @@ func (s *State) decideOrder(c *Command, rules Rules, r *Reply) {
 		r.refuse(SoldOut)
 		return
 	}
+	if len(s.orders) >= MaxOrders {
+		r.Detail = "the deal has taken as many orders as it may"
+		r.refuse(SoldOut)
+		return
+	}
 	if limit := s.Spec.PerUserLimit; limit != 0 && int64(held.units)+c.Quantity > int64(limit) {
 		r.refuse(UserLimitExceeded)
 		return

@@ -358,35 +358,44 @@ func (s *State) Due(now int64, e *Event) bool {
 	return false
 }
 
-// NextDue returns when Due will next have something to say, or when the deal
-// next starts or ends by itself, whichever comes first; 0 = never.
-func (s *State) NextDue(now int64) int64 {
+// NextExpiry returns when Due will next have something to say; 0 = never.
+func (s *State) NextExpiry() int64 {
 	var next int64
-	sooner := func(at int64) {
-		if at != 0 && (next == 0 || at < next) {
-			next = at
-		}
-	}
 	for i := s.nextExpiry; i < len(s.orders); i++ {
 		if s.orders[i].status == Reserved {
-			sooner(s.orders[i].expires)
+			next = s.orders[i].expires
 			break
 		}
 	}
 	for i := s.nextGroup; i < len(s.groups); i++ {
 		if s.groups[i].status == Forming {
-			sooner(s.groups[i].expires)
-			break
-		}
-	}
-	if s.Spec != nil && !s.Closed {
-		for _, at := range [...]int64{s.Spec.StartsAt, s.Spec.EndsAt} {
-			if at > now {
-				sooner(at)
-			}
+			return sooner(next, s.groups[i].expires)
 		}
 	}
 	return next
+}
+
+// NextDue is NextExpiry, or when the deal next starts or ends by itself if
+// that comes first; 0 = never.
+func (s *State) NextDue(now int64) int64 {
+	next := s.NextExpiry()
+	if s.Spec == nil || s.Closed {
+		return next
+	}
+	for _, at := range [...]int64{s.Spec.StartsAt, s.Spec.EndsAt} {
+		if at > now {
+			next = sooner(next, at)
+		}
+	}
+	return next
+}
+
+// sooner returns the earlier of two times, of which 0 is never.
+func sooner(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // Status is where a deal stands.
