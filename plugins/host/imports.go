@@ -16,6 +16,11 @@ import (
 // evaluation's input. Work by size is paid for with the module's own fuel, and
 // what an answer writes into memory is marked, so that reset finds it.
 
+// CallUnits is what every call of an import costs in fuel, besides its
+// instruction and what it pays by size: leaving the module and coming back takes
+// tens of times as long as an instruction.
+const CallUnits = 64
+
 // WASI's error numbers.
 const (
 	errnoSuccess = 0
@@ -72,7 +77,7 @@ func instantiateImports(ctx context.Context, r wazero.Runtime) error {
 func importFunc(module, name string) api.GoFunc {
 	if module != "wasi_snapshot_preview1" {
 		return func(ctx context.Context, stack []uint64) {
-			i := ctx.Value(instanceKey{}).(*instance)
+			i := called(ctx)
 			i.log.add(i.bytesAt(uint32(stack[0]), uint32(stack[1])))
 			i.log.add(newline)
 		}
@@ -82,11 +87,18 @@ func importFunc(module, name string) api.GoFunc {
 		answer = (*instance).unsupported
 	}
 	return func(ctx context.Context, stack []uint64) {
-		errno := answer(ctx.Value(instanceKey{}).(*instance), stack)
+		errno := answer(called(ctx), stack)
 		if len(stack) > 0 { // sched_yield and proc_exit too have room for one
 			stack[0] = uint64(errno)
 		}
 	}
+}
+
+// called returns the instance that calls an import, which has paid for the call.
+func called(ctx context.Context) *instance {
+	i := ctx.Value(instanceKey{}).(*instance)
+	i.pay(CallUnits)
+	return i
 }
 
 // guestLog keeps the first bytes that an evaluation logs.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/tetratelabs/wazero"
@@ -81,6 +82,38 @@ func TestFuel(t *testing.T) {
 					if p.Evaluate(&abi.Input{}, c.fuel+result, &v, nil); v.Fault != abi.FaultNone {
 						t.Fatalf("with just enough: %v", v.Fault)
 					}
+				}
+			}
+		})
+	}
+}
+
+// TestImportsCost counts by hand too: a call of an import is not one
+// instruction's work.
+func TestImportsCost(t *testing.T) {
+	const result = 1
+	for name, c := range map[string]struct {
+		module, code string
+		typ          int
+		fuel         uint64
+	}{
+		"log":            {"doorbuster", "i32.const 0 i32.const 0 call 0", gastest.TypeLog, 3 + host.CallUnits},
+		"log twice":      {"doorbuster", "i32.const 0 i32.const 0 call 0 i32.const 0 i32.const 9 call 0", gastest.TypeLog, 2 * (3 + host.CallUnits)},
+		"args_get":       {"wasi_snapshot_preview1", "i32.const 0 i32.const 0 call 0 drop", gastest.TypeTwo, 4 + host.CallUnits},
+		"fd_prestat_get": {"wasi_snapshot_preview1", "i32.const 3 i32.const 0 call 0 drop", gastest.TypeTwo, 4 + host.CallUnits},
+		"random_get":     {"wasi_snapshot_preview1", "i32.const 0 i32.const 5 call 0 drop", gastest.TypeTwo, 4 + host.CallUnits + 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			imported, _, _ := strings.Cut(name, " ")
+			m := gastest.Rule(c.code+gastest.Result).WithImport(c.module, imported, c.typ)
+			for _, interpreter := range []bool{false, true} {
+				p := compile(t, host.Config{Interpreter: interpreter, Instances: 1}, m.Encode())
+				var v abi.Verdict
+				if p.Evaluate(&abi.Input{}, abi.FuelMax, &v, nil); v.Fault != abi.FaultNone || v.Fuel != c.fuel+result {
+					t.Fatalf("%v, %d units, want %d", v.Fault, v.Fuel, c.fuel+result)
+				}
+				if p.Evaluate(&abi.Input{}, c.fuel-1, &v, nil); v.Fault != abi.FaultOutOfFuel || v.Fuel != c.fuel-1 {
+					t.Fatalf("with too little: %v, %d units", v.Fault, v.Fuel)
 				}
 			}
 		})
