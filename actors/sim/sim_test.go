@@ -87,7 +87,7 @@ func TestTraceRepeats(t *testing.T) {
 // what was not synced. The seed does not decide what that is, so a failure may
 // need a few attempts to come again.
 func TestCrashClones(t *testing.T) {
-	base := newBase()
+	base, clones := newBase(), 0
 	for i := range *clonesFlag {
 		seed := *firstFlag + uint64(i)
 		w := newWorld(seed, base, nil)
@@ -95,5 +95,7 @@ func TestCrashClones(t *testing.T) {
 		if err := w.live(); err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 		}
+		clones += w.deaths
 	}
+	t.Logf("%d crash clones", clones)
 }
