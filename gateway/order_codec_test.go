@@ -17,7 +17,7 @@ import (
 	"github.com/doorbuster/doorbuster/plugins/abi"
 )
 
-const fullOrder = `{"deal_id":"d-1001","user_id":"u-7","quantity":1,"codes":["VIP","x\n\u00e9"],"group":{"join":"d-1001-g4"},"attributes":{"channel":"app","\ud83d\ude00":""}}`
+const fullOrder = `{"deal_id":"d-1001","user_id":"u-7","quantity":1,"codes":["VIP","x\n\u00e9"],"group":{"join":"d-1001-g4"},"attributes":{"\ud83d\ude00":"","channel":"app","a":"b"}}`
 
 func decode(body string) (order, orderFault) {
 	o := order{cmd: new(deal.Command)}
@@ -31,7 +31,7 @@ func TestDecodeOrder(t *testing.T) {
 		t.Fatalf("%s: %s %s", problems[f.problem].code, f.field, f.message)
 	}
 	got := fmt.Sprintf("%s|%s|%d|%q|%s|%d|%q", o.deal, o.user, o.cmd.Quantity, o.cmd.Codes, o.join, o.cmd.GroupMode, o.cmd.Attributes)
-	want := `d-1001|u-7|1|["VIP" "x\né"]|d-1001-g4|2|[{"channel" "app"} {"😀" ""}]`
+	want := `d-1001|u-7|1|["VIP" "x\né"]|d-1001-g4|2|[{"a" "b"} {"channel" "app"} {"😀" ""}]`
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -111,7 +111,7 @@ func TestDecodeOrderRefuses(t *testing.T) {
 		{`{"attributes":[]` + rest, invalidRequest, "attributes"},
 		{`{"attributes":{"":"x"}` + rest, invalidRequest, "attributes"},
 		{`{"attributes":{"a":1}` + rest, invalidRequest, "attributes"},
-		{`{"attributes":{"a":"1","a":"2"}` + rest, invalidRequest, "attributes"},
+		{`{"attributes":{"a":"1","b":"2","a":"1"}` + rest, invalidRequest, "attributes"},
 		{`{"group":{}` + rest, invalidRequest, "group"},
 		{`{"group":3` + rest, invalidRequest, "group"},
 		{`{"group":{"open":false}` + rest, invalidRequest, "group"},

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"math"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
@@ -210,6 +211,8 @@ func (d *decoder) codes(c *deal.Command) {
 	}
 }
 
+// attributes puts them in the order of their names: an object has no order of
+// its own, and what the order means must not depend on one.
 func (d *decoder) attributes(c *deal.Command) {
 	if !d.at('{') {
 		d.other(fieldAttributes, wantAttributes)
@@ -223,12 +226,11 @@ func (d *decoder) attributes(c *deal.Command) {
 		if len(name) == 0 || len(name) > deal.MaxTextLen || len(value) > deal.MaxTextLen || len(c.Attributes) == deal.MaxAttributes {
 			d.refuse(invalidRequest, fieldAttributes, wantAttributes)
 		}
-		for i := range c.Attributes {
-			if bytes.Equal(c.Attributes[i].Key, name) {
-				d.refuse(invalidRequest, fieldAttributes, notTwice)
-			}
+		at, taken := slices.BinarySearchFunc(c.Attributes, name, func(kv abi.KV, name []byte) int { return bytes.Compare(kv.Key, name) })
+		if taken {
+			d.refuse(invalidRequest, fieldAttributes, notTwice)
 		}
-		c.Attributes = append(c.Attributes, abi.KV{Key: name, Value: value})
+		c.Attributes = slices.Insert(c.Attributes, at, abi.KV{Key: name, Value: value})
 	})
 }
 

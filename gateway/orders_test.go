@@ -123,6 +123,26 @@ func TestIdempotency(t *testing.T) {
 	}
 }
 
+// A retry is recognised by what it means: attributes have no order, codes do.
+func TestReplayOfAnotherSpelling(t *testing.T) {
+	h := newHouse(t, nil)
+	h.deal("d", "")
+	send := func(extra string) answer {
+		return h.send(request{
+			method: "POST", path: "/api/v1/orders", body: orderBody("d", "u", 1, extra), header: map[string]string{"Idempotency-Key": "k"},
+		})
+	}
+	first := send(`,"codes":["x","y"],"attributes":{"a":"1","b":"2","c":"3"}`).want(201)
+	for _, attributes := range []string{`{"c":"3","b":"2","a":"1"}`, `{"b":"2","c":"3","\u0061":"1"}`} {
+		again := send(`,"attributes":` + attributes + `,"codes":["x","y"]`).want(201)
+		if again.header.Get("Idempotent-Replayed") != "true" || string(again.body) != string(first.body) {
+			t.Errorf("%s got\n%s\nthe first got\n%s", attributes, again.body, first.body)
+		}
+	}
+	send(`,"codes":["x","y"],"attributes":{"a":"2","b":"1","c":"3"}`).refused(idempotencyMismatch)
+	send(`,"codes":["y","x"],"attributes":{"a":"1","b":"2","c":"3"}`).refused(idempotencyMismatch)
+}
+
 func TestReplayOfASoldOutDeal(t *testing.T) {
 	h := newHouse(t, nil)
 	h.deal("d", `,"stock":1`)
@@ -319,5 +339,5 @@ func TestDraining(t *testing.T) {
 	h.order("d", "u", 1).refused(draining)
 	h.get("/readyz").refused(draining)
 	h.get("/livez").want(200)
-	h.post("/api/v1/orders/"+id+"/confirm", "").want(200)
+	h.post("/api/v1/orders/"+id+"/confirm", "").refused(draining)
 }
