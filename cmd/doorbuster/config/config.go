@@ -26,6 +26,8 @@ import (
 	"github.com/knadh/koanf/providers/rawbytes"
 	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
+
+	"github.com/doorbuster/doorbuster/runtime/own"
 )
 
 // EnvPrefix begins the name of every environment variable that is read.
@@ -37,7 +39,7 @@ const (
 	FileMax = 1 << 20
 	// InFlightMax bounds the orders in flight on a node: each has a seat of
 	// some KiB that is allocated at the start.
-	InFlightMax = 1 << 16
+	InFlightMax = own.SeatsMax
 	// RateMax bounds what one caller may be allowed.
 	RateMax = 1_000_000
 	// DurationMax bounds every duration.
@@ -72,15 +74,17 @@ type Config struct {
 	LogFormat         string        // text, json
 }
 
-// Default is the configuration of a server that was told nothing.
+// Default is the configuration of a server that was told nothing. Deeper queues
+// than these make orders later, not more; four fifths of a deal's are for new
+// orders, so 400 connections that all want one deal find room.
 func Default() Config {
 	return Config{
 		Listen:            "127.0.0.1:8080",
 		Admin:             "127.0.0.1:9090",
 		Data:              "data",
 		PassivateAfter:    5 * time.Minute,
-		MaxInFlight:       4096,
-		MaxInFlightByDeal: 2048,
+		MaxInFlight:       1024,
+		MaxInFlightByDeal: 512,
 		RateBurst:         100,
 		RequestTimeout:    5 * time.Second,
 		DrainTimeout:      10 * time.Second,

@@ -118,6 +118,8 @@ func TestValidate(t *testing.T) {
 		{"--log-level loud", "log-level: "},
 		{"--log-format xml", "log-format: "},
 		{"--max-in-flight 0", "max-in-flight: "},
+		{"--max-in-flight 65535", ""},
+		{"--max-in-flight 65536", "max-in-flight: "}, // a node has no seats for them
 		{"--max-in-flight-per-deal 100000", "max-in-flight-per-deal: "},
 		{"--rate-limit -1", "rate-limit: "},
 		{"--rate-burst 0", "rate-burst: "},
