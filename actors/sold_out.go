@@ -77,7 +77,7 @@ func (a *activation) soldOutFilter(status deal.Status) *keyFilter {
 
 // SoldOut says that the deal has nothing left and has never seen the user's
 // key, so that an order with it is bound to be refused as sold out. It wakes
-// nobody and needs no seat.
+// nobody.
 func (n *Node) SoldOut(dealID, user, key []byte) bool {
 	e := n.directory.find(dealID)
 	if e == nil {

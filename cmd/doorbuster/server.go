@@ -211,13 +211,19 @@ func (s *server) banner() string {
 		s.public.Addr(), s.admin.Addr(), s.cfg.Auth, data, r.Events, r.Deals, s.took.Round(time.Millisecond))
 }
 
+// edgeTimeout is how long connections may take to end after the drain.
+const edgeTimeout = 2 * time.Second
+
 // stop drains the server and ends it. What does not end in time is logged and
 // left behind: it was not acknowledged, and the journal has all that was.
 func (s *server) stop() {
 	ctx, cancel := s.deadline(s.cfg.DrainTimeout)
 	defer cancel()
 	s.log.Info("draining")
-	if err := errors.Join(s.node.Drain(ctx), s.edge.Shutdown(ctx)); err != nil {
+	drained := s.node.Drain(ctx)
+	closing, done := s.deadline(edgeTimeout) // its own: the drain may have used up its time
+	defer done()
+	if err := errors.Join(drained, s.edge.Shutdown(closing)); err != nil {
 		s.log.Warn("not all that was in flight has ended", "error", err)
 	}
 	s.close()
