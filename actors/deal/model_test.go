@@ -377,7 +377,7 @@ func TestModel(t *testing.T) {
 }
 
 var (
-	drawRules = rapid.SliceOfN(rapid.SampledFrom([]string{"flat", "tenth", "last", "picky", "flaky"}), 0, 4)
+	drawRules = rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"flat", "tenth", "last", "picky", "flaky"}), 0, 4, rapid.ID[string])
 	drawTime  = rapid.SampledFrom([]int64{1, 1000, 60_000, 3_600_000, 86_399_999, 86_400_000, 86_400_001, 200_000_000})
 )
 

@@ -2,6 +2,7 @@ package deal
 
 import (
 	"fmt"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/doorbuster/doorbuster/plugins/abi"
@@ -23,6 +24,7 @@ const (
 	MaxGroupSize    = 1000      // members
 	MaxDuration     = 366 * day // ms: reservations and group windows
 	MaxReferenceLen = 256       // bytes of a payment reference or a reason
+	MaxOrders       = 1 << 24   // orders a deal ever takes, cancelled ones included
 	MaxKeys         = 1 << 20   // idempotency keys remembered a deal; the oldest goes first
 	KeyWindow       = 1 * day   // ms an idempotency key is remembered
 	DefaultTTL      = 900_000   // ms a reservation holds
@@ -173,6 +175,7 @@ func (f *faults) rules(rules []string) {
 	f.check(len(rules) <= MaxRules, "rules", "must be at most %d", MaxRules)
 	for i, r := range rules {
 		f.check(ValidID(r), fmt.Sprintf("rules[%d]", i), "must be 1 to 64 of A-Z a-z 0-9 _ -")
+		f.check(!slices.Contains(rules[:i], r), fmt.Sprintf("rules[%d]", i), "must not be there twice")
 	}
 }
 
