@@ -1,6 +1,9 @@
 package gateway
 
-import "github.com/doorbuster/doorbuster/actors/deal"
+import (
+	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/plugins"
+)
 
 // publicRoutes is the contract's table of paths, but for the operators'.
 func publicRoutes() []route {
@@ -32,8 +35,8 @@ func publicRoutes() []route {
 		{method: "GET", pattern: "/api/v1/rules/{id}/versions/{n}/wasm", allow: merchant | operator, handle: (*Server).getWasm},
 		{method: "POST", pattern: "/api/v1/rules/{id}/versions/{n}/evaluate", allow: merchant | operator, handle: (*Server).evaluateRule},
 		{method: "PUT", pattern: "/api/v1/rules/{id}/rollout", allow: merchant | operator, handle: (*Server).setRollout},
-		{method: "POST", pattern: "/api/v1/rules/{id}/promote", allow: merchant | operator, handle: (*Server).promoteRule},
-		{method: "POST", pattern: "/api/v1/rules/{id}/rollback", allow: merchant | operator, handle: (*Server).rollbackRule},
+		{method: "POST", pattern: "/api/v1/rules/{id}/promote", allow: merchant | operator, handle: steerRule((*plugins.Registry).Promote)},
+		{method: "POST", pattern: "/api/v1/rules/{id}/rollback", allow: merchant | operator, handle: steerRule((*plugins.Registry).Rollback)},
 
 		{method: "GET", pattern: "/openapi.yaml", handle: (*Server).openAPI},
 	}, healthRoutes()...)

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"errors"
 	"math"
@@ -246,38 +247,24 @@ type merchantBody struct {
 	MerchantID string `json:"merchant_id"`
 }
 
-func (s *Server) promoteRule(c *call) error {
-	var body merchantBody
-	if err := c.readOptionalJSON(&body); err != nil {
-		return err
+// steerRule makes the handler of a step of a rule's rollout.
+func steerRule(step func(r *plugins.Registry, ctx context.Context, by, merchant, rule string) (plugins.Rollout, error)) func(*Server, *call) error {
+	return func(s *Server, c *call) error {
+		var body merchantBody
+		if err := c.readOptionalJSON(&body); err != nil {
+			return err
+		}
+		id, err1 := c.ruleID()
+		owner, err2 := c.writerOf(body.MerchantID)
+		if err := errors.Join(err1, err2); err != nil {
+			return err
+		}
+		r, err := step(s.cfg.Rules, s.ctx, c.by(), owner, id)
+		if err != nil {
+			return err
+		}
+		return c.reply(fasthttp.StatusOK, newRolloutReply(r))
 	}
-	id, err1 := c.ruleID()
-	owner, err2 := c.writerOf(body.MerchantID)
-	if err := errors.Join(err1, err2); err != nil {
-		return err
-	}
-	r, err := s.cfg.Rules.Promote(s.ctx, c.by(), owner, id)
-	if err != nil {
-		return err
-	}
-	return c.reply(fasthttp.StatusOK, newRolloutReply(r))
-}
-
-func (s *Server) rollbackRule(c *call) error {
-	var body merchantBody
-	if err := c.readOptionalJSON(&body); err != nil {
-		return err
-	}
-	id, err1 := c.ruleID()
-	owner, err2 := c.writerOf(body.MerchantID)
-	if err := errors.Join(err1, err2); err != nil {
-		return err
-	}
-	r, err := s.cfg.Rules.Rollback(s.ctx, c.by(), owner, id)
-	if err != nil {
-		return err
-	}
-	return c.reply(fasthttp.StatusOK, newRolloutReply(r))
 }
 
 // evaluateBody is a sample input.
