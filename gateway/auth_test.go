@@ -135,7 +135,11 @@ func TestWhoMayDoWhat(t *testing.T) {
 	for _, token := range []string{one, g.acme, g.operator} {
 		g.as(token).get("/api/v1/orders/" + id).want(200)
 	}
+	g.as(one).post("/api/v1/orders/"+id+"/confirm", `{"payment_ref":"free"}`).refused(forbidden) // who pays does not say so
+	g.as(one).get("/api/v1/orders/" + id).has(map[string]any{"status": "reserved"})
 	g.as(g.acme).post("/api/v1/orders/"+id+"/confirm", "").want(200)
+	own := g.as(one).post("/api/v1/orders", `{"deal_id":"d","quantity":1}`).want(201).text("order_id")
+	g.as(one).post("/api/v1/orders/"+own+"/cancel", "").want(200)
 
 	g.as(one).get("/api/v1/orders").want(200).has(map[string]any{"data.0.user_id": "u-1", "data.1.user_id": "u-1"})
 	g.as(two).get("/api/v1/orders").want(200).has(map[string]any{"has_more": false})

@@ -12,7 +12,7 @@ func publicRoutes() []route {
 		{method: "POST", pattern: "/api/v1/orders", handle: (*Server).placeOrderRouted},
 		{method: "GET", pattern: "/api/v1/orders", allow: anyone, handle: (*Server).listOrders},
 		{method: "GET", pattern: "/api/v1/orders/{id}", allow: anyone, handle: (*Server).getOrder},
-		{method: "POST", pattern: "/api/v1/orders/{id}/confirm", allow: anyone, handle: confirmOrder.handle},
+		{method: "POST", pattern: "/api/v1/orders/{id}/confirm", allow: merchant | operator, handle: confirmOrder.handle},
 		{method: "POST", pattern: "/api/v1/orders/{id}/cancel", allow: anyone, handle: cancelOrder.handle},
 		{method: "POST", pattern: "/api/v1/orders/{id}/refund", allow: merchant | operator, handle: refundOrder.handle},
 		{method: "GET", pattern: "/api/v1/orders/{id}/explain", allow: anyone, handle: (*Server).explainOrder},
