@@ -15,7 +15,8 @@ const (
 	shopper role = 1 << iota
 	merchant
 	operator
-	anyone = shopper | merchant | operator
+	anyone       = shopper | merchant | operator
+	unknown role = 0
 )
 
 var roleNames = map[string]role{"operator": operator, "merchant": merchant}
@@ -53,22 +54,26 @@ func isLoopback(addr net.Addr) bool {
 
 var bearer = []byte("bearer ")
 
-// caller says who sent the header, nil if that is not known.
-func (a *Auth) caller(header []byte) *principal {
+// caller says who sent the header, or why that is not known. A signature is
+// checked only if attempt allows it: anybody can send what costs us one.
+func (a *Auth) caller(header []byte, attempt func() bool) (*principal, problem) {
 	if a == nil {
-		return trusted
+		return trusted, noProblem
 	}
 	if len(header) <= len(bearer) || !bytes.EqualFold(header[:len(bearer)], bearer) {
-		return nil
+		return nil, unauthenticated
 	}
 	token := header[len(bearer):]
 	if bytes.HasPrefix(token, keyPrefix) {
-		return a.Keys.caller(token)
+		if who := a.Keys.caller(token); who != nil {
+			return who, noProblem
+		}
+		return nil, unauthenticated
 	}
 	if a.Tokens == nil {
-		return nil
+		return nil, unauthenticated
 	}
-	return a.Tokens.caller(token, a.Clock.Now().Wall)
+	return a.Tokens.caller(token, a.Clock.Now().Wall, attempt)
 }
 
 // is says whether the caller is, or acts for, the one that owns something.

@@ -227,29 +227,36 @@ func TestKeysThatAreNotGood(t *testing.T) {
 	}
 }
 
+// knownTo asks tokens for a caller who may make as many attempts as he likes.
+func knownTo(tokens *Tokens, token []byte, now int64) *principal {
+	who, _ := tokens.caller(token, now, func() bool { return true })
+	return who
+}
+
 func TestTokens(t *testing.T) {
 	i := newIssuer(t)
 	tokens, err := NewTokens(i.jwks())
 	must(t, err)
+	caller := func(token []byte, now int64) *principal { return knownTo(tokens, token, now) }
 	good := claims("u-1", -time.Minute, time.Minute)
 	for _, token := range []string{
 		i.sign(jose.EdDSA, i.ed, "ed", good), i.sign(jose.RS256, i.rs, "rs", good), i.sign(jose.RS256, i.rs, "", good),
 	} {
 		for range 2 {
-			if p := tokens.caller([]byte(token), start); p == nil || p.role != shopper || string(p.name) != "u-1" {
+			if p := caller([]byte(token), start); p == nil || p.role != shopper || string(p.name) != "u-1" {
 				t.Fatalf("a good token is %v", p)
 			}
 		}
-		if tokens.caller([]byte(token), start+2*time.Minute.Milliseconds()) != nil {
+		if caller([]byte(token), start+2*time.Minute.Milliseconds()) != nil {
 			t.Error("an expired token is good, from the cache")
 		}
-		if tokens.caller([]byte(token), start-2*time.Minute.Milliseconds()) != nil {
+		if caller([]byte(token), start-2*time.Minute.Milliseconds()) != nil {
 			t.Error("a token is good before its time")
 		}
 	}
 	known := []byte(i.sign(jose.EdDSA, i.ed, "ed", good))
-	tokens.caller(known, start)
-	if n := testing.AllocsPerRun(1000, func() { tokens.caller(known, start) }); n != 0 {
+	caller(known, start)
+	if n := testing.AllocsPerRun(1000, func() { caller(known, start) }); n != 0 {
 		t.Errorf("a known token allocates %v times", n)
 	}
 	other := newIssuer(t)
@@ -269,7 +276,7 @@ func TestTokens(t *testing.T) {
 		"far too long":        string(known) + strings.Repeat("A", tokenLenMax),
 		"nothing":             "",
 	} {
-		if tokens.caller([]byte(token), start) != nil {
+		if caller([]byte(token), start) != nil {
 			t.Errorf("a token is good that is %s", name)
 		}
 	}
@@ -282,7 +289,7 @@ func TestTokenCacheIsBounded(t *testing.T) {
 	must(t, err)
 	used := []byte(i.shopper("u-1"))
 	for n := range 3 * tokensKept {
-		if n%1000 == 0 && tokens.caller(used, start) == nil {
+		if n%1000 == 0 && knownTo(tokens, used, start) == nil {
 			t.Fatal("the token is not known")
 		}
 		tokens.keep(tokenHash{byte(n), byte(n >> 8), byte(n >> 16), 1}, &session{})
@@ -356,4 +363,27 @@ func TestRateLimitIsEachCallersOwn(t *testing.T) {
 	g.as(g.acme).get("/api/v1/deals").want(200)
 	g.as(g.intruder).get("/api/v1/deals").want(200)
 	g.as(g.acme).get("/api/v1/deals").refused(rateLimited)
+}
+
+// Bogus tokens do not buy signature checks without end; who is known already
+// is not held up by them.
+func TestRateLimitOfTheUnknown(t *testing.T) {
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{PerSecond: 1, Burst: 3, Clients: 256})
+	must(t, err)
+	g := newGuardedTuned(t, func(c *Config) { c.Limiter = limiter })
+	known, late, forger := g.issuer.shopper("u-1"), g.issuer.shopper("u-2"), newIssuer(t)
+	g.as(known).get("/api/v1/deals").want(200) // the first attempt of this address
+	for range 2 {
+		g.as(forger.shopper("u-1")).get("/api/v1/deals").refused(unauthenticated)
+	}
+	a := g.as(forger.shopper("u-1")).get("/api/v1/deals").refused(rateLimited)
+	if a.header.Get("Retry-After") < "1" {
+		t.Errorf("%v", a.header)
+	}
+	g.as(forger.shopper("u-1")).order("d", "u-1", 1).refused(rateLimited)
+	g.as(late).get("/api/v1/deals").refused(rateLimited) // his signature is not checked
+	g.as(known).get("/api/v1/deals").want(200)
+	g.as(g.acme).get("/api/v1/deals").want(200)
+	g.clock.Advance(2 * time.Second)
+	g.as(late).get("/api/v1/deals").want(200)
 }

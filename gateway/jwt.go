@@ -70,23 +70,27 @@ func NewTokens(jwks []byte) (*Tokens, error) {
 }
 
 // caller returns the shopper whose token this is, valid at now (Unix ms), or
-// nil. For a token that it knows it allocates nothing.
-func (t *Tokens) caller(token []byte, now int64) *principal {
+// unauthenticated; rateLimited if the signature is to be checked and attempt
+// forbids it. For a token that it knows it allocates nothing.
+func (t *Tokens) caller(token []byte, now int64, attempt func() bool) (*principal, problem) {
 	if len(token) > tokenLenMax {
-		return nil
+		return nil, unauthenticated
 	}
 	hash := tokenHash(sha256.Sum256(token))
 	s := t.find(hash)
 	if s == nil {
+		if !attempt() {
+			return nil, rateLimited
+		}
 		if s = t.verify(string(token)); s == nil {
-			return nil
+			return nil, unauthenticated
 		}
 		t.keep(hash, s)
 	}
 	if now < s.notBefore || now >= s.expires {
-		return nil
+		return nil, unauthenticated
 	}
-	return &s.principal
+	return &s.principal, noProblem
 }
 
 func (t *Tokens) find(hash tokenHash) *session {

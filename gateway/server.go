@@ -52,8 +52,11 @@ type Config struct {
 	Metrics *obs.Metrics
 	Logger  *slog.Logger
 
-	Auth    *Auth          // nil = open mode: every caller is trusted
-	Limiter *admit.Limiter // optional: what one client may do
+	Auth *Auth // nil = open mode: every caller is trusted
+	// Limiter is what one client may do; optional. A shopper's token that was
+	// not seen before also counts for the address that it comes from, before
+	// its signature is checked: that of a proxy, if there is one.
+	Limiter *admit.Limiter
 
 	// Ready says why the process should get no traffic, nil if it should.
 	// Optional.
@@ -325,14 +328,20 @@ func refusedFraming(ctx *fasthttp.RequestCtx) *refusal {
 // admit says who calls, unless the caller is not known, may not do this, or
 // does too much.
 func (s *Server) admit(ctx *fasthttp.RequestCtx, allow role) (*principal, problem) {
-	who := s.cfg.Auth.caller(ctx.Request.Header.PeekCanonical(headerAuthorization))
-	if who == nil {
-		return nil, unauthenticated
+	who, p := s.cfg.Auth.caller(ctx.Request.Header.PeekCanonical(headerAuthorization), func() bool {
+		return s.allow(ctx, unknown, ctx.RemoteIP())
+	})
+	if p != noProblem {
+		return nil, p
 	}
 	if who.role&allow == 0 {
 		return nil, forbidden
 	}
-	if s.cfg.Limiter != nil && !s.allow(ctx, who) {
+	name := who.name
+	if who == trusted {
+		name = ctx.RemoteIP()
+	}
+	if !s.allow(ctx, who.role, name) {
 		return nil, rateLimited
 	}
 	return who, noProblem
@@ -340,15 +349,15 @@ func (s *Server) admit(ctx *fasthttp.RequestCtx, allow role) (*principal, proble
 
 var headerAuthorization = []byte("Authorization")
 
-// allow takes a token from the caller's bucket: a shopper and a merchant of
-// one name have two, and callers in open mode are told apart by their address.
-func (s *Server) allow(ctx *fasthttp.RequestCtx, who *principal) bool {
-	name := who.name
-	if who == trusted {
-		name = ctx.RemoteIP()
+// allow takes a token from a client's bucket, if there is one left: a shopper
+// and a merchant of one name have two. Callers in open mode, and those who are
+// not known yet, are told apart by their address.
+func (s *Server) allow(ctx *fasthttp.RequestCtx, as role, name []byte) bool {
+	if s.cfg.Limiter == nil {
+		return true
 	}
 	var b [128]byte
-	d := s.cfg.Limiter.Allow(append(append(b[:0], byte(who.role)), name...), s.cfg.Clock.Now().Mono)
+	d := s.cfg.Limiter.Allow(append(append(b[:0], byte(as)), name...), s.cfg.Clock.Now().Mono)
 	h := &ctx.Response.Header
 	h.Set("RateLimit-Policy", s.cfg.Limiter.Policy())
 	h.SetBytesV("RateLimit", d.AppendRateLimit(b[:0]))
