@@ -87,6 +87,7 @@ type source struct {
 	exportCount   int
 	exportBytes   []byte // the exports as encoded, without their count
 	elementsN     int
+	entriesN      int // of all element segments
 	dataN         int // by the data section
 	dataCountN    int // by the data count section, -1: none
 	bodies        []body
@@ -392,6 +393,7 @@ func (s *source) elements(r *reader) {
 			}
 		}
 		entries := r.count("elements", TableEntriesMax, 1)
+		s.entriesN += entries
 		for j := 0; j < entries && r.more(); j++ {
 			if expressions {
 				s.constant(r)
@@ -468,6 +470,17 @@ func (s *source) checkCounts(end int) {
 	if set > MutableMax {
 		s.fault(end, "the code sets %d globals, at most %d", set, MutableMax)
 	}
+}
+
+// parts is what the module's own parts add to the price of a new instance.
+func (s *source) parts() uint64 {
+	units := (len(s.globalList)+s.entriesN)*RebuildPerEntry +
+		(len(s.functionTypes)+s.exportCount+s.dataN)*RebuildPerPart +
+		len(s.raw[secData])/BytesPerUnit
+	for _, t := range s.tableList {
+		units += int(t.min) * TableEntryPrice
+	}
+	return uint64(units)
 }
 
 // checkABI checks the exports that rule-abi names.

@@ -14,7 +14,8 @@
 //     engine's own limits, so that recursion ends at the same call on the
 //     compiler and on the interpreter;
 //   - marks the pages of memory that it stores to (Pages), and says with a flag
-//     that it grew its memory or wrote a table;
+//     that it grew its memory or wrote a table, after it paid for the new instance
+//     that this takes;
 //   - gives canonical NaNs: every operation that may make one is followed by its
 //     replacement with the positive quiet NaN without payload, so that no bit of
 //     the machine's own NaN can be seen. Operations that only move bits (loads,
@@ -36,6 +37,7 @@ package gas
 
 import (
 	"fmt"
+	"math"
 	"strings"
 )
 
@@ -78,9 +80,11 @@ const (
 // Prices of what is not one instruction's work, in units of fuel.
 const (
 	BytesPerUnit    = 8      // memory.fill, memory.copy and memory.init: bytes for one unit
-	GrowPerPage     = 1_024  // memory.grow: for each page of the memory's new size, since the engine may move it
-	RebuildBase     = 16_384 // the first growth or table write of an evaluation: the host makes a new instance
-	RebuildPerPage  = 1_024  // … and copies this many pages
+	GrowPerPage     = 8_192  // memory.grow: for each page of the memory's new size, since the engine may move it
+	RebuildBase     = 16_384 // the first growth or table write of an evaluation: the host makes a new instance …
+	RebuildPerPage  = 8_192  // … of this many pages of memory,
+	RebuildPerEntry = 64     // … globals and entries of element segments,
+	RebuildPerPart  = 16     // … functions, exports and data segments
 	TableEntryPrice = 1      // table.fill, table.copy, table.init and table.grow: for each entry
 )
 
@@ -90,6 +94,7 @@ const (
 	GlobalFuel    = reservedPrefix + "fuel"    // i64: what is left; below 0 after the module ran out
 	GlobalFrames  = reservedPrefix + "frames"  // i32: frame units left
 	GlobalRebuild = reservedPrefix + "rebuild" // i32: not 0 after growth or a table write
+	GlobalPrice   = reservedPrefix + "price"   // i32: what the first of these takes; the host sets it, see RebuildPrice
 	GlobalDirty0  = reservedPrefix + "dirty0"  // i64: Dirty[0]
 	GlobalDirty1  = reservedPrefix + "dirty1"  // i64: Dirty[1]
 )
@@ -103,12 +108,19 @@ type Module struct {
 	// Mutable names the exports of the source globals that the code sets: the
 	// host restores them after each evaluation.
 	Mutable []string
-	// RebuildAlways says that some state cannot be restored from outside (a
-	// mutable global of type v128 or of a reference): the host needs a new
-	// instance for each evaluation.
-	RebuildAlways bool
 	// Initialize and RuleInit say whether the module exports these functions.
 	Initialize, RuleInit bool
+
+	// parts is what making an instance takes, without its memory and what its
+	// initialisation runs.
+	parts uint64
+}
+
+// RebuildPrice returns the units of fuel that a new instance costs the evaluation
+// that needs one: its parts, the pages of its initial memory, and the fuel that
+// its initialisation uses.
+func (m *Module) RebuildPrice(pages uint32, initFuel uint64) uint32 {
+	return uint32(min(RebuildBase+uint64(pages)*RebuildPerPage+m.parts+initFuel, math.MaxInt32))
 }
 
 // Fault is one thing that is wrong with a module.

@@ -134,19 +134,31 @@ func TestRefused(t *testing.T) {
 		"local":             {code("local.get 1"), "local 1 of 1"},
 		"global":            {code("global.get 2"), "global 2 of 2"}, // 2 is the injected fuel
 		"set global":        {code("i64.const 9 global.set 2"), "global 2 of 2"},
-		"set immutable":     {code("i32.const 9 global.set 1"), "global 1 is set but immutable"},
-		"table":             {code("table.get 1"), "table 1 of 1"},
-		"table.size":        {code("table.size 1"), "table 1 of 1"},
-		"alignment":         {code("i32.const 0 i32.load 5 0"), "alignment 5"},
-		"memory index":      {code("raw 3f01"), "one memory at most"},
-		"memory.init":       {code("memory.init 2 0"), "data segment 2 of 2"},
-		"data.drop":         {code("data.drop 2"), "data segment 2 of 2"},
-		"elem.drop":         {code("elem.drop 1"), "element segment 1 of 1"},
-		"table.init":        {code("table.init 1 0"), "element segment 1 of 1"},
-		"select":            {code("raw 1c027f7f"), "2 types of a select"},
-		"select count":      {code("raw 1c007f"), "select has one type"},
-		"ref.null":          {code("raw d07f"), "unknown reference type"},
-		"constant cut":      {code("raw fd0c00"), "unexpected end"},
+		"set vector": {with(func(m *gastest.Module) {
+			m.Globals = []gastest.Global{{Type: gastest.V128, Mutable: true, Init: "raw fd0c00000000000000000000000000000000"}}
+			m.Funcs[0].Code = "global.get 0 global.set 0"
+		}), "global 0 is set, and a host cannot put back a v128"},
+		"set reference": {with(func(m *gastest.Module) {
+			m.Globals = []gastest.Global{{Type: gastest.Funcref, Mutable: true, Init: "ref.null"}}
+			m.Funcs[0].Code = "ref.null global.set 0"
+		}), "global 0 is set, and a host cannot put back a funcref"},
+		"keep vector": {with(func(m *gastest.Module) {
+			m.Globals = []gastest.Global{{Type: gastest.V128, Mutable: true, Init: "raw fd0c00000000000000000000000000000000"}}
+			m.Funcs[0].Code = "global.get 0 drop"
+		}), ""},
+		"set immutable": {code("i32.const 9 global.set 1"), "global 1 is set but immutable"},
+		"table":         {code("table.get 1"), "table 1 of 1"},
+		"table.size":    {code("table.size 1"), "table 1 of 1"},
+		"alignment":     {code("i32.const 0 i32.load 5 0"), "alignment 5"},
+		"memory index":  {code("raw 3f01"), "one memory at most"},
+		"memory.init":   {code("memory.init 2 0"), "data segment 2 of 2"},
+		"data.drop":     {code("data.drop 2"), "data segment 2 of 2"},
+		"elem.drop":     {code("elem.drop 1"), "element segment 1 of 1"},
+		"table.init":    {code("table.init 1 0"), "element segment 1 of 1"},
+		"select":        {code("raw 1c027f7f"), "2 types of a select"},
+		"select count":  {code("raw 1c007f"), "select has one type"},
+		"ref.null":      {code("raw d07f"), "unknown reference type"},
+		"constant cut":  {code("raw fd0c00"), "unexpected end"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := faults(c.wasm)

@@ -36,20 +36,17 @@ func (w *rewriter) chargeHelper() []byte {
 	return o.b
 }
 
-// rebuildHelper: if !rebuild { rebuild = 1; charge(RebuildBase + size×RebuildPerPage) }
+// rebuildHelper: if !rebuild { charge(price); rebuild = 1 }. A module that cannot
+// pay traps before it changed what would have to be rebuilt.
 func (w *rewriter) rebuildHelper() []byte {
 	o, rebuild := w.helper(0), w.firstGlobal+globalRebuild
 	o.op(opGlobalGet, rebuild)
 	o.op(opI32Eqz)
 	o.op(opIf, emptyType)
+	o.op(opGlobalGet, w.firstGlobal+globalPrice)
+	o.op(opCall, w.firstFunction+helperCharge)
 	o.i32(1)
 	o.op(opGlobalSet, rebuild)
-	o.op(opMemorySize, 0)
-	o.i32(RebuildPerPage)
-	o.op(opI32Mul)
-	o.i32(RebuildBase)
-	o.op(opI32Add)
-	o.op(opCall, w.firstFunction+helperCharge)
 	o.op(opEnd)
 	o.op(opEnd)
 	return o.b

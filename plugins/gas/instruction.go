@@ -304,6 +304,9 @@ func (r *bodyReader) globalSet(in *instruction) {
 	if !g.mutable {
 		r.reportf(in.start, "global %d is set but immutable", in.index)
 	}
+	if g.valueType < f64Type {
+		r.reportf(in.start, "global %d is set, and a host cannot put back a %s", in.index, typeNames(string(g.valueType)))
+	}
 	g.set = true
 }
 

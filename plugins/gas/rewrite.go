@@ -25,6 +25,7 @@ const (
 	globalFuel = iota
 	globalFrames
 	globalRebuild
+	globalPrice
 	globalDirty0
 	globalDirty1
 	injectedGlobals
@@ -55,16 +56,12 @@ func rewrite(src *source) *Module {
 		types:         slices.Clone(src.typeList),
 		resultBlocks:  map[string]uint32{},
 	}
-	m := &Module{Pages: w.pages}
+	m := &Module{Pages: w.pages, parts: src.parts()}
 	_, m.Initialize = src.exportKinds[exportInitialize]
 	_, m.RuleInit = src.exportKinds[exportInit]
 	for i, g := range src.globalList {
-		switch {
-		case !g.set:
-		case g.valueType >= f64Type && g.valueType <= i32Type:
+		if g.set {
 			m.Mutable = append(m.Mutable, mutableName(i))
-		default:
-			m.RebuildAlways = true
 		}
 	}
 	m.Wasm = w.module()
@@ -164,7 +161,7 @@ func (w *rewriter) globalSection() []byte {
 		o.b = append(append(o.b, g.valueType, mutable), g.init...)
 	}
 	for i, t := range [injectedGlobals]byte{
-		globalFuel: i64Type, globalFrames: i32Type, globalRebuild: i32Type, globalDirty0: i64Type, globalDirty1: i64Type,
+		globalFuel: i64Type, globalFrames: i32Type, globalRebuild: i32Type, globalPrice: i32Type, globalDirty0: i64Type, globalDirty1: i64Type,
 	} {
 		o.b = append(o.b, t, 1)
 		switch {
@@ -191,7 +188,7 @@ func (w *rewriter) exportSection() []byte {
 		n++
 	}
 	for i, name := range [injectedGlobals]string{
-		globalFuel: GlobalFuel, globalFrames: GlobalFrames, globalRebuild: GlobalRebuild,
+		globalFuel: GlobalFuel, globalFrames: GlobalFrames, globalRebuild: GlobalRebuild, globalPrice: GlobalPrice,
 		globalDirty0: GlobalDirty0, globalDirty1: GlobalDirty1,
 	} {
 		export(name, w.firstGlobal+uint32(i))

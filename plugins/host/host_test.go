@@ -145,10 +145,6 @@ func TestNothingIsKept(t *testing.T) {
 		"i32 global": global(gastest.I32, "i32.const 0", "global.get 0 i32.const 1 i32.add global.set 0", "global.get 0 i64.extend_i32_u"),
 		"i64 global": global(gastest.I64, "i64.const 0", "global.get 0 i64.const 1 i64.add global.set 0", "global.get 0"),
 		"f64 global": global(gastest.F64, "f64.const 0", "global.get 0 f64.const 1 f64.add global.set 0", "global.get 0 raw fc06"),
-		"v128 global": global(gastest.V128, "raw fd0c00000000000000000000000000000000",
-			"global.get 0 i32x4.extract_lane 0 i32.const 1 i32.add i32x4.splat global.set 0",
-			"global.get 0 i32x4.extract_lane 0 i64.extend_i32_u"),
-		"funcref global": global(gastest.Funcref, "ref.null", "global.get 0 raw d1 if void else unreachable end ref.func 0 global.set 0", "i64.const 1"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			pure(t, m, 1)

@@ -22,12 +22,13 @@ type hostile struct {
 	fault   abi.Fault
 }
 
-// Bounds on what one hostile module may cost. They are far above what these
-// modules take on a quiet machine, since tests share theirs, and far below what
-// each would take if it got away.
+// Bounds on what one hostile module may cost. Compiling has one far above what
+// these modules take on a quiet machine, since tests share theirs. An evaluation
+// may take a few times as long as the plainest endless loop takes for the same
+// fuel, at the same moment: instructions differ by that much.
 const (
-	hostileCompile  = 20 * time.Second
-	hostileEvaluate = 500 * time.Millisecond
+	hostileCompile = 20 * time.Second
+	hostileLoops   = 8
 )
 
 // ruleOf returns a rule with some of it changed.
@@ -70,6 +71,30 @@ func blocksAndLocals(n int) []byte {
 	})
 }
 
+// rebuilt writes its table, which takes a new instance.
+func rebuilt(change func(*gastest.Module)) []byte {
+	return ruleOf("i32.const 0 ref.null table.set 0"+gastest.Result, func(m *gastest.Module) {
+		m.TableMin = 1
+		if change != nil {
+			change(m)
+		}
+	})
+}
+
+// start makes initialising a module take 4 units for each of n rounds.
+func start(n int) func(*gastest.Module) {
+	return func(m *gastest.Module) {
+		m.Funcs[gastest.FuncBuffer] = gastest.Func{Type: gastest.TypeI32, Locals: []byte{gastest.I32}, Code: fmt.Sprintf(
+			"i32.const %d local.set 1 loop void local.get 1 i32.const 1 i32.sub local.tee 1 br_if 0 end i32.const %d", n, gastest.BufferAt)}
+	}
+}
+
+func globals(n int) func(*gastest.Module) {
+	return func(m *gastest.Module) {
+		m.Globals = slices.Repeat([]gastest.Global{{Type: gastest.I32, Init: "i32.const 0"}}, n)
+	}
+}
+
 // claim is a section whose vector claims 2^32-1 entries.
 func claim(id byte) []byte {
 	return append([]byte("\x00asm\x01\x00\x00\x00"), gastest.Section(id, []byte{0xff, 0xff, 0xff, 0xff, 0x0f})...)
@@ -99,6 +124,24 @@ func hostiles() map[string]hostile {
 			WithImport("doorbuster", "log", gastest.TypeLog).Encode(), "", abi.FaultOutOfFuel},
 		"random bomb": {gastest.Rule("loop void i32.const 0 i32.const 65536 call 0 drop br 0 end"+gastest.Result).
 			WithImport("wasi_snapshot_preview1", "random_get", gastest.TypeTwo).Encode(), "", abi.FaultOutOfFuel},
+		"host calls": {gastest.Rule("loop void i32.const 0 i32.const 0 call 0 br 0 end"+gastest.Result).
+			WithImport("doorbuster", "log", gastest.TypeLog).Encode(), "", abi.FaultOutOfFuel},
+		"rebuild":                {rebuilt(nil), "", abi.FaultNone},
+		"rebuild of 10 pages":    {rebuilt(func(m *gastest.Module) { m.MemoryMin = 10 }), "", abi.FaultNone},
+		"rebuild of 256 pages":   {rebuilt(func(m *gastest.Module) { m.MemoryMin = 256 }), "", abi.FaultOutOfFuel},
+		"rebuild, long start":    {rebuilt(start(1_600_000)), "", abi.FaultOutOfFuel},
+		"rebuild, short start":   {rebuilt(start(10_000)), "", abi.FaultNone},
+		"rebuild by growth":      {ruleOf("i32.const 1 memory.grow drop"+gastest.Result, start(1_600_000)), "", abi.FaultOutOfFuel},
+		"rebuild of elements":    {rebuilt(func(m *gastest.Module) { m.TableMin, m.Elems = 60_000, make([]int, 60_000) }), "", abi.FaultOutOfFuel},
+		"rebuild of some":        {rebuilt(func(m *gastest.Module) { m.TableMin, m.Elems = 1000, make([]int, 1000) }), "", abi.FaultNone},
+		"rebuild of a table":     {rebuilt(func(m *gastest.Module) { m.TableMin = gas.TableEntriesMax }), "", abi.FaultNone},
+		"rebuild of data":        {rebuilt(func(m *gastest.Module) { m.Data = slices.Repeat([]gastest.Data{{Bytes: "x"}}, 99_000) }), "", abi.FaultOutOfFuel},
+		"rebuild of some data":   {rebuilt(func(m *gastest.Module) { m.Data = slices.Repeat([]gastest.Data{{Bytes: "\x00"}}, 3000) }), "", abi.FaultNone},
+		"rebuild of globals":     {rebuilt(globals(9_900)), "", abi.FaultOutOfFuel},
+		"rebuild of few globals": {rebuilt(globals(1000)), "", abi.FaultNone},
+		"vector global": {ruleOf("global.get 0 global.set 0"+gastest.Result, func(m *gastest.Module) {
+			m.Globals = []gastest.Global{{Type: gastest.V128, Mutable: true, Init: "raw fd0c00000000000000000000000000000000"}}
+		}), "cannot put back a v128", 0},
 		"50000 locals":      {ruleOf(gastest.Result, func(m *gastest.Module) { m.Funcs[0].Locals = make([]byte, 50_000) }), "at most 4096", 0},
 		"most locals":       {ruleOf(gastest.Result, func(m *gastest.Module) { m.Funcs[0].Locals = slices.Repeat([]byte{gastest.I64}, gas.LocalsMax) }), "", 0},
 		"deep nesting":      {ruleOf(strings.Repeat("block void ", 50_000)+strings.Repeat("end ", 50_000)+gastest.Result, nil), "nest deeper", 0},
@@ -151,9 +194,13 @@ func TestHostile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	loop, err := e.Compile(t.Context(), ruleOf("loop void br 0 end"+gastest.Result, nil), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, h := range hostiles() {
 		t.Run(name, func(t *testing.T) {
-			h.attack(t, e)
+			h.attack(t, e, loop)
 			if v, trace := evaluate(honest, order); v.Discount != 990 {
 				t.Errorf("another rule was harmed: %v %v", v.Fault, trace.Err)
 			}
@@ -161,10 +208,12 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-func (h hostile) attack(t *testing.T, e *host.Engine) {
-	var p *host.Program
-	var err error
-	within(t, "compiling", hostileCompile, func() { p, err = e.Compile(t.Context(), h.module, nil) })
+func (h hostile) attack(t *testing.T, e *host.Engine, loop *host.Program) {
+	started := time.Now()
+	p, err := e.Compile(t.Context(), h.module, nil)
+	if took := time.Since(started); took > hostileCompile {
+		t.Errorf("compiling took %s, at most %s", took, hostileCompile)
+	}
 	if h.refusal != "" || err != nil {
 		var faults *gas.Error
 		if !errors.As(err, &faults) || h.refusal == "" || !strings.Contains(err.Error(), h.refusal) {
@@ -181,22 +230,33 @@ func (h hostile) attack(t *testing.T, e *host.Engine) {
 	for range 3 {
 		var v abi.Verdict
 		var trace host.Trace
-		within(t, "evaluating", hostileEvaluate, func() { p.Evaluate(order, abi.FuelDefault, &v, &trace) })
+		p.Evaluate(order, abi.FuelDefault, &v, &trace)
 		if v.Fault != h.fault || v.Fuel > abi.FuelDefault || v.Discount != 0 {
 			t.Fatalf("%v after %d units, want %v (%v)", v.Fault, v.Fuel, h.fault, trace.Err)
 		}
 	}
+	for _, fuel := range []uint64{abi.FuelDefault, abi.FuelMax} {
+		took, plain := quickest(p, loop, fuel)
+		if took > hostileLoops*plain {
+			t.Errorf("%d units took %s, a plain loop %s", fuel, took, plain)
+		}
+		t.Logf("%d units took %s, %.1f times a plain loop", fuel, took, float64(took)/float64(plain))
+	}
 }
 
-func within(t *testing.T, what string, bound time.Duration, fn func()) {
-	t.Helper()
-	start := time.Now()
-	fn()
-	took := time.Since(start)
-	if took > bound {
-		t.Errorf("%s took %s, at most %s", what, took, bound)
+// quickest returns the shortest evaluation of each of two programs, taking
+// turns: what the rest of the machine does harms neither.
+func quickest(p, loop *host.Program, fuel uint64) (took, plain time.Duration) {
+	took, plain = time.Hour, time.Hour
+	var v abi.Verdict
+	for range 5 {
+		start := time.Now()
+		loop.Evaluate(order, fuel, &v, nil)
+		between := time.Now()
+		p.Evaluate(order, fuel, &v, nil)
+		plain, took = min(plain, between.Sub(start)), min(took, time.Since(between))
 	}
-	t.Logf("%s took %s", what, took)
+	return took, plain
 }
 
 // printable: what a module is called must not reach a terminal or a log as it is.

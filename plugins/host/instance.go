@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -32,8 +31,8 @@ type instance struct {
 	evaluateFn api.Function
 	stack      [1]uint64 // of a call: the parameter, then the result
 
-	fuel, frames, rebuild, dirty0, dirty1 api.MutableGlobal
-	mutable                               []api.MutableGlobal
+	fuel, frames, rebuild, price, dirty0, dirty1 api.MutableGlobal
+	mutable                                      []api.MutableGlobal
 
 	// What one evaluation sees and leaves, besides the module's own state.
 	now     int64 // Unix ms
@@ -48,6 +47,9 @@ const exportEvaluate = "rule_evaluate"
 // initNow is the clock during initialisation, Unix ms. It is the same for ever,
 // and not 0, which Go's runtime takes for a broken clock.
 const initNow = 1
+
+// wasmPageShift divides by WebAssembly's page of 64 KiB.
+const wasmPageShift = 16
 
 // instanceKey finds the instance in the context of a call.
 type instanceKey struct{}
@@ -72,10 +74,9 @@ func newInstance(p *Program) (*instance, error) {
 		return nil, err
 	}
 	i.clean()
-	reached := i.state()
 	if p.initial == nil {
-		p.initial = reached
-	} else if !bytes.Equal(reached.memory, p.initial.memory) || !slices.Equal(reached.globals, p.initial.globals) || reached.random != p.initial.random {
+		p.initial = i.state()
+	} else if !i.at(p.initial) {
 		i.close()
 		return nil, errors.New("initialising the module again came to another state")
 	}
@@ -89,6 +90,7 @@ func (i *instance) bindGlobals() {
 		return i.module.ExportedGlobal(name).(api.MutableGlobal) // gas injects them, mutable
 	}
 	i.fuel, i.frames, i.rebuild = global(gas.GlobalFuel), global(gas.GlobalFrames), global(gas.GlobalRebuild)
+	i.price = global(gas.GlobalPrice)
 	i.dirty0, i.dirty1 = global(gas.GlobalDirty0), global(gas.GlobalDirty1)
 	for _, name := range i.program.module.Mutable {
 		i.mutable = append(i.mutable, global(name))
@@ -136,6 +138,7 @@ func (i *instance) initialise() error {
 		}
 	}
 	i.evaluateFn = i.module.ExportedFunction(exportEvaluate)
+	i.price.Set(uint64(m.RebuildPrice(i.memory.Size()>>wasmPageShift, InitFuel-fuel)))
 	return nil
 }
 
@@ -166,6 +169,16 @@ func (i *instance) state() *state {
 	return s
 }
 
+// at says whether the instance is in the state.
+func (i *instance) at(s *state) bool {
+	for n, g := range i.mutable {
+		if g.Get() != s.globals[n] {
+			return false
+		}
+	}
+	return i.random == s.random && bytes.Equal(i.view(), s.memory)
+}
+
 // clean forgets all marks.
 func (i *instance) clean() {
 	i.dirty0.Set(0)
@@ -179,7 +192,7 @@ func (i *instance) clean() {
 // and the instance has to be replaced.
 func (i *instance) reset() bool {
 	m, initial := i.program.module, i.program.initial
-	if m.RebuildAlways || i.rebuild.Get() != 0 {
+	if i.rebuild.Get() != 0 {
 		return false
 	}
 	memory := i.view()

@@ -19,7 +19,13 @@ import (
 // TestFuel counts by hand: one unit for each source instruction that runs, none
 // for end and else.
 func TestFuel(t *testing.T) {
-	const result = 1 // i64.const
+	const (
+		result = 1 // i64.const
+		// Of a new instance: 1 page, 4 entries of the element segment, 4 functions,
+		// 4 exports, 1 data segment, a table of 4, 11 bytes of data section, and
+		// rule_buffer's one instruction.
+		rebuild = gas.RebuildBase + gas.RebuildPerPage + 4*gas.RebuildPerEntry + (4+4+1)*gas.RebuildPerPart + 4*gas.TableEntryPrice + 1 + 1
+	)
 	for name, c := range map[string]struct {
 		code string
 		fuel uint64
@@ -50,13 +56,13 @@ func TestFuel(t *testing.T) {
 		"init":            {"i32.const 0 i32.const 0 i32.const 8 memory.init 0 0", 4 + 1},
 		"grow none":       {"i32.const 0 memory.grow drop", 3},
 		"grow too far":    {"i32.const 65536 memory.grow drop", 3},
-		"grow":            {"i32.const 2 memory.grow drop", 3 + gas.RebuildBase + gas.RebuildPerPage + 3*gas.GrowPerPage},
+		"grow":            {"i32.const 2 memory.grow drop", 3 + rebuild + 3*gas.GrowPerPage},
 		"grow twice": {
 			"i32.const 1 memory.grow drop i32.const 1 memory.grow drop",
-			6 + gas.RebuildBase + gas.RebuildPerPage + 5*gas.GrowPerPage,
+			6 + rebuild + 5*gas.GrowPerPage,
 		},
-		"table.set":  {"i32.const 0 ref.null table.set 0", 3 + gas.RebuildBase + gas.RebuildPerPage},
-		"table.fill": {"i32.const 0 ref.null i32.const 2 table.fill 0", 4 + 2 + gas.RebuildBase + gas.RebuildPerPage},
+		"table.set":  {"i32.const 0 ref.null table.set 0", 3 + rebuild},
+		"table.fill": {"i32.const 0 ref.null i32.const 2 table.fill 0", 4 + 2 + rebuild},
 		"drops":      {"data.drop 0 elem.drop 0", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
