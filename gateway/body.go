@@ -5,6 +5,7 @@ import (
 	stdjson "encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -17,23 +18,87 @@ import (
 
 // Bodies off the order path, in and out.
 
-// readJSON decodes the request's body into v, a pointer to a struct. The
-// syntax is checked by the standard library first: a fast decoder may forgive
-// what is not JSON.
+// readJSON decodes the request's body into v, a pointer to a struct whose
+// fields all have a tag, or to a map.
 func (c *call) readJSON(v any) error {
 	body, err := c.body(isJSON, wantJSON, otherBodyMax)
 	if err != nil {
 		return err
 	}
+	return decodeBody(body, v)
+}
+
+// decodeBody is readJSON for a body that is here. The syntax is checked by the
+// standard library first: a fast decoder may forgive what is not JSON.
+func decodeBody(body []byte, v any) error {
 	if len(body) == 0 {
 		return refuse(invalidJSON, "the body is empty")
 	}
 	if !stdjson.Valid(body) || !utf8.Valid(body) {
 		return refuse(invalidJSON, "the body is not JSON in UTF-8")
 	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
-	return asBodyRefusal(d.Decode(v))
+	names := stdjson.NewDecoder(bytes.NewReader(body))
+	names.UseNumber()
+	if err := checkNames(names, reflect.TypeOf(v)); err != nil {
+		return err
+	}
+	return asBodyRefusal(json.Unmarshal(body, v))
+}
+
+// checkNames reads one value and refuses names that t does not have, and names
+// that stand twice in an object. A decoder takes DEAL_ID for deal_id, and the
+// last of two; whoever looked at the request before may have taken neither.
+func checkNames(d *stdjson.Decoder, t reflect.Type) error {
+	token, err := d.Token()
+	open, nested := token.(stdjson.Delim)
+	if err != nil || !nested {
+		return err
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		name := ""
+		if open == '{' {
+			if token, err = d.Token(); err != nil {
+				return err
+			}
+			name = token.(string)
+			if seen[name] {
+				return refuseField(invalidRequest, name, notTwice)
+			}
+			seen[name] = true
+		}
+		inner, known := within(t, name)
+		if open == '{' && !known {
+			return refuseField(unknownField, name, "is not a field of this request")
+		}
+		if err := checkNames(d, inner); err != nil {
+			return err
+		}
+	}
+	_, err = d.Token()
+	return err
+}
+
+// within returns the type of what stands in a t under a name, nil if that is
+// for the decoder to refuse. A struct knows the names of its tags, and no other.
+func within(t reflect.Type, name string) (inner reflect.Type, known bool) {
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch {
+	case t == nil:
+		return nil, true
+	case t.Kind() == reflect.Struct:
+		for field := range t.Fields() {
+			if field.Tag.Get("json") == name {
+				return field.Type, true
+			}
+		}
+		return nil, false
+	case t.Kind() == reflect.Map, t.Kind() == reflect.Slice:
+		return t.Elem(), true
+	}
+	return nil, true
 }
 
 // readOptionalJSON is readJSON for a body that may be left out.
@@ -69,9 +134,6 @@ func asBodyRefusal(err error) error {
 		}
 		kind, _, _ := strings.Cut(wrongType.Value, " ")
 		return refuseField(invalidRequest, field, "must not be this "+kind)
-	}
-	if name, found := strings.CutPrefix(err.Error(), "json: unknown field "); found {
-		return refuseField(unknownField, strings.Trim(name, `"`), "is not a field of this request")
 	}
 	var no *refusal
 	if errors.As(err, &no) {
