@@ -34,9 +34,9 @@ type dealBody struct {
 }
 
 type groupBody struct {
-	Size      int64 `json:"size"`
-	Window    int64 `json:"window_s"`
-	UnitPrice int64 `json:"unit_price"`
+	Size      int64  `json:"size"`
+	Window    int64  `json:"window_s"`
+	UnitPrice *int64 `json:"unit_price"`
 }
 
 // patchBody is the body of a request to change a deal.
@@ -90,7 +90,7 @@ func newDealReply(v *deal.View, now int64) dealReply {
 		r.EndsAt = (*instant)(&s.EndsAt)
 	}
 	if s.Group.Size != 0 {
-		r.Group = &groupBody{Size: int64(s.Group.Size), Window: s.Group.Window / 1000, UnitPrice: s.Group.UnitPrice}
+		r.Group = &groupBody{Size: int64(s.Group.Size), Window: s.Group.Window / 1000, UnitPrice: &s.Group.UnitPrice}
 	}
 	if s.OnRuleError == deal.SkipOnRuleError {
 		r.OnRuleError = "skip"
@@ -126,7 +126,12 @@ func (b *dealBody) spec(now int64) (*deal.Spec, []deal.FieldError) {
 		s.PerUserLimit = limit32(*b.PerUserLimit, "per_user_limit", &faults)
 	}
 	if g := b.Group; g != nil {
-		s.Group = deal.GroupSpec{Size: limit32(g.Size, "group.size", &faults), Window: seconds(g.Window), UnitPrice: g.UnitPrice}
+		s.Group = deal.GroupSpec{Size: limit32(g.Size, "group.size", &faults), Window: seconds(g.Window)}
+		if g.UnitPrice == nil {
+			faults = append(faults, deal.FieldError{Field: "group.unit_price", Message: "is required"})
+		} else {
+			s.Group.UnitPrice = *g.UnitPrice
+		}
 		if s.Group == (deal.GroupSpec{}) { // which would mean no groups
 			faults = append(faults, deal.FieldError{Field: "group.size", Message: "is required"})
 		}

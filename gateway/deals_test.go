@@ -79,7 +79,8 @@ func TestDealsThatAreNotValid(t *testing.T) {
 		{`{"starts_at":5}`, invalidRequest, nil},
 		{`{` + rest + `}`, dealInvalid, "title"},
 		{`{"title":"x",` + rest + `,"rules":["no-such-rule"]}`, dealInvalid, "rules[0]"},
-		{`{"title":"x",` + rest + `,"group":{}}`, dealInvalid, "group.size"},
+		{`{"title":"x",` + rest + `,"group":{"unit_price":1}}`, dealInvalid, "group.size"},
+		{`{"title":"x",` + rest + `,"group":{"size":2,"window_s":60}}`, dealInvalid, "group.unit_price"}, // never for nothing
 		{`{"title":"x",` + rest + `,"group":{"size":1,"window_s":1,"unit_price":1}}`, dealInvalid, "group.size"},
 		{`{"title":"x",` + rest + `,"per_user_limit":-1}`, dealInvalid, "per_user_limit"},
 		{`{"title":"x",` + rest + `,"reserve_ttl_s":99999999999}`, dealInvalid, "reserve_ttl_s"},

@@ -46,7 +46,7 @@ func appendOrder(b []byte, o *orderView) []byte {
 	b = append(b, `,"created_at":`...)
 	b = appendTime(b, o.at)
 	b = append(b, `,"expires_at":`...)
-	b = appendTime(b, p.ExpiresAt)
+	b = appendTime(b, heldUntil(p))
 	return append(b, '}')
 }
 
@@ -96,4 +96,13 @@ func appendGroup(b, dealID []byte, g *deal.GroupView, alone bool) []byte {
 	b = append(b, `","expires_at":`...)
 	b = appendTime(b, g.ExpiresAt)
 	return append(b, '}')
+}
+
+// heldUntil is when an unpaid order expires: with its reservation, or with its
+// group if that ends first.
+func heldUntil(p *deal.Placed) int64 {
+	if p.GroupMode != deal.Alone {
+		return min(p.ExpiresAt, p.GroupEnds)
+	}
+	return p.ExpiresAt
 }

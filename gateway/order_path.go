@@ -82,8 +82,9 @@ func (s *Server) order(ctx *fasthttp.RequestCtx) problem {
 
 // orderHeaders looks at what comes before the body.
 func (s *Server) orderHeaders(ctx *fasthttp.RequestCtx) (key []byte, who *principal, p problem) {
-	if who, p = s.admit(ctx, shopper|operator); p != noProblem {
-		return nil, nil, s.refuseOrder(ctx, orderFault{problem: p})
+	who, f := s.admit(ctx, shopper|operator)
+	if f.problem != noProblem {
+		return nil, nil, s.refuseOrder(ctx, f)
 	}
 	h := &ctx.Request.Header
 	if !isJSON(h.ContentType()) {
@@ -243,7 +244,7 @@ func (s *Server) answerReplay(ctx *fasthttp.RequestCtx, r *actors.Request) probl
 	}
 	ctx.Response.Header.SetCanonical(headerReplayed, s2b("true"))
 	s.writeOrder(ctx, &view)
-	return noProblem
+	return replayed
 }
 
 var headerReplayed = []byte("Idempotent-Replayed")
@@ -270,15 +271,19 @@ func faultOfReply(r *deal.Reply) orderFault {
 	return f
 }
 
+// replayed stands beside the problems: the order was placed before, and is not
+// to be counted again.
+const replayed = problemCount
+
 // orderSeries counts orders by how they were answered.
 type orderSeries struct {
 	route    *obs.Route
-	outcomes [problemCount]obs.Count
+	outcomes [problemCount + 1]obs.Count
 }
 
 func newOrderSeries(m *obs.Metrics) orderSeries {
 	o := orderSeries{route: m.Route(fasthttp.MethodPost, "/api/v1/orders")}
-	o.outcomes[noProblem] = m.Outcome("reserved")
+	o.outcomes[noProblem], o.outcomes[replayed] = m.Outcome("reserved"), m.Outcome("replayed")
 	for p := noProblem + 1; p < problemCount; p++ {
 		o.outcomes[p] = m.Outcome(problems[p].code)
 	}

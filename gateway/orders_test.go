@@ -179,7 +179,7 @@ func TestGroups(t *testing.T) {
 		return h.post("/api/v1/orders", orderBody("d", user, 1, `,"group":`+group))
 	}
 	a := place("u-1", `{"open":true}`).want(201)
-	a.has(map[string]any{"unit_price": 7900, "group.size": 2, "group.members": 1, "group.status": "forming", "group.expires_at": "2026-11-20T00:10:00.000Z"})
+	a.has(map[string]any{"unit_price": 7900, "group.size": 2, "group.members": 1, "group.status": "forming", "group.expires_at": "2026-11-20T00:10:00.000Z", "expires_at": "2026-11-20T00:10:00.000Z"})
 	group := a.text("group.group_id")
 	join := `{"join":"` + group + `"}`
 	b := place("u-2", join).want(201).has(map[string]any{"group.members": 2, "group.group_id": group})

@@ -120,12 +120,15 @@ func TestOperators(t *testing.T) {
 	drained := 0
 	h := newHouse(t, func(c *Config, _ *actors.Config) { c.Drain = func() { drained++ } })
 	h.deal("d", "")
-	h.order("d", "u", 1).want(201)
+	for range 3 { // one order, and two repeats of it
+		h.send(request{method: "POST", path: "/api/v1/orders", body: orderBody("d", "u", 1, ""), header: map[string]string{"Idempotency-Key": "once"}}).want(201)
+	}
 	admin := func(method, path string) answer { return h.send(request{method: method, path: path, admin: true}) }
 	admin("GET", "/livez").want(200)
 	admin("GET", "/readyz").want(200)
 	if a := admin("GET", "/metrics").want(200); !bytes.Contains(a.body, []byte("http_request_duration_seconds")) ||
-		!bytes.Contains(a.body, []byte(`doorbuster_orders_total{outcome="reserved"} 1`)) {
+		!bytes.Contains(a.body, []byte(`doorbuster_orders_total{outcome="reserved"} 1`)) ||
+		!bytes.Contains(a.body, []byte(`doorbuster_orders_total{outcome="replayed"} 2`)) {
 		t.Errorf("%s", a.body)
 	}
 	admin("GET", "/api/v1/admin/journal").want(200).has(map[string]any{"read_only": false, "streams": 1})
@@ -201,7 +204,7 @@ func TestLog(t *testing.T) {
 		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
 	h.raw(t, "\x00\x01\x02\r\n\r\n", 1)
-	h.raw(t, "POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 1)
+	h.raw(t, "POST /api/v1/orders HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 1)
 	a := h.get("/api/v1/deals/nope").refused(dealNotFound)
 	h.order("by-body", "u", 1).refused(dealNotFound)
 	h.get("/api/v1/orders/by-order-7").refused(orderNotFound)
@@ -266,7 +269,7 @@ func TestServeConstant(t *testing.T) {
 	go func() { done <- ServeConstant(ln) }()
 	conn, err := net.Dial("tcp4", ln.Addr().String())
 	must(t, err)
-	_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 	must(t, err)
 	got, err := io.ReadAll(conn)
 	must(t, err)
