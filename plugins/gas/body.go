@@ -141,6 +141,9 @@ func (c *bodyWriter) instruction() {
 	if in.op != opEnd && in.op != opElse {
 		c.charge(depth)
 	}
+	if in.op == opRefFunc || in.op == opTableGrow {
+		c.count += CallUnits
+	}
 	switch op := in.op; {
 	case c.in.done:
 	case op == opReturn:

@@ -79,6 +79,7 @@ const (
 
 // Prices of what is not one instruction's work, in units of fuel.
 const (
+	CallUnits       = 64     // every call of an import, ref.func and table.grow: the engine leaves the module and comes back
 	BytesPerUnit    = 8      // memory.fill, memory.copy and memory.init: bytes for one unit
 	GrowPerPage     = 8_192  // memory.grow: for each page of the memory's new size, since the engine may move it
 	RebuildBase     = 16_384 // the first growth or table write of an evaluation: the host makes a new instance …

@@ -52,11 +52,18 @@ func (w *rewriter) rebuildHelper() []byte {
 	return o.b
 }
 
-// growHelper: if delta > max - size { return -1 }; if delta != 0 { rebuild();
-// charge((size+delta)×GrowPerPage) }; return memory.grow(delta). A growth that
-// cannot succeed costs nothing besides its instruction.
+// growHelper: if !delta { return size }; if delta > max - size { return -1 };
+// rebuild(); charge((size+delta)×GrowPerPage); return memory.grow(delta). What
+// changes nothing costs nothing besides its instruction, and does not bother the
+// engine.
 func (w *rewriter) growHelper() []byte {
 	o := w.helper(0)
+	o.op(opLocalGet, 0)
+	o.op(opI32Eqz)
+	o.op(opIf, emptyType)
+	o.op(opMemorySize, 0)
+	o.op(opReturn)
+	o.op(opEnd)
 	o.op(opLocalGet, 0)
 	o.i32(int32(w.src.memoryMax))
 	o.op(opMemorySize, 0)
@@ -66,8 +73,6 @@ func (w *rewriter) growHelper() []byte {
 	o.i32(-1)
 	o.op(opReturn)
 	o.op(opEnd)
-	o.op(opLocalGet, 0)
-	o.op(opIf, emptyType)
 	o.op(opCall, w.firstFunction+helperRebuild)
 	o.op(opMemorySize, 0)
 	o.op(opLocalGet, 0)
@@ -75,7 +80,6 @@ func (w *rewriter) growHelper() []byte {
 	o.i32(GrowPerPage)
 	o.op(opI32Mul)
 	o.op(opCall, w.firstFunction+helperCharge)
-	o.op(opEnd)
 	o.op(opLocalGet, 0)
 	o.op(opMemoryGrow, 0)
 	o.op(opEnd)

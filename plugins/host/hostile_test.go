@@ -127,6 +127,9 @@ func hostiles() map[string]hostile {
 			WithImport("wasi_snapshot_preview1", "random_get", gastest.TypeTwo).Encode(), "", abi.FaultOutOfFuel},
 		"host calls": {gastest.Rule("loop void i32.const 0 i32.const 0 call 0 br 0 end"+gastest.Result).
 			WithImport("doorbuster", "log", gastest.TypeLog).Encode(), "", abi.FaultOutOfFuel},
+		"references":             {ruleOf("loop void ref.func 0 drop br 0 end"+gastest.Result, func(m *gastest.Module) { m.TableMin, m.Elems = 1, []int{0} }), "", abi.FaultOutOfFuel},
+		"growth by nothing":      {ruleOf("loop void i32.const 0 memory.grow drop br 0 end"+gastest.Result, nil), "", abi.FaultOutOfFuel},
+		"table growth by one":    {ruleOf("loop void ref.null i32.const 1 table.grow 0 drop br 0 end"+gastest.Result, func(m *gastest.Module) { m.TableMin = 1 }), "", abi.FaultOutOfFuel},
 		"rebuild":                {rebuilt(nil), "", abi.FaultNone},
 		"rebuild of 10 pages":    {rebuilt(func(m *gastest.Module) { m.MemoryMin = 10 }), "", abi.FaultNone},
 		"rebuild of 256 pages":   {rebuilt(func(m *gastest.Module) { m.MemoryMin = 256 }), "", abi.FaultOutOfFuel},

@@ -16,11 +16,6 @@ import (
 // evaluation's input. Work by size is paid for with the module's own fuel, and
 // what an answer writes into memory is marked, so that reset finds it.
 
-// CallUnits is what every call of an import costs in fuel, besides its
-// instruction and what it pays by size: leaving the module and coming back takes
-// tens of times as long as an instruction.
-const CallUnits = 64
-
 // WASI's error numbers.
 const (
 	errnoSuccess = 0
@@ -97,7 +92,7 @@ func importFunc(module, name string) api.GoFunc {
 // called returns the instance that calls an import, which has paid for the call.
 func called(ctx context.Context) *instance {
 	i := ctx.Value(instanceKey{}).(*instance)
-	i.pay(CallUnits)
+	i.pay(gas.CallUnits)
 	return i
 }
 

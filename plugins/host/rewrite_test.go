@@ -63,6 +63,8 @@ func TestFuel(t *testing.T) {
 		},
 		"table.set":  {"i32.const 0 ref.null table.set 0", 3 + rebuild},
 		"table.fill": {"i32.const 0 ref.null i32.const 2 table.fill 0", 4 + 2 + rebuild},
+		"table.grow": {"ref.null i32.const 2 table.grow 0 drop", 4 + gas.CallUnits + 2 + rebuild},
+		"ref.func":   {"ref.func 0 drop nop ref.func 0 drop", 5 + 2*gas.CallUnits},
 		"drops":      {"data.drop 0 elem.drop 0", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -103,11 +105,11 @@ func TestImportsCost(t *testing.T) {
 		typ          int
 		fuel         uint64
 	}{
-		"log":            {"doorbuster", "i32.const 0 i32.const 0 call 0", gastest.TypeLog, 3 + host.CallUnits},
-		"log twice":      {"doorbuster", "i32.const 0 i32.const 0 call 0 i32.const 0 i32.const 9 call 0", gastest.TypeLog, 2 * (3 + host.CallUnits)},
-		"args_get":       {"wasi_snapshot_preview1", "i32.const 0 i32.const 0 call 0 drop", gastest.TypeTwo, 4 + host.CallUnits},
-		"fd_prestat_get": {"wasi_snapshot_preview1", "i32.const 3 i32.const 0 call 0 drop", gastest.TypeTwo, 4 + host.CallUnits},
-		"random_get":     {"wasi_snapshot_preview1", "i32.const 0 i32.const 5 call 0 drop", gastest.TypeTwo, 4 + host.CallUnits + 5},
+		"log":            {"doorbuster", "i32.const 0 i32.const 0 call 0", gastest.TypeLog, 3 + gas.CallUnits},
+		"log twice":      {"doorbuster", "i32.const 0 i32.const 0 call 0 i32.const 0 i32.const 9 call 0", gastest.TypeLog, 2 * (3 + gas.CallUnits)},
+		"args_get":       {"wasi_snapshot_preview1", "i32.const 0 i32.const 0 call 0 drop", gastest.TypeTwo, 4 + gas.CallUnits},
+		"fd_prestat_get": {"wasi_snapshot_preview1", "i32.const 3 i32.const 0 call 0 drop", gastest.TypeTwo, 4 + gas.CallUnits},
+		"random_get":     {"wasi_snapshot_preview1", "i32.const 0 i32.const 5 call 0 drop", gastest.TypeTwo, 4 + gas.CallUnits + 5},
 	} {
 		t.Run(name, func(t *testing.T) {
 			imported, _, _ := strings.Cut(name, " ")
