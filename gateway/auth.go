@@ -4,6 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/valyala/fasthttp"
 
 	"github.com/doorbuster/doorbuster/clockd"
 )
@@ -50,6 +54,41 @@ var ErrOpenExposed = errors.New("gateway: auth mode open trusts every caller, an
 func isLoopback(addr net.Addr) bool {
 	tcp, ok := addr.(*net.TCPAddr)
 	return ok && tcp.IP.IsLoopback()
+}
+
+// isLocal says whether a request to a listener on loopback comes from a program
+// on this machine, as far as a browser would tell: a page that rebound its name
+// to 127.0.0.1 shows in Host, and one that writes across sites in Origin. In
+// open mode nothing else stands between them and every deal. It allocates
+// nothing for a request that it accepts.
+func isLocal(h *fasthttp.RequestHeader) bool {
+	origin := h.PeekCanonical(headerOrigin)
+	if len(origin) > 0 {
+		_, host, ok := strings.Cut(b2s(origin), "://")
+		if !ok || !isLoopbackHost(host) {
+			return false
+		}
+	}
+	return isLoopbackHost(b2s(h.Host()))
+}
+
+var headerOrigin = []byte("Origin")
+
+const wantLocal = "in open mode Host must be localhost or a loopback address, and so must Origin, if there is one"
+
+// isLoopbackHost looks at a host as it stands in a URL, with a port or not.
+func isLoopbackHost(host string) bool {
+	if colon := strings.LastIndexByte(host, ':'); colon > strings.LastIndexByte(host, ']') {
+		host = host[:colon]
+	}
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		host = host[1 : len(host)-1]
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
 }
 
 var bearer = []byte("bearer ")

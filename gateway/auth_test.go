@@ -336,6 +336,40 @@ func TestOpenModeStaysOnLoopback(t *testing.T) {
 	}
 }
 
+// A page in a developer's browser is not the developer: in open mode neither one
+// that sends across sites nor one that rebound its name reaches a deal.
+func TestOpenModeIsNotForWebPages(t *testing.T) {
+	h := newHouse(t, nil)
+	h.deal("d", "")
+	const pause = "POST /api/v1/deals/d/pause HTTP/1.1\r\n%sContent-Length: 0\r\n\r\n"
+	const order = "POST /api/v1/orders HTTP/1.1\r\n%sContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: 2\r\n\r\n{}"
+	for _, headers := range []string{
+		"Host: x", "Host: evil.example:8080", "Host: localhost.evil.example", "Host: 127.0.0.1.evil.example", "Host: 10.0.0.1:80",
+		"Host: 0.0.0.0", "Host: [::]:80", "Host: [2001:db8::1]", "Host: :8080", "Host: 1270.0.0.1",
+		"Host: localhost\r\nOrigin: https://evil.example", "Host: localhost\r\nOrigin: null", "Host: localhost\r\norigin: http://evil.example:8080",
+		"Host: localhost\r\nOrigin: localhost", "Host: localhost\r\nOrigin: http://localhost@evil.example", "Host: localhost\r\nOrigin: file://",
+	} {
+		for _, req := range []string{pause, order} {
+			got, _ := h.raw(t, fmt.Sprintf(req, headers+"\r\n"), 1)
+			got[0].refused(forbidden).has(map[string]any{"detail": wantLocal})
+		}
+	}
+	h.get("/api/v1/deals/d").has(map[string]any{"status": "live"})
+	for _, headers := range []string{
+		"Host: localhost", "Host: LocalHost:8080", "Host: 127.0.0.1:1", "Host: 127.9.9.9", "Host: [::1]", "Host: [::1]:8080",
+		"Host: localhost:8080\r\nOrigin: http://localhost:3000", "Host: 127.0.0.1\r\nOrigin: https://[::1]:8443",
+	} {
+		got, _ := h.raw(t, fmt.Sprintf(pause, headers+"\r\n")+fmt.Sprintf(order, headers+"\r\n"), 2)
+		got[0].want(200)
+		got[1].refused(invalidRequest)
+	}
+	h.send(request{method: "GET", path: "/api/v1/admin/journal", admin: true, header: map[string]string{"Origin": "http://evil.example"}}).refused(forbidden)
+
+	// With keys it is the key that counts, and the name is the shop's.
+	g := newGuarded(t)
+	g.as(g.operator).send(request{method: "GET", path: "/api/v1/deals", header: map[string]string{"Origin": "https://shop.example"}}).want(200)
+}
+
 func TestRateLimit(t *testing.T) {
 	limiter, err := admit.NewLimiter(admit.LimiterConfig{PerSecond: 1, Burst: 3, Clients: 256})
 	must(t, err)

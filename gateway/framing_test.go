@@ -44,7 +44,7 @@ func (h *house) raw(t *testing.T, in string, n int) (got []answer, closed bool) 
 
 // smuggled is a request that must never run: behind each of the cases it
 // would, if the server split the bytes where the attacker wants.
-const smuggled = "POST /api/v1/deals/d/close HTTP/1.1\r\nHost: x\r\n\r\n"
+const smuggled = "POST /api/v1/deals/d/close HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 func TestFraming(t *testing.T) {
 	h := newHouse(t, nil)
@@ -52,11 +52,11 @@ func TestFraming(t *testing.T) {
 	h.deal("d", "")
 	body := orderBody("d", "u", 1, "")
 	order := func(target, headers, body string) string {
-		return "POST " + target + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\n" + headers + "\r\n" + body
+		return "POST " + target + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\n" + headers + "\r\n" + body
 	}
 	length := fmt.Sprintf("Content-Length: %d\r\n", len(body))
 	chunked := fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(body), body)
-	get := func(headers string) string { return "GET /livez HTTP/1.1\r\nHost: x\r\n" + headers + "\r\n" }
+	get := func(headers string) string { return "GET /livez HTTP/1.1\r\nHost: localhost\r\n" + headers + "\r\n" }
 	for _, tc := range []struct {
 		name string
 		in   string
@@ -79,13 +79,13 @@ func TestFraming(t *testing.T) {
 		{"obs-fold", order("/api/v1/orders", length+"X-A: b\r\n c\r\n", body), invalidRequest},
 		{"obs-fold hides TE", order("/api/v1/orders", length+"X-A: b\r\n Transfer-Encoding: chunked\r\n", body), invalidRequest},
 		{"obs-fold with a tab", get("X-A: b\r\n\tc\r\n"), invalidRequest},
-		{"fold before the first header", "GET /livez HTTP/1.1\r\n Host: x\r\n\r\n", invalidRequest},
+		{"fold before the first header", "GET /livez HTTP/1.1\r\n Host: localhost\r\n\r\n", invalidRequest},
 		{"bare LF between headers", get("X-A: b\nX-B: c\r\n"), invalidRequest},
 		{"bare LF hides TE", order("/api/v1/orders", length+"X-A: b\nTransfer-Encoding: chunked\r\n", body), invalidRequest},
 		{"absolute form", order("http://x/api/v1/orders", length, body), invalidRequest},
 		{"absolute form, TE", order("http://x/api/v1/orders", "Transfer-Encoding: chunked\r\n", chunked), transferEncodingRefused},
-		{"asterisk form", "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", invalidRequest},
-		{"authority form", "CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", invalidRequest},
+		{"asterisk form", "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", invalidRequest},
+		{"authority form", "CONNECT x:80 HTTP/1.1\r\nHost: localhost\r\n\r\n", invalidRequest},
 		{"two CLs", order("/api/v1/orders", length+length, body), invalidRequest},
 		{"two different CLs", order("/api/v1/orders", length+"Content-Length: 1\r\n", body), invalidRequest},
 		{"a list of CLs", order("/api/v1/orders", "Content-Length: 1, 1\r\n", body), invalidRequest},
@@ -104,12 +104,12 @@ func TestFraming(t *testing.T) {
 		{"two keys", order("/api/v1/orders", length+"Idempotency-Key: other\r\n", body), keyInvalid},
 		{"HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", invalidRequest},
 		{"no version", "GET /livez\r\n\r\n", invalidRequest},
-		{"bad version", "GET /livez HTTP/x.y\r\nHost: x\r\n\r\n", invalidRequest},
-		{"two spaces", "GET  /livez HTTP/1.1\r\nHost: x\r\n\r\n", invalidRequest},
+		{"bad version", "GET /livez HTTP/x.y\r\nHost: localhost\r\n\r\n", invalidRequest},
+		{"two spaces", "GET  /livez HTTP/1.1\r\nHost: localhost\r\n\r\n", invalidRequest},
 		{"not HTTP", "\x16\x03\x01\x02\x00\x01\r\n\r\n", invalidRequest},
-		{"control byte in the target", "GET /li\x01vez HTTP/1.1\r\nHost: x\r\n\r\n", invalidRequest},
+		{"control byte in the target", "GET /li\x01vez HTTP/1.1\r\nHost: localhost\r\n\r\n", invalidRequest},
 		{"too many headers", get(strings.Repeat("X-A: "+strings.Repeat("b", 1000)+"\r\n", 9)), headersTooLarge},
-		{"an endless target", "GET /" + strings.Repeat("a", headersMax) + " HTTP/1.1\r\nHost: x\r\n\r\n", headersTooLarge},
+		{"an endless target", "GET /" + strings.Repeat("a", headersMax) + " HTTP/1.1\r\nHost: localhost\r\n\r\n", headersTooLarge},
 		{"a body that is far too large", order("/api/v1/orders", "Content-Length: 1000000000\r\n", strings.Repeat(" ", bodyPrefetched)), bodyTooLarge},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -129,17 +129,17 @@ func TestFramingThatIsGood(t *testing.T) {
 	h := newHouse(t, nil)
 	h.deal("d", "")
 	order := func(key, body string) string {
-		return fmt.Sprintf("POST /api/v1/orders HTTP/1.1\r\nHost: x\r\ncontent-type: application/json\r\nidempotency-key: %s\r\nContent-Length: %d\r\n\r\n%s", key, len(body), body)
+		return fmt.Sprintf("POST /api/v1/orders HTTP/1.1\r\nHost: localhost\r\ncontent-type: application/json\r\nidempotency-key: %s\r\nContent-Length: %d\r\n\r\n%s", key, len(body), body)
 	}
 	good := orderBody("d", "u", 1, "")
 	large := strings.Repeat(" ", 20000)
 	padded := func(n int) string { return good + strings.Repeat(" ", n-len(good)) }
-	in := "\r\n" + order("k1", good) + order("k2", "{}") + order("bad key", good) + "GET /nope HTTP/1.1\r\nHost: x\r\n\r\n" +
+	in := "\r\n" + order("k1", good) + order("k2", "{}") + order("bad key", good) + "GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\n" +
 		order("k3", padded(orderBodyMax/2)) + order("k4", padded(orderBodyMax-1)) + order("k5", padded(orderBodyMax)) +
 		order("k6", padded(orderBodyMax+1)) + // refused before it is read, and then dropped
-		"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n" + large +
-		"POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n" + large +
-		"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+		"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000\r\n\r\n" + large +
+		"POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000\r\n\r\n" + large +
+		"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 	want := []int{201, 400, 400, 404, 201, 201, 201, 413, 200, 404, 200}
 	got, closed := h.raw(t, in, len(want))
 	if closed || len(got) != len(want) {
@@ -159,7 +159,7 @@ func TestExpectContinue(t *testing.T) {
 	conn, err := net.Dial("tcp4", h.addr)
 	must(t, err)
 	defer conn.Close()
-	fmt.Fprintf(conn, "POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", len(body))
+	fmt.Fprintf(conn, "POST /api/v1/orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", len(body))
 	r := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(r, nil)
 	must(t, err)
@@ -180,7 +180,7 @@ func TestExpectContinue(t *testing.T) {
 func TestRequestThatEndsEarly(t *testing.T) {
 	h := newHouse(t, nil)
 	h.deal("d", "")
-	head := " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\n"
+	head := " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\n"
 	for in, want := range map[string]problem{
 		"POST /api/v1/orders" + head + "Content-Length: 100\r\n\r\n{":                                       invalidRequest,
 		"POST /api/v1/deals" + head + "Content-Length: 60000\r\n\r\n" + strings.Repeat(" ", bodyPrefetched): requestTimeout,
@@ -209,7 +209,7 @@ func TestSlowBodyHoldsNoSeat(t *testing.T) {
 	conn, err := net.Dial("tcp4", h.addr)
 	must(t, err)
 	defer conn.Close()
-	fmt.Fprintf(conn, "POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: %d\r\n\r\n%s",
+	fmt.Fprintf(conn, "POST /api/v1/orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: %d\r\n\r\n%s",
 		orderBodyMax, strings.Repeat(" ", orderBodyMax-1))
 	for range 20 { // long enough for the server to have read what there is
 		h.get("/livez")

@@ -29,8 +29,8 @@ type order struct {
 	cmd  *deal.Command
 }
 
-// orderFault is why a body was refused: a problem, the field at fault, if
-// any, and static words. The zero value means that the body is good.
+// orderFault is why a request was refused, without allocating: a problem, the
+// field at fault, if any, and static words. The zero value means that it is good.
 type orderFault struct {
 	problem problem
 	field   []byte // part of the body, or static

@@ -24,6 +24,7 @@ type rawOrder struct {
 func newRawOrder() *rawOrder {
 	r := &rawOrder{}
 	r.ctx.Request.Header.SetMethod("POST")
+	r.ctx.Request.Header.SetHost("127.0.0.1:8080")
 	r.ctx.Request.Header.SetRequestURI("/api/v1/orders")
 	r.ctx.Request.Header.SetContentType("application/json")
 	return r
@@ -63,7 +64,7 @@ func BenchmarkOrder(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			n++
-			out = fmt.Appendf(out[:0], "POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k%d\r\nContent-Length: %d\r\n\r\n%s", n, len(body), body)
+			out = fmt.Appendf(out[:0], "POST /api/v1/orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: k%d\r\nContent-Length: %d\r\n\r\n%s", n, len(body), body)
 			if _, err := conn.Write(out); err != nil {
 				b.Fatal(err)
 			}

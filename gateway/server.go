@@ -304,8 +304,8 @@ func (s *Server) route(ctx *fasthttp.RequestCtx, routes *router) (*route, error)
 	c := &call{ctx: ctx, params: params}
 	if r.allow != 0 {
 		who, no := s.admit(ctx, r.allow)
-		if no != noProblem {
-			return r, &refusal{problem: no}
+		if no.problem != noProblem {
+			return r, refuse(no.problem, no.message)
 		}
 		c.who = who
 	}
@@ -327,24 +327,27 @@ func refusedFraming(ctx *fasthttp.RequestCtx) *refusal {
 
 // admit says who calls, unless the caller is not known, may not do this, or
 // does too much.
-func (s *Server) admit(ctx *fasthttp.RequestCtx, allow role) (*principal, problem) {
+func (s *Server) admit(ctx *fasthttp.RequestCtx, allow role) (*principal, orderFault) {
+	if s.cfg.Auth == nil && !isLocal(&ctx.Request.Header) {
+		return nil, orderFault{problem: forbidden, message: wantLocal}
+	}
 	who, p := s.cfg.Auth.caller(ctx.Request.Header.PeekCanonical(headerAuthorization), func() bool {
 		return s.allow(ctx, unknown, ctx.RemoteIP())
 	})
 	if p != noProblem {
-		return nil, p
+		return nil, orderFault{problem: p}
 	}
 	if who.role&allow == 0 {
-		return nil, forbidden
+		return nil, orderFault{problem: forbidden}
 	}
 	name := who.name
 	if who == trusted {
 		name = ctx.RemoteIP()
 	}
 	if !s.allow(ctx, who.role, name) {
-		return nil, rateLimited
+		return nil, orderFault{problem: rateLimited}
 	}
-	return who, noProblem
+	return who, orderFault{}
 }
 
 var headerAuthorization = []byte("Authorization")
