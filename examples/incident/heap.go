@@ -91,7 +91,7 @@ type valueOrder struct {
 }
 
 func (o *valueOrder) place(n int64, user string, quantity int64) {
-	rule := promotionRule{percent: 15, minQuantity: 3} // copied: two words cost less than an address
+	rule := promotionRule{percent: 15, minQuantity: 3} // two words, copied
 	placed := valueOrder{
 		id:       n,
 		user:     user,
@@ -99,7 +99,7 @@ func (o *valueOrder) place(n int64, user string, quantity int64) {
 		rule:     rule,
 	}
 	placed.total = placed.price(9900)
-	*o = placed // to where it will live; nobody has its address on the stack
+	*o = placed // to where it will live
 }
 
 func (o *valueOrder) price(unit int64) int64 {

@@ -97,7 +97,7 @@ var effects = map[int]func(t *testing.T, page string){
 		if wrong := figure(t, page, "runtime/own", 1); wrong != 0 {
 			t.Errorf("%v wrong prices in a million with ownership", wrong)
 		}
-		if empty := figure(t, page, "sync.Pool", 1); empty < 2 {
+		if empty := figure(t, page, "sync.Pool", 1); empty < 10 { // the first of 12 bursts finds it empty in any case: 8.3
 			t.Errorf("%v %% of Gets found the sync.Pool empty", empty)
 		}
 		if !strings.Contains(page, "pool-trace.svg") {

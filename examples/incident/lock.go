@@ -97,7 +97,7 @@ func (s *lockedShop) place(o order) (receipt, error) {
 	if !ok {
 		return receipt{}, errNoDeal
 	}
-	r, err := d.sell(o) // a microsecond
+	r, err := d.sell(o) // in memory, and quick
 	if err != nil {
 		return receipt{}, err
 	}
