@@ -41,7 +41,6 @@ type history struct {
 	epochs map[string]uint64
 	random *rand.Rand
 	round  int
-	opened bool // a store has served: from then on it must open
 }
 
 // faultGroup is what one group appended: the range of seqs of each stream.
@@ -73,7 +72,6 @@ func (h *history) open(s *Store) error {
 		}
 		h.epochs[stream] = head.Epoch
 		h.next[stream] = head.Seq + 1
-		h.opened = true
 		h.mu.Unlock()
 	}
 	return nil
@@ -179,13 +177,12 @@ type promise struct {
 	groups []faultGroup
 	acked  int
 	rows   map[string]string
-	opened bool
 }
 
 func (h *history) promise() promise {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	p := promise{groups: append([]faultGroup(nil), h.groups...), acked: h.acked, rows: map[string]string{}, opened: h.opened}
+	p := promise{groups: append([]faultGroup(nil), h.groups...), acked: h.acked, rows: map[string]string{}}
 	for k, v := range h.rows {
 		p.rows[k] = v
 	}
@@ -195,11 +192,6 @@ func (h *history) promise() promise {
 // check opens a store over what a crash left and holds it to the promise.
 func (p promise) check(cfg Config) (journal.Recovery, error) {
 	s, err := Open(cfg)
-	if err != nil && !p.opened {
-		// Pebble can leave a half-made folder behind, with a marker of a manifest
-		// that is not there. It never held anything.
-		return journal.Recovery{}, nil
-	}
 	if err != nil {
 		return journal.Recovery{}, fmt.Errorf("open after the crash: %w", err)
 	}

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -38,13 +39,27 @@ func (g *guardFS) told(op, path string, err error) error {
 	return err
 }
 
-// Create implements vfs.FS.
+// Create implements vfs.FS. A marker says which manifest counts: the folder is synced
+// before there is one, so that no crash leaves a marker whose manifest it has lost.
 func (g *guardFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if strings.HasPrefix(g.PathBase(name), "marker.") {
+		if err := g.syncFolder(g.PathDir(name)); err != nil {
+			return nil, err
+		}
+	}
 	f, err := g.FS.Create(name, category)
 	if !g.vital(name) {
 		return f, err
 	}
 	return g.file("create", name, f, err)
+}
+
+func (g *guardFS) syncFolder(name string) error {
+	dir, err := g.OpenDir(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // ReuseForWrite implements vfs.FS.
