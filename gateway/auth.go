@@ -56,25 +56,22 @@ func isLoopback(addr net.Addr) bool {
 	return ok && tcp.IP.IsLoopback()
 }
 
-// isLocal says whether a request to a listener on loopback comes from a program
-// on this machine, as far as a browser would tell: a page that rebound its name
-// to 127.0.0.1 shows in Host, and one that writes across sites in Origin. In
-// open mode nothing else stands between them and every deal. It allocates
-// nothing for a request that it accepts.
+// isLocal says whether a request comes from a program or a page on this machine,
+// as far as a browser would tell: whatever a page sends that can change something
+// has the page's Origin. In open mode nothing else stands between a web page and
+// every deal. It allocates nothing for a request that it accepts.
 func isLocal(h *fasthttp.RequestHeader) bool {
 	origin := h.PeekCanonical(headerOrigin)
-	if len(origin) > 0 {
-		_, host, ok := strings.Cut(b2s(origin), "://")
-		if !ok || !isLoopbackHost(host) {
-			return false
-		}
+	if len(origin) == 0 {
+		return true
 	}
-	return isLoopbackHost(b2s(h.Host()))
+	_, host, ok := strings.Cut(b2s(origin), "://")
+	return ok && isLoopbackHost(host)
 }
 
 var headerOrigin = []byte("Origin")
 
-const wantLocal = "in open mode Host must be localhost or a loopback address, and so must Origin, if there is one"
+const wantLocal = "in open mode no web page may call but one from localhost or a loopback address"
 
 // isLoopbackHost looks at a host as it stands in a URL, with a port or not.
 func isLoopbackHost(host string) bool {
