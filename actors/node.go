@@ -314,8 +314,9 @@ func (n *Node) room(r *Request) int {
 	switch r.Cmd.Kind {
 	case deal.Confirm, deal.Cancel, deal.Refund, deal.Pause, deal.Resume, deal.Close:
 		return n.cfg.DealInFlightMax
+	default:
+		return n.cfg.DealInFlightMax - n.cfg.DealInFlightMax/5
 	}
-	return n.cfg.DealInFlightMax - n.cfg.DealInFlightMax/5
 }
 
 // owner returns the activation of the request's deal.

@@ -210,8 +210,10 @@ func TestLog(t *testing.T) {
 	h.get("/api/v1/orders/by-order-7").refused(orderNotFound)
 	h.get("/api/v1/groups/by-group-g7").refused(groupNotFound)
 	got := log.String()
-	for _, want := range []string{"deal_id=nope", "deal_id=by-body", "deal_id=by-order", "deal_id=by-group",
-		a.header.Get("X-Request-Id"), "target=/api/v1/deals/nope", "target=/api/v1/orders", "status=404"} {
+	for _, want := range []string{
+		"deal_id=nope", "deal_id=by-body", "deal_id=by-order", "deal_id=by-group",
+		a.header.Get("X-Request-Id"), "target=/api/v1/deals/nope", "target=/api/v1/orders", "status=404",
+	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %s in the log", want)
 		}
