@@ -329,7 +329,8 @@ func runLock(ctx context.Context, s *session) (string, error) {
 		"takes %v and more. Profiles are of the stacks that place an order. The mutex profile charges each unlock\n"+
 		"with the time of all who waited for it, also of those who go on waiting; the block profile has the waits\n"+
 		"that ended, for a mutex or, with ownership, for the answer. Goroutines are the most there were:\n"+
-		"net/http keeps two for a connection whose order is being placed.\n", s.seconds, s.rounds, lockCacheDelay) +
+		"net/http keeps two for a connection whose order is being placed. The settings follow each other in time, and\n"+
+		"whatever else the machine does comes and goes: compare the sides of a setting, not one setting with another.\n", s.seconds, s.rounds, lockCacheDelay) +
 		markdown(results) + plot + "\n" + verdicts.String(), err
 }
 
