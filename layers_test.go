@@ -27,7 +27,7 @@ const module = "github.com/doorbuster/doorbuster"
 var layers = []layer{
 	{pkg: "cmd/doorbuster", imports: []string{"cmd/doorbuster/config", "gateway", "gateway/client", "actors", "plugins", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/admit", "runtime/obs", "clockd", "actors/deal", "plugins/abi"}},
 	{pkg: "cmd/benchmark", imports: []string{"gateway", "gateway/client", "clockd"}},
-	{pkg: "cmd/doorbuster/config"},
+	{pkg: "cmd/doorbuster/config", imports: []string{"runtime/own"}},
 	{pkg: "deploy"},
 	{pkg: "examples/quickstart"},
 	{pkg: "examples/incident", imports: []string{"runtime/own", "runtime/journal", "runtime/journal/embedded", "clockd"}},
