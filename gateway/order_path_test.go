@@ -1,4 +1,4 @@
-//go:build !race
+//go:build !race && !owncheck
 
 package gateway
 
@@ -10,8 +10,9 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/own"
 )
 
-// The race detector allocates on its own account, so these tests are built
-// without it.
+// The race detector and the ownership checks allocate on their own account, so
+// these tests are built
+// without them.
 
 // What an order costs in the gateway is nothing: placing it over HTTP
 // allocates as much as placing it with the node does.
