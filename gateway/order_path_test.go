@@ -11,8 +11,7 @@ import (
 )
 
 // The race detector and the ownership checks allocate on their own account, so
-// these tests are built
-// without them.
+// these tests are built without them.
 
 // What an order costs in the gateway is nothing: placing it over HTTP
 // allocates as much as placing it with the node does.
