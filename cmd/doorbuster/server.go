@@ -220,7 +220,7 @@ func (s *server) banner() string {
 		s.public.Addr(), s.admin.Addr(), s.cfg.Auth, data, r.Events, r.Deals, s.took.Round(time.Millisecond))
 }
 
-// edgeTimeout is how long connections may take to end after the drain.
+// edgeTimeout is how long connections may take to end after a drain that did not.
 const edgeTimeout = 2 * time.Second
 
 // stop drains the server and ends it. What does not end in time is logged and
@@ -230,9 +230,11 @@ func (s *server) stop() {
 	defer cancel()
 	s.log.Info("draining")
 	drained := s.node.Drain(ctx)
-	closing, done := s.deadline(edgeTimeout) // its own: the drain may have used up its time
-	defer done()
-	if err := errors.Join(drained, s.edge.Shutdown(closing)); err != nil {
+	if drained != nil { // it has used up the time: what is left still gets to end
+		ctx, cancel = s.deadline(edgeTimeout)
+		defer cancel()
+	}
+	if err := errors.Join(drained, s.edge.Shutdown(ctx)); err != nil {
 		s.log.Warn("not all that was in flight has ended", "error", err)
 	}
 	s.close()
