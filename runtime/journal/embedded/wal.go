@@ -140,10 +140,18 @@ func firstBadChunk(data []byte, num uint32) int {
 
 // ownChunksBehind looks for whole chunks of this log behind a bad one, at whatever byte
 // they begin. It returns the end of the last, or bad, and the highest synced offset that
-// any of them claims.
+// any of them claims. A chunk bears the log's number, and most of what is behind the
+// last one never does: a log is made at its full size, of zeros.
 func ownChunksBehind(data []byte, bad int, num uint32) (end int, synced uint64) {
+	const numberAt = 7
+	number := binary.LittleEndian.AppendUint32(nil, num)
 	end = bad
-	for offset := bad; offset < len(data); {
+	for offset := bad; offset+numberAt < len(data); {
+		skipped := bytes.Index(data[offset+numberAt:], number)
+		if skipped < 0 {
+			break
+		}
+		offset += skipped
 		size, claimed := chunkAt(rest(data, offset), num)
 		if size > 0 {
 			end = offset + size
