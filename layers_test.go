@@ -26,11 +26,13 @@ const module = "github.com/doorbuster/doorbuster"
 // that stand further down. A package that is missing here fails the test.
 var layers = []layer{
 	{pkg: "cmd/doorbuster", imports: []string{"cmd/doorbuster/config", "gateway", "gateway/client", "actors", "plugins", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/admit", "runtime/obs", "clockd", "actors/deal", "plugins/abi"}},
-	{pkg: "cmd/benchmark", imports: []string{"gateway", "gateway/client", "clockd"}},
+	{pkg: "cmd/benchmark", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway", "clockd"}},
 	{pkg: "cmd/doorbuster/config", imports: []string{"runtime/own"}},
 	{pkg: "deploy"},
 	{pkg: "examples/quickstart"},
-	{pkg: "examples/incident", imports: []string{"runtime/own", "runtime/journal", "runtime/journal/embedded", "clockd"}},
+	{pkg: "examples/incident", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "runtime/own", "runtime/journal", "runtime/journal/embedded", "clockd"}},
+	{pkg: "cmd/benchmark/lab", imports: []string{"gateway/client"}},
+	{pkg: "cmd/benchmark/page"},
 	{pkg: "gateway", imports: []string{"actors", "actors/deal", "plugins", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "runtime/obs", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
 	{pkg: "gateway/client", imports: []string{"clockd"}},
 	{pkg: "actors/sim/plant"},
@@ -38,6 +40,8 @@ var layers = []layer{
 	{pkg: "actors/sim", tests: []string{"actors", "actors/deal", "plugins", "plugins/abi", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/journal/journaltest", "clockd"}},
 	{pkg: "actors", imports: []string{"actors/deal", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "clockd"}, tests: []string{"plugins", "runtime/journal/embedded", "runtime/journal/journaltest"}},
 	{pkg: "plugins", imports: []string{"plugins/host", "plugins/gas", "plugins/abi", "runtime/journal", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
+	{pkg: "plugins/sdk/rules", imports: []string{"plugins/sample", "plugins/abi"}},
+	{pkg: "plugins/sample", imports: []string{"plugins/abi"}},
 	{pkg: "plugins/host", imports: []string{"plugins/gas", "plugins/abi", "clockd"}, tests: []string{"plugins/gas/gastest"}},
 	{pkg: "runtime/journal/embedded", imports: []string{"runtime/journal", "clockd"}, tests: []string{"runtime/journal/journaltest"}},
 	{pkg: "runtime/journal/journaltest", imports: []string{"runtime/journal", "clockd"}},
@@ -63,7 +67,7 @@ type layer struct {
 // owners says which packages may import a third-party module. "tests" stands
 // for every test file and for the packages whose name ends in "test".
 var owners = map[string][]string{
-	"github.com/HdrHistogram/hdrhistogram-go": {"cmd/doorbuster", "cmd/benchmark"},
+	"github.com/HdrHistogram/hdrhistogram-go": {"cmd/doorbuster"},
 	"github.com/anishathalye/porcupine":       {"tests"},
 	"github.com/asynkron/protoactor-go/actor": {"actors", "clockd"},
 	"github.com/cespare/xxhash/v2":            {"actors", "actors/deal", "plugins", "plugins/abi", "plugins/gas", "runtime/admit"},
