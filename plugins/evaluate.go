@@ -40,7 +40,7 @@ func (r *Registry) Evaluate(merchant, id string, in *abi.Input, out *abi.Verdict
 		out.Reset()
 		out.Fault = abi.FaultRuleInit
 	}
-	out.Version = found.rollout.Stable
+	found.stable.sign(out)
 	found.counters.add(out)
 }
 
@@ -51,6 +51,11 @@ type Evaluation struct {
 	LogsDropped int    // bytes beyond abi.LogBytesMax
 	FaultDetail string // one line, "" without a fault
 	Nanoseconds int64
+}
+
+// sign says in the verdict which version gave it.
+func (v *version) sign(out *abi.Verdict) {
+	out.Version, out.SHA256, out.House = v.Version.Version, v.sum, v.house
 }
 
 // EvaluateVersion runs any version of a rule on a sample or recorded input. It
@@ -69,7 +74,7 @@ func (r *Registry) EvaluateVersion(ctx context.Context, merchant, id string, n u
 	start := clockd.Mono()
 	program.Evaluate(in, v.FuelLimit, &e.Verdict, &trace)
 	e.Nanoseconds = clockd.Mono() - start
-	e.Verdict.Version = n
+	v.sign(&e.Verdict)
 	e.Logs, e.LogsDropped = trace.Logs, trace.Dropped
 	if trace.Err != nil {
 		// Behind the first line are the names that the module gave its functions.

@@ -19,6 +19,8 @@ package plugins
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -104,7 +106,20 @@ type rule struct {
 // version is one version. program is nil until somebody needs it.
 type version struct {
 	Version
+	sum     [sha256.Size]byte // Version.SHA256
+	house   bool
 	program atomic.Pointer[host.Program]
+}
+
+// newVersion makes a version that is not compiled yet. An owner of "" is the
+// house.
+func newVersion(owner string, known Version) (*version, error) {
+	v := &version{Version: known, house: owner == ""}
+	sum, err := hex.DecodeString(known.SHA256)
+	if err != nil || copy(v.sum[:], sum) != len(sum) || len(sum) != len(v.sum) {
+		return nil, fmt.Errorf("%w: version %d of %q: sha256 %q", errBadRow, known.Version, known.RuleID, known.SHA256)
+	}
+	return v, nil
 }
 
 // Version is what is known about one version of a rule.

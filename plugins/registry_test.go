@@ -3,6 +3,7 @@ package plugins_test
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -188,6 +189,38 @@ func TestRefusals(t *testing.T) {
 	var v abi.Verdict
 	if r.Evaluate("acme", "nothing", &abi.Input{}, &v); v.Fault != abi.FaultRuleInit || v.Version != 0 {
 		t.Errorf("a rule that is not there: %+v", v.Fault)
+	}
+}
+
+// TestVerdictNamesItsVersion: by its bytes and its owner, so that a merchant's
+// rule is not taken for the house's of the same name.
+func TestVerdictNamesItsVersion(t *testing.T) {
+	tables := journaltest.NewMemory().Tables()
+	r := open(t, tables)
+	house, err := r.Version("", "tiered", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := func(r *plugins.Registry, by plugins.Version, isHouse bool) {
+		t.Helper()
+		var v abi.Verdict
+		r.Evaluate("acme", "tiered", &abi.Input{}, &v)
+		if hex.EncodeToString(v.SHA256[:]) != by.SHA256 || v.House != isHouse || v.Version != by.Version {
+			t.Errorf("version %d, sha256 %x, house %t; want %+v", v.Version, v.SHA256, v.House, by)
+		}
+	}
+	named(r, house, true)
+	own := upload(t, r, "acme", "tiered", fixed(1))
+	named(r, own, false)
+	named(open(t, tables), own, false)
+	e, err := r.EvaluateVersion(t.Context(), "", "tiered", 1, &abi.Input{})
+	if err != nil || hex.EncodeToString(e.SHA256[:]) != house.SHA256 || !e.House {
+		t.Errorf("%+v, %v", e, err)
+	}
+	var v abi.Verdict
+	r.Evaluate("acme", "tiered", &abi.Input{}, &v)
+	if r.Evaluate("acme", "nothing", &abi.Input{}, &v); v.SHA256 != [32]byte{} || v.House {
+		t.Errorf("a rule that is not there: %x", v.SHA256)
 	}
 }
 

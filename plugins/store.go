@@ -109,12 +109,16 @@ func (r *Registry) wasm(ctx context.Context, v *version) ([]byte, error) {
 func (r *Registry) load(ctx context.Context) error {
 	rules := map[ruleKey]*rule{}
 	err := r.config.Tables.Scan(ctx, tableVersion, "", "", func(key string, value []byte) error {
-		v := &version{}
-		if err := decodeRow(tableVersion, key, value, &v.Version); err != nil {
+		var known Version
+		if err := decodeRow(tableVersion, key, value, &known); err != nil {
 			return err
 		}
 		merchant, rest, _ := strings.Cut(key, "/")
 		id, _, _ := strings.Cut(rest, "/")
+		v, err := newVersion(merchant, known)
+		if err != nil {
+			return err
+		}
 		k := ruleKey{merchant, id}
 		if rules[k] == nil {
 			rules[k] = &rule{key: k, counters: &counters{}}

@@ -104,7 +104,10 @@ func (r *Registry) withVersion(old *rule, key ruleKey, v Version) (*rule, error)
 		return nil, fmt.Errorf("%w versions of %q: %d", ErrTooMany, key.id, VersionsMax)
 	}
 	v.Version = uint32(len(changed.versions) + 1)
-	added := &version{Version: v}
+	added, err := newVersion(key.merchant, v)
+	if err != nil {
+		return nil, err
+	}
 	changed.versions = append(slices.Clip(changed.versions), added)
 	if !changed.rollout.Pinned {
 		changed.rollout = changed.rollout.to(v.Version)

@@ -91,7 +91,8 @@ func (s *State) decideOrder(c *Command, rules Rules, r *Reply) {
 	p.Quantity = uint32(c.Quantity)
 	p.Codes, p.Attributes = append(p.Codes, c.Codes...), append(p.Attributes, c.Attributes...)
 	p.UserQuantity, p.FirstOrder = held.units, held.orders == 0
-	p.Available = s.Available - c.Quantity
+	p.Available, p.Stock = s.Available-c.Quantity, s.Stock
+	p.StartsAt, p.EndsAt = s.Spec.StartsAt, s.Spec.EndsAt
 	p.ExpiresAt = r.Event.At + s.Spec.ReserveTTL
 	if !s.price(c, rules, r) {
 		return
@@ -146,7 +147,7 @@ func (s *State) joinGroup(c *Command, r *Reply) bool {
 		r.refuse(GroupNotOffered)
 		return false
 	}
-	p.UnitPrice, p.GroupMode = spec.UnitPrice, c.GroupMode
+	p.UnitPrice, p.GroupMode, p.GroupSize = spec.UnitPrice, c.GroupMode, spec.Size
 	p.GroupMembers, p.GroupEnds = 1, r.Event.At+spec.Window
 	if c.GroupMode == JoinGroup {
 		i := s.findGroup(c.Group)
@@ -176,13 +177,17 @@ func (s *State) price(c *Command, rules Rules, r *Reply) bool {
 	if len(s.Spec.Rules) == 0 {
 		return true
 	}
-	s.fillInput(c, p, in, r.Event.At)
+	in.DealID, in.Currency, in.DealAttributes = s.id, s.Spec.Currency, s.Spec.Attributes
+	r.Event.Input(in)
+	if c.Kind == Quote {
+		in.Flags |= abi.FlagQuote
+	}
 	for _, rule := range s.Spec.Rules {
 		in.DiscountSoFar = p.Discount
 		rules.Evaluate(s.Spec.Merchant, rule, in, &r.verdict)
 		v := &r.verdict
 		p.Evaluations = append(p.Evaluations, Evaluation{
-			Rule: keep(r, rule), Version: v.Version, Outcome: v.Outcome, Final: v.Final, Fault: v.Fault,
+			Rule: keep(r, rule), House: v.House, Version: v.Version, SHA256: v.SHA256, Outcome: v.Outcome, Final: v.Final, Fault: v.Fault,
 			Fuel: v.Fuel, Digest: v.Digest, Label: keep(r, v.Label), Reason: keep(r, v.Reason),
 		})
 		e := &p.Evaluations[len(p.Evaluations)-1]
@@ -207,31 +212,6 @@ func (s *State) price(c *Command, rules Rules, r *Reply) bool {
 		}
 	}
 	return true
-}
-
-func (s *State) fillInput(c *Command, p *Placed, in *abi.Input, now int64) {
-	in.DealID, in.DealAttributes = s.id, s.Spec.Attributes
-	in.Available, in.Stock = s.Available, s.Stock
-	in.StartsAt, in.EndsAt = s.Spec.StartsAt, s.Spec.EndsAt
-	in.Currency = s.Spec.Currency
-	in.Flags = 0
-	if p.FirstOrder {
-		in.Flags |= abi.FlagFirstOrder
-	}
-	if c.Kind == Quote {
-		in.Flags |= abi.FlagQuote
-	}
-	in.GroupSize, in.GroupMembers = 0, 0
-	if c.GroupMode != Alone {
-		in.GroupSize, in.GroupMembers = s.Spec.Group.Size, p.GroupMembers-1
-		in.Flags |= abi.FlagOpensGroup
-		if c.GroupMode == JoinGroup {
-			in.Flags ^= abi.FlagOpensGroup | abi.FlagJoinsGroup
-		}
-	}
-	in.Now, in.UnitPrice, in.Subtotal = now, p.UnitPrice, p.Subtotal()
-	in.Quantity, in.UserQuantity = p.Quantity, p.UserQuantity
-	in.UserID, in.Codes, in.Attributes = c.User, c.Codes, c.Attributes
 }
 
 // keep copies text into the reply's own buffer.

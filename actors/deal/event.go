@@ -18,13 +18,16 @@ const (
 	DealPausedAt   Kind = 3
 	DealResumed    Kind = 4
 	DealClosed     Kind = 5
-	OrderPlaced    Kind = 6
 	OrderConfirmed Kind = 7 // paid, and confirmed unless its group still forms; the last payment completes the group
 	OrderCancelled Kind = 8
 	OrderExpired   Kind = 9
 	OrderRefunded  Kind = 10
 	GroupFailed    Kind = 11 // its paid orders are due a refund, its reserved ones expire
+	OrderPlaced    Kind = 12
 )
+
+// retired was OrderPlaced before an order recorded all that its rules were told.
+const retired Kind = 6
 
 // Event is one thing that happened to a deal. Which fields count depends on
 // Kind. After Decode its slices lie in the decoded record.
@@ -42,8 +45,9 @@ type Event struct {
 }
 
 // Placed is everything about an order that must outlive the moment: what the
-// shopper asked, what each rule answered and what was promised. The reply to
-// the shopper, its replay and a later explanation are all made from it.
+// shopper asked, what each rule was told and answered, and what was promised.
+// The reply to the shopper, its replay, a later explanation and a later
+// evaluation of the same or of another rule are all made from it.
 type Placed struct {
 	User, Key   []byte
 	Fingerprint uint64
@@ -57,9 +61,13 @@ type Placed struct {
 	GroupMode    GroupMode
 	Group        uint64 // JoinGroup: the seq of the opening order
 	GroupMembers uint32 // after this order; 0 = alone
+	GroupSize    uint32 // members that it needs
 	GroupEnds    int64
 
 	Available    int64  // stock left right after this order
+	Stock        int64  // of the deal at this order; a merchant may add to it later
+	StartsAt     int64  // of the deal
+	EndsAt       int64  // of the deal at this order, 0 = open end; a merchant may move it later
 	UserQuantity uint32 // units the user held before
 	FirstOrder   bool   // the user's first in this deal
 	Evaluations  []Evaluation
@@ -73,8 +81,10 @@ func (p *Placed) Total() int64 { return p.Subtotal() - p.Discount }
 
 // Evaluation is one rule's part in an order's price.
 type Evaluation struct {
-	Rule    []byte // its name
-	Version uint32
+	Rule    []byte   // its name
+	House   bool     // the rule is the engine's own, and not the merchant's rule of that name
+	Version uint32   // 0: there was no such rule
+	SHA256  [32]byte // of the version's module, zero if there was none
 	Outcome abi.Outcome
 	Final   bool
 	Fault   abi.Fault
@@ -84,6 +94,32 @@ type Evaluation struct {
 	Digest   uint64 // xxhash64 of the encoded input
 	Label    []byte // for the shopper
 	Reason   []byte // for machines
+}
+
+// Input fills in what the rules of an order were told, but for the deal's part
+// (Spec.Input) and what the rules before had taken off. It keeps the event's
+// slices.
+func (e *Event) Input(in *abi.Input) {
+	p := &e.Placed
+	in.Flags = 0
+	if p.FirstOrder {
+		in.Flags |= abi.FlagFirstOrder
+	}
+	in.GroupSize, in.GroupMembers = 0, 0
+	switch p.GroupMode {
+	case OpenGroup:
+		in.Flags |= abi.FlagOpensGroup
+		in.GroupSize, in.GroupMembers = p.GroupSize, p.GroupMembers-1
+	case JoinGroup:
+		in.Flags |= abi.FlagJoinsGroup
+		in.GroupSize, in.GroupMembers = p.GroupSize, p.GroupMembers-1
+	case Alone:
+	}
+	in.Now, in.UnitPrice, in.Subtotal, in.DiscountSoFar = e.At, p.UnitPrice, p.Subtotal(), 0
+	in.Quantity, in.UserQuantity = p.Quantity, p.UserQuantity
+	in.Available, in.Stock = p.Available+int64(p.Quantity), p.Stock
+	in.StartsAt, in.EndsAt = p.StartsAt, p.EndsAt
+	in.UserID, in.Codes, in.Attributes = p.User, p.Codes, p.Attributes
 }
 
 // Reset empties the event and keeps its buffers.
@@ -144,6 +180,8 @@ func (e *Event) Decode(b []byte) error {
 	case GroupFailed:
 		e.Group = r.uint()
 	case DealPausedAt, DealResumed, DealClosed:
+	case retired:
+		return fmt.Errorf("%w: an order of an earlier format, which did not record what its rules were told", ErrMalformed)
 	default:
 		return fmt.Errorf("%w: unknown event kind %d", ErrMalformed, e.Kind)
 	}
@@ -183,8 +221,16 @@ func (p *Placed) append(dst []byte, at int64) []byte {
 		dst = binary.AppendUvarint(dst, p.Group)
 		dst = binary.AppendUvarint(dst, uint64(p.GroupMembers))
 		dst = binary.AppendUvarint(dst, uint64(p.GroupEnds))
+		dst = binary.AppendUvarint(dst, uint64(p.GroupSize))
 	}
 	dst = binary.AppendUvarint(dst, uint64(p.Available))
+	dst = binary.AppendUvarint(dst, uint64(p.Stock))
+	dst = binary.AppendUvarint(dst, uint64(at-p.StartsAt))
+	left := int64(0)
+	if p.EndsAt != 0 {
+		left = p.EndsAt - at
+	}
+	dst = binary.AppendUvarint(dst, uint64(left))
 	dst = binary.AppendUvarint(dst, uint64(p.UserQuantity))
 	dst = append(dst, byte(len(p.Evaluations)))
 	for i := range p.Evaluations {
@@ -219,8 +265,16 @@ func (p *Placed) read(r *reader, at int64) {
 		p.Group = r.uint()
 		p.GroupMembers = r.uint32()
 		p.GroupEnds = r.int()
+		p.GroupSize = r.uint32()
 	}
 	p.Available = r.int()
+	p.Stock = r.int()
+	if p.StartsAt = at - r.int(); p.StartsAt < 0 {
+		r.fail()
+	}
+	if left := r.int(); left != 0 {
+		p.EndsAt = at + left
+	}
 	p.UserQuantity = r.uint32()
 	for range r.count(MaxRules) {
 		p.Evaluations = append(p.Evaluations, Evaluation{})
@@ -228,15 +282,25 @@ func (p *Placed) read(r *reader, at int64) {
 	}
 }
 
-const evaluationFinal = 0x80 // set in the encoded outcome
+// Flags in an encoded outcome.
+const (
+	evaluationFinal = 0x80
+	evaluationHouse = 0x40
+)
 
 func (v *Evaluation) append(dst []byte) []byte {
 	outcome := byte(v.Outcome)
 	if v.Final {
 		outcome |= evaluationFinal
 	}
+	if v.House {
+		outcome |= evaluationHouse
+	}
 	dst = appendText(dst, v.Rule)
 	dst = binary.AppendUvarint(dst, uint64(v.Version))
+	if v.Version != 0 {
+		dst = append(dst, v.SHA256[:]...)
+	}
 	dst = append(dst, outcome, byte(v.Fault))
 	dst = binary.AppendUvarint(dst, uint64(v.Discount))
 	dst = binary.AppendUvarint(dst, v.Fuel)
@@ -247,16 +311,19 @@ func (v *Evaluation) append(dst []byte) []byte {
 
 func (v *Evaluation) read(r *reader) {
 	v.Rule = r.text(MaxIDLen)
-	v.Version = r.uint32()
+	if v.Version = r.uint32(); v.Version != 0 {
+		copy(v.SHA256[:], r.bytes(len(v.SHA256)))
+	}
 	outcome := r.byte()
-	v.Outcome, v.Final = abi.Outcome(outcome&^evaluationFinal), outcome&evaluationFinal != 0
+	v.Outcome = abi.Outcome(outcome &^ (evaluationFinal | evaluationHouse))
+	v.Final, v.House = outcome&evaluationFinal != 0, outcome&evaluationHouse != 0
 	v.Fault = abi.Fault(r.byte())
 	v.Discount = r.int()
 	v.Fuel = r.uint()
 	v.Digest = r.uint64()
 	v.Label = r.text(MaxTextLen)
 	v.Reason = r.text(MaxTextLen)
-	if v.Outcome > abi.OutcomeReject || v.Fault > abi.FaultRuleInit {
+	if v.Outcome > abi.OutcomeReject || v.Fault > abi.FaultRuleInit || v.House && v.Version == 0 {
 		r.fail()
 	}
 }

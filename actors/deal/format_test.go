@@ -2,6 +2,7 @@ package deal
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"os"
 	"strings"
@@ -70,6 +71,7 @@ type exampleRule struct{}
 
 func (exampleRule) Evaluate(_, _ string, in *abi.Input, out *abi.Verdict) {
 	out.Reset()
-	out.Version, out.Fuel, out.Digest = 3, 210, 0x0102030405060708
+	out.Version, out.House, out.SHA256 = 3, true, sha256.Sum256([]byte("ten"))
+	out.Fuel, out.Digest = 210, 0x0102030405060708
 	out.SetOutput(abi.Output{Outcome: abi.OutcomeDiscount, Discount: in.Subtotal / 10, Label: []byte("10% off")})
 }

@@ -21,10 +21,10 @@ func samples() []Event {
 	placed := Placed{
 		User: []byte("u"), Key: []byte("k"), Fingerprint: 1 << 63, Quantity: 2, UnitPrice: 300, Discount: 4, ExpiresAt: 50_000,
 		Codes: [][]byte{[]byte("A"), {}}, Attributes: []abi.KV{{Key: []byte("k"), Value: []byte{}}},
-		GroupMode: JoinGroup, Group: 70, GroupMembers: 2, GroupEnds: 60_000,
-		Available: 1 << 29, UserQuantity: 300, FirstOrder: true,
+		GroupMode: JoinGroup, Group: 70, GroupMembers: 2, GroupEnds: 60_000, GroupSize: 3,
+		Available: 1 << 29, Stock: 1 << 30, StartsAt: 1, EndsAt: 70_000, UserQuantity: 300, FirstOrder: true,
 		Evaluations: []Evaluation{
-			{Rule: []byte("r"), Version: 3, Outcome: abi.OutcomeDiscount, Final: true, Discount: 4, Fuel: 1000, Digest: 5, Label: []byte("l"), Reason: []byte("why")},
+			{Rule: []byte("r"), House: true, Version: 3, SHA256: [32]byte{0: 1, 31: 2}, Outcome: abi.OutcomeDiscount, Final: true, Discount: 4, Fuel: 1000, Digest: 5, Label: []byte("l"), Reason: []byte("why")},
 			{Rule: []byte("s"), Fault: abi.FaultRuleInit},
 		},
 	}
@@ -72,7 +72,8 @@ func TestEventRoundTrip(t *testing.T) {
 	}
 	p := &reused
 	if e := samples()[8]; p.Decode(e.Append(nil)) != nil || p.Placed.GroupMode != JoinGroup || !p.Placed.FirstOrder || p.Placed.Total() != 596 ||
-		string(p.Placed.Evaluations[0].Label) != "l" || p.Placed.Evaluations[1].Fault != abi.FaultRuleInit || len(p.Placed.Codes) != 2 {
+		string(p.Placed.Evaluations[0].Label) != "l" || !p.Placed.Evaluations[0].House || p.Placed.Evaluations[0].SHA256 != [32]byte{0: 1, 31: 2} ||
+		p.Placed.Stock != 1<<30 || p.Placed.StartsAt != 1 || p.Placed.EndsAt != 70_000 || p.Placed.GroupSize != 3 || p.Placed.Evaluations[1].Fault != abi.FaultRuleInit || len(p.Placed.Codes) != 2 {
 		t.Errorf("%+v", p)
 	}
 	if err := p.Decode([]byte{99, 1}); !errors.Is(err, ErrMalformed) {
@@ -91,9 +92,12 @@ func TestDecodeRefuses(t *testing.T) {
 	long := make([]byte, 300)
 	bothGroups := order(func(*Placed) {})
 	bothGroups[2] = flagOpens | flagJoins
+	earlier := order(func(*Placed) {})
+	earlier[0] = byte(retired)
 	for name, record := range map[string][]byte{
 		"nothing":         {},
-		"kind":            {12, 1},
+		"kind":            {13, 1},
+		"retired kind":    earlier,
 		"long spelling":   {byte(DealPausedAt), 0x80, 0},
 		"time":            append([]byte{byte(DealPausedAt)}, binary.AppendUvarint(nil, math.MaxInt64/4+1)...),
 		"number":          append([]byte{byte(OrderExpired), 1}, bytes.Repeat([]byte{0xff}, 10)...),
@@ -111,6 +115,10 @@ func TestDecodeRefuses(t *testing.T) {
 		"evaluations":     order(func(p *Placed) { p.Evaluations = make([]Evaluation, MaxRules+1) }),
 		"outcome":         order(func(p *Placed) { p.Evaluations[0].Outcome = abi.OutcomeReject + 1 }),
 		"fault":           order(func(p *Placed) { p.Evaluations[1].Fault = abi.FaultRuleInit + 1 }),
+		"house's nothing": order(func(p *Placed) { p.Evaluations[1].House = true }),
+		"starts later":    order(func(p *Placed) { p.StartsAt = 7 }),
+		"starts before 0": order(func(p *Placed) { p.StartsAt = -1 }),
+		"ended":           order(func(p *Placed) { p.EndsAt = 5 }),
 	} {
 		if err := new(Event).Decode(record); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v", name, err)
@@ -153,8 +161,8 @@ func FuzzApply(f *testing.F) {
 		e.At += 1000
 		if e.Kind == OrderPlaced {
 			e.Placed = Placed{
-				User: []byte("ann"), Key: []byte("k9"), Quantity: 1, UnitPrice: 1, ExpiresAt: 3000, Available: 89,
-				GroupMode: JoinGroup, Group: 2, GroupMembers: 3, GroupEnds: 6000,
+				User: []byte("ann"), Key: []byte("k9"), Quantity: 1, UnitPrice: 1, ExpiresAt: 3000, Available: 89, Stock: 100,
+				GroupMode: JoinGroup, Group: 2, GroupMembers: 3, GroupEnds: 6000, GroupSize: 3,
 			}
 		}
 		for order := range uint64(6) {

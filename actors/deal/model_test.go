@@ -261,7 +261,16 @@ func (modelRules) Evaluate(_, rule string, in *abi.Input, out *abi.Verdict) {
 	if fault {
 		out.Fault = abi.FaultTrap
 	}
+	out.Digest = digest(in)
 	out.SetOutput(answer)
+}
+
+func digest(in *abi.Input) uint64 {
+	encoded, err := in.Append(nil)
+	if err != nil {
+		panic(err)
+	}
+	return abi.Digest(encoded)
 }
 
 func (m *model) order(seq uint64) *modelOrder {
@@ -431,6 +440,26 @@ func (m *machine) apply(t *rapid.T, e *deal.Event) {
 		t.Fatal(err)
 	}
 	m.journal = append(m.journal, record)
+	if decoded.Kind == deal.OrderPlaced {
+		m.retell(t, &decoded)
+	}
+}
+
+// retell makes what an order's rules were told from its event, and from the
+// deal as it was created: nothing that was changed since may be in it.
+func (m *machine) retell(t *rapid.T, e *deal.Event) {
+	var created deal.Event
+	if err := created.Decode(m.journal[0]); err != nil {
+		t.Fatal(err)
+	}
+	in := created.Spec.Input()
+	e.Input(&in)
+	for i, v := range e.Placed.Evaluations {
+		if digest(&in) != v.Digest {
+			t.Fatalf("rule %d of order %d was told something else than %+v", i, e.Seq, in)
+		}
+		in.DiscountSoFar += v.Discount
+	}
 }
 
 func (m *machine) wait(t *rapid.T) {

@@ -610,7 +610,7 @@ func TestApplyRefuses(t *testing.T) {
 	}
 	created := deal.Event{Kind: deal.DealCreated, At: 1, Seq: 1, Spec: spec}
 	good := func() deal.Placed {
-		return deal.Placed{User: []byte("u"), Key: []byte("k"), Quantity: 3, UnitPrice: 10, ExpiresAt: 1002, Available: 7}
+		return deal.Placed{User: []byte("u"), Key: []byte("k"), Quantity: 3, UnitPrice: 10, ExpiresAt: 1002, Available: 7, Stock: 10}
 	}
 	placed := func(change func(*deal.Placed)) deal.Event {
 		p := good()
@@ -623,7 +623,9 @@ func TestApplyRefuses(t *testing.T) {
 		return e
 	}
 	order := placed(func(*deal.Placed) {})
-	opening := placed(func(p *deal.Placed) { p.GroupMode, p.GroupMembers, p.GroupEnds = deal.OpenGroup, 1, 1002 })
+	opening := placed(func(p *deal.Placed) {
+		p.GroupMode, p.GroupMembers, p.GroupEnds, p.GroupSize = deal.OpenGroup, 1, 1002, 2
+	})
 	confirmed := deal.Event{Kind: deal.OrderConfirmed, At: 3, Seq: 3, Order: 2}
 	for name, history := range map[string][]deal.Event{
 		"seq":               {{Kind: deal.DealCreated, At: 1, Seq: 2, Spec: spec}},
@@ -637,8 +639,12 @@ func TestApplyRefuses(t *testing.T) {
 		"discount":          {created, placed(func(p *deal.Placed) { p.Discount = 31 })},
 		"surcharge":         {created, placed(func(p *deal.Placed) { p.Discount = -1 })},
 		"price":             {created, placed(func(p *deal.Placed) { p.UnitPrice = deal.MaxUnitPrice + 1 })},
-		"no such group":     {created, placed(func(p *deal.Placed) { p.GroupMode, p.Group, p.GroupMembers = deal.JoinGroup, 1, 1 })},
-		"members":           {created, placed(func(p *deal.Placed) { p.GroupMode, p.GroupMembers = deal.OpenGroup, 2 })},
+		"no such group":     {created, placed(func(p *deal.Placed) { p.GroupMode, p.Group, p.GroupMembers, p.GroupSize = deal.JoinGroup, 1, 1, 2 })},
+		"members":           {created, placed(func(p *deal.Placed) { p.GroupMode, p.GroupMembers, p.GroupSize = deal.OpenGroup, 2, 2 })},
+		"group size":        {created, placed(func(p *deal.Placed) { p.GroupMode, p.GroupMembers, p.GroupSize = deal.OpenGroup, 1, 3 })},
+		"stock then":        {created, placed(func(p *deal.Placed) { p.Stock = 11 })},
+		"start":             {created, placed(func(p *deal.Placed) { p.StartsAt = 1 })},
+		"end":               {created, placed(func(p *deal.Placed) { p.EndsAt = 3 })},
 		"confirm nothing":   {created, {Kind: deal.OrderConfirmed, At: 2, Seq: 2, Order: 1}},
 		"cancel nothing":    {created, {Kind: deal.OrderCancelled, At: 2, Seq: 2, Order: 1}},
 		"expire nothing":    {created, {Kind: deal.OrderExpired, At: 2, Seq: 2, Order: 1}},
@@ -651,9 +657,11 @@ func TestApplyRefuses(t *testing.T) {
 		"expires too early": {created, order, second(func(p *deal.Placed) { p.ExpiresAt = 1001 })},
 		"expires at once":   {created, placed(func(p *deal.Placed) { p.ExpiresAt = 1 })},
 		"key bound twice":   {created, order, second(func(p *deal.Placed) { p.Key = []byte("k") })},
-		"group too short":   {created, opening, second(func(p *deal.Placed) { p.GroupMode, p.GroupMembers, p.GroupEnds = deal.OpenGroup, 1, 1001 })},
-		"stock":             {created, {Kind: deal.DealChanged, At: 2, Seq: 2, Patch: &deal.Patch{StockAdd: deal.MaxStock}}},
-		"fail twice":        {created, opening, {Kind: deal.GroupFailed, At: 3, Seq: 3, Group: 2}, {Kind: deal.GroupFailed, At: 3, Seq: 4, Group: 2}},
+		"group too short": {created, opening, second(func(p *deal.Placed) {
+			p.GroupMode, p.GroupMembers, p.GroupEnds, p.GroupSize = deal.OpenGroup, 1, 1001, 2
+		})},
+		"stock":      {created, {Kind: deal.DealChanged, At: 2, Seq: 2, Patch: &deal.Patch{StockAdd: deal.MaxStock}}},
+		"fail twice": {created, opening, {Kind: deal.GroupFailed, At: 3, Seq: 3, Group: 2}, {Kind: deal.GroupFailed, At: 3, Seq: 4, Group: 2}},
 	} {
 		s := deal.NewState()
 		for i := range history {

@@ -124,6 +124,12 @@ func (p *Patch) Validate() []FieldError {
 	return f
 }
 
+// Input returns the part of a rule's input that is the same for all orders of
+// the deal: no patch changes it. The rest is Event.Input.
+func (s *Spec) Input() abi.Input {
+	return abi.Input{DealID: []byte(s.ID), Currency: s.Currency, DealAttributes: s.Attributes}
+}
+
 // with returns the spec with the patch applied.
 func (s *Spec) with(p *Patch) *Spec {
 	n := *s

@@ -147,7 +147,7 @@ func (s *State) place(e *Event) bool {
 
 // fits says whether an order is within its bounds: a whole number of units, a
 // discount that leaves a price, an expiry that keeps the queue of expiries in
-// order.
+// order; and whether what it says of the deal is so.
 func (s *State) fits(e *Event) bool {
 	p, last := &e.Placed, e.At
 	if n := len(s.orders); n > 0 {
@@ -156,7 +156,8 @@ func (s *State) fits(e *Event) bool {
 	return p.Quantity > 0 && p.Quantity <= MaxQuantity &&
 		p.UnitPrice >= 0 && p.UnitPrice <= MaxUnitPrice &&
 		p.Discount >= 0 && p.Discount <= p.Subtotal() &&
-		p.ExpiresAt >= last
+		p.ExpiresAt >= last &&
+		p.Stock == s.Stock && p.StartsAt == s.Spec.StartsAt && p.EndsAt == s.Spec.EndsAt
 }
 
 // seat gives the order that is about to be appended a place in its group.
@@ -175,7 +176,7 @@ func (s *State) seat(o *order, p *Placed) bool {
 	o.nextMember = g.newest
 	g.newest = uint32(len(s.orders)) + 1
 	g.members++
-	return g.status == Forming && g.members == p.GroupMembers && g.members <= s.Spec.Group.Size
+	return g.status == Forming && g.members == p.GroupMembers && g.members <= p.GroupSize && p.GroupSize == s.Spec.Group.Size
 }
 
 // pay confirms an order, or marks it paid while its group still forms. The

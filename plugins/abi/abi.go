@@ -154,7 +154,9 @@ func (f Fault) String() string {
 // are valid until the same Verdict is evaluated into again.
 type Verdict struct {
 	Output
-	Version uint32 // of the rule
+	Version uint32   // of the rule, 0: there is no such rule
+	SHA256  [32]byte // of the version's module
+	House   bool     // the rule is the engine's own, no merchant's
 	Fault   Fault
 	Fuel    uint64 // source instructions executed; the whole budget after FaultOutOfFuel
 	Digest  uint64 // xxhash64 of the encoded input
@@ -165,7 +167,8 @@ type Verdict struct {
 // Reset empties the verdict for its next evaluation.
 func (v *Verdict) Reset() {
 	v.Output = Output{}
-	v.Version, v.Fault, v.Fuel, v.Digest = 0, FaultNone, 0, 0
+	v.Version, v.SHA256, v.House = 0, [32]byte{}, false
+	v.Fault, v.Fuel, v.Digest = FaultNone, 0, 0
 }
 
 // SetOutput copies out into the verdict, with the texts into its own buffer.

@@ -57,7 +57,7 @@ type Trace struct {
 }
 
 // Evaluate prices one order: it encodes in, runs the rule with the given budget
-// of fuel (at most abi.FuelMax), and fills out, but for its version. trace may be
+// of fuel (at most abi.FuelMax), and fills out, but for which version it is. trace may be
 // nil. It does not allocate without a trace and without a fault.
 //
 // An input that does not fit the ABI is FaultBadOutput without fuel used: the
