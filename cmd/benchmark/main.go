@@ -13,34 +13,30 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
-	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
+	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
 	"github.com/doorbuster/doorbuster/gateway"
-	"github.com/doorbuster/doorbuster/gateway/client"
 )
 
 const (
-	stock      = 1_000_000_000 // units of each deal: nothing sells out
-	reserveTTL = 7 * 24 * 3600 // seconds: nothing expires
 	hotDeals   = 1
 	manyDeals  = 1000
 	secondsMax = 3600
+	rule       = "tiered" // of each deal
+	task       = "go tool task bench"
 )
 
 func main() {
@@ -58,11 +54,11 @@ type bench struct {
 
 	page string // that the table is written to; "" = none
 
-	out       io.Writer
-	dir       string // scratch
-	self      string // this binary, which is also A
-	server    string // the product's binary
-	generator *generator
+	out    io.Writer
+	dir    string // scratch
+	self   string // this binary, which is also A
+	server string // the product's binary
+	wrk    *lab.Wrk
 }
 
 // contestant is one of the servers that take turns.
@@ -157,7 +153,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if b.page == "" {
 		return nil
 	}
-	return writeSection(b.page, section)
+	return page.WriteSection(b.page, task, section)
 }
 
 // prepare builds the server and the load generator.
@@ -165,12 +161,10 @@ func (b *bench) prepare(ctx context.Context) (err error) {
 	if b.self, err = os.Executable(); err != nil {
 		return err
 	}
-	b.server = filepath.Join(b.dir, "doorbuster")
-	build := exec.CommandContext(ctx, "go", "build", "-o", b.server, "github.com/doorbuster/doorbuster/cmd/doorbuster")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build: %w\n%s", err, out)
+	if b.server, err = lab.Build(ctx, b.dir); err != nil {
+		return err
 	}
-	b.generator, err = newGenerator(b.dir, b.threads, b.connections)
+	b.wrk, err = lab.NewWrk(b.dir, b.threads, b.connections, "/api/v1/orders")
 	return err
 }
 
@@ -198,80 +192,48 @@ func (b *bench) round(ctx context.Context, c contestant) (s sample, err error) {
 	if err != nil {
 		return sample{}, err
 	}
-	defer func() { err = errors.Join(err, p.stop(), os.RemoveAll(data)) }()
+	defer func() { err = errors.Join(err, p.Stop(), os.RemoveAll(data)) }()
 	deals := max(1, c.deals)
-	if _, err := b.generator.run(ctx, p.listen, deals, time.Duration(b.warmup)*time.Second); err != nil {
+	if _, err := b.load(ctx, p.Listen, deals, b.warmup); err != nil {
 		return sample{}, err
 	}
-	before, err := p.usage(ctx)
+	before, err := p.Usage(ctx)
 	if err != nil {
 		return sample{}, err
 	}
-	if s.load, err = b.generator.run(ctx, p.listen, deals, time.Duration(b.seconds)*time.Second); err != nil {
+	if s.load, err = b.load(ctx, p.Listen, deals, b.seconds); err != nil {
 		return sample{}, err
 	}
-	after, err := p.usage(ctx)
-	s.usage = after.minus(before)
+	after, err := p.Usage(ctx)
+	s.usage = after.Minus(before)
 	return s, err
 }
 
 // start starts a contestant with its deals; the folder is its journal.
-func (b *bench) start(ctx context.Context, c contestant) (p *process, data string, err error) {
+func (b *bench) start(ctx context.Context, c contestant) (p *lab.Process, data string, err error) {
 	if c.deals == 0 {
-		p, err = startProcess(ctx, b.self, "constant")
+		p, err = lab.Start(ctx, b.self, "constant")
 		return p, "", err
 	}
 	if data, err = os.MkdirTemp(b.dir, "data-"); err != nil {
 		return nil, "", err
 	}
-	if p, err = b.serve(ctx, data); err != nil {
+	if p, err = lab.Serve(ctx, b.server, data); err != nil {
 		return nil, "", err
 	}
-	if err := createDeals(ctx, p.listen, c.deals); err != nil {
-		return nil, "", errors.Join(err, p.stop())
+	if err := lab.CreateDeals(ctx, p.Listen, c.deals, rule); err != nil {
+		return nil, "", errors.Join(err, p.Stop())
 	}
 	return p, data, nil
 }
 
-func (b *bench) serve(ctx context.Context, data string) (*process, error) {
-	return startProcess(ctx, b.server, "serve", "--log-level", "warn",
-		"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", data)
-}
-
-// createDeals creates deals d-0 …, several at once: each waits for a sync.
-func createDeals(ctx context.Context, addr string, deals int) error {
-	const workers = 16
-	c, err := client.New(client.Config{Addr: addr, Connections: workers})
-	if err != nil {
-		return err
+// load runs wrk. Answers that are too late for its quantiles would flatter them.
+func (b *bench) load(ctx context.Context, addr string, deals, seconds int) (lab.Load, error) {
+	l, err := b.wrk.Run(ctx, addr, deals, time.Duration(seconds)*time.Second)
+	if err == nil && l.Late > 0 {
+		err = fmt.Errorf("%d answers took longer than %v", l.Late, lab.WrkTimeout)
 	}
-	defer c.Close()
-	var wait sync.WaitGroup
-	errs := make([]error, workers)
-	for w := range workers {
-		wait.Go(func() {
-			for i := w; i < deals && errs[w] == nil; i += workers {
-				errs[w] = createDeal(ctx, c, i)
-			}
-		})
-	}
-	wait.Wait()
-	return errors.Join(errs...)
-}
-
-func createDeal(ctx context.Context, c *client.Client, i int) error {
-	body, err := json.Marshal(map[string]any{
-		"deal_id": fmt.Sprintf("d-%d", i), "merchant_id": "bench", "title": "Lychee 2.5 kg", "category": "fruit",
-		"currency": "CNY", "unit_price": 9900, "stock": stock, "reserve_ttl_s": reserveTTL, "rules": []string{"tiered"},
-	})
-	if err != nil {
-		return err
-	}
-	answer, err := c.Do(ctx, client.Call{Method: "POST", Path: "/api/v1/deals", Body: body})
-	if err == nil && answer.Status != 201 {
-		err = fmt.Errorf("create deal %d: %d: %s", i, answer.Status, answer.Body)
-	}
-	return err
+	return l, err
 }
 
 // recover loads the hot deal, kills the server and times its next start until
@@ -284,43 +246,28 @@ func (b *bench) recover(ctx context.Context) (line string, err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(data)) }()
 	orders := 0
 	for orders < b.recovery {
-		l, err := b.generator.run(ctx, p.listen, hotDeals, time.Duration(b.seconds)*time.Second)
+		l, err := b.load(ctx, p.Listen, hotDeals, b.seconds)
 		if err != nil {
-			return "", errors.Join(err, p.stop())
+			return "", errors.Join(err, p.Stop())
 		}
-		orders += l.requests
+		orders += l.Requests
 	}
-	p.kill()
+	p.Kill()
 	begin := clockd.Mono()
-	if p, err = b.serve(ctx, data); err != nil {
+	if p, err = lab.Serve(ctx, b.server, data); err != nil {
 		return "", err
 	}
 	took := time.Duration(clockd.Mono() - begin)
 	return fmt.Sprintf("Recovery after kill -9: %d orders in %.2f s, process start included (`%s`).\n",
-		orders, took.Seconds(), strings.ReplaceAll(p.banner, data, "…")), p.stop()
+		orders, took.Seconds(), strings.ReplaceAll(p.Banner, data, "…")), p.Stop()
 }
 
 // conditions says how the figures came about.
 func (b *bench) conditions() string {
 	return fmt.Sprintf(``+"`go tool task bench -- --rounds %d --seconds %d`"+`: %d rounds of A B C in turn, %d s each after %d s of
-warm-up, medians; `+"`wrk -t%d -c%d`"+` on the same machine, %s with %d cores, %s.
+warm-up, medians; `+"`%v`"+` on the same machine, %s.
 A: the same fasthttp server with a constant 120-byte reply. B and C: durable (one sync for each group before any
 answer), rule %s attached.
 
-`, b.rounds, b.seconds, b.rounds, b.seconds, b.warmup, b.threads, b.connections, cpuModel(), runtime.NumCPU(), runtime.Version(), "`tiered`")
-}
-
-// cpuModel is what the system calls the processor.
-func cpuModel() string {
-	info, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return runtime.GOARCH
-	}
-	_, rest, _ := strings.Cut(string(info), "model name")
-	_, rest, _ = strings.Cut(rest, ": ")
-	name, _, _ := strings.Cut(rest, "\n")
-	if name == "" {
-		return runtime.GOARCH
-	}
-	return name
+`, b.rounds, b.seconds, b.rounds, b.seconds, b.warmup, b.wrk, page.Machine(), "`"+rule+"`")
 }

@@ -1,30 +1,29 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
 )
 
 // sample is one contestant's round.
 type sample struct {
-	load  load
-	usage usage
+	load  lab.Load
+	usage lab.Usage
 }
 
 // The figures of a sample.
-func (s sample) rate() float64                  { return s.load.rate() }
-func (s sample) p50() float64                   { return millis(s.load.p50) }
-func (s sample) p99() float64                   { return millis(s.load.p99) }
-func (s sample) p999() float64                  { return millis(s.load.p999) }
-func (s sample) cpuMicros() float64             { return s.perOrder(float64(s.usage.cpu.Microseconds())) }
-func (s sample) allocs() float64                { return s.perOrder(float64(s.usage.mallocs)) }
-func (s sample) written() float64               { return s.perOrder(float64(s.usage.written)) }
-func (s sample) perOrder(total float64) float64 { return total / float64(s.load.requests) }
+func (s sample) rate() float64                  { return s.load.Rate() }
+func (s sample) p50() float64                   { return millis(s.load.P50) }
+func (s sample) p99() float64                   { return millis(s.load.P99) }
+func (s sample) p999() float64                  { return millis(s.load.P999) }
+func (s sample) cpuMicros() float64             { return s.perOrder(float64(s.usage.CPU.Microseconds())) }
+func (s sample) allocs() float64                { return s.perOrder(float64(s.usage.Mallocs)) }
+func (s sample) written() float64               { return s.perOrder(float64(s.usage.Written)) }
+func (s sample) perOrder(total float64) float64 { return total / float64(s.load.Requests) }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
@@ -78,25 +77,4 @@ func known(figure float64) string {
 		return "not counted"
 	}
 	return fmt.Sprintf("%.2f", figure)
-}
-
-// The generated part of the page stands between these two lines.
-const (
-	sectionBegin = "<!-- written by go tool task bench -->\n"
-	sectionEnd   = "<!-- end of what go tool task bench writes -->\n"
-)
-
-// writeSection replaces the generated part of a page, or appends it.
-func writeSection(path, section string) error {
-	old, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	before, rest, found := strings.Cut(string(old), sectionBegin)
-	_, after, closed := strings.Cut(rest, sectionEnd)
-	if found && !closed {
-		return fmt.Errorf("%s: the line %q is missing", path, strings.TrimSpace(sectionEnd))
-	}
-	page := before + sectionBegin + section + sectionEnd + after
-	return os.WriteFile(path, []byte(page), 0o644)
 }

@@ -10,6 +10,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
+	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
 )
 
 var lockChapter = chapter{
@@ -293,19 +296,19 @@ func (s *session) lockPair(row lockRow) pair {
 				return nil, err
 			}
 			orders := float64(r.Orders)
-			return figures{l.rate(), l.p50, l.p99, float64(r.Goroutines), r.MutexSeconds * 1e3 / orders, r.BlockSeconds * 1e3 / orders}, nil
+			return figures{l.Rate(), millis(l.P50), millis(l.P99), float64(r.Goroutines), r.MutexSeconds * 1e3 / orders, r.BlockSeconds * 1e3 / orders}, nil
 		}})
 	}
 	return p
 }
 
 // shopRound loads a fresh shop in a process of its own.
-func (s *session) shopRound(ctx context.Context, kind string, row lockRow, delay time.Duration, seconds int) (load, shopReport, error) {
+func (s *session) shopRound(ctx context.Context, kind string, row lockRow, delay time.Duration, seconds int) (lab.Load, shopReport, error) {
 	var report shopReport
 	c, err := s.startChild(ctx, row.procs, "orders", "--shop", kind, "--then", row.then,
 		"--delay", delay.String(), "--deals", strconv.Itoa(row.deals), "--dir", s.dir)
 	if err != nil {
-		return load{}, report, err
+		return lab.Load{}, report, err
 	}
 	l, err := s.wrk(ctx, c.listen, 2, row.connections, seconds, row.deals)
 	return l, report, errors.Join(err, c.end(&report))
@@ -313,7 +316,7 @@ func (s *session) shopRound(ctx context.Context, kind string, row lockRow, delay
 
 func runLock(ctx context.Context, s *session) (string, error) {
 	var results []result
-	var groups []group
+	var groups []page.Group
 	var verdicts strings.Builder
 	for _, row := range s.lockRows {
 		r, err := s.measure(ctx, s.rounds, s.lockPair(row))

@@ -6,15 +6,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
+
+	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
 )
 
-const (
-	pageName = "incident.md"
-	plotsDir = "incident" // beside the page
-)
+// page is where the chapters are written.
+func (s *session) page() string { return filepath.Join(s.docs, "incident.md") }
 
 const intro = `# The incident, chapter by chapter
 
@@ -38,7 +37,7 @@ func (s *session) write(c chapter, conditions, section string) error {
 	if s.docs == "" {
 		return nil
 	}
-	path := filepath.Join(s.docs, pageName)
+	path := s.page()
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -46,14 +45,14 @@ func (s *session) write(c chapter, conditions, section string) error {
 	sections := sectionsOf(string(old))
 	sections[c.number] = fmt.Sprintf("## %d. %s\n%s\n\nThe code: [`%s`](../examples/incident/%s). %s\n%s",
 		c.number, c.title, strings.TrimSpace(c.prose), c.file, c.file, conditions, section)
-	var page strings.Builder
-	page.WriteString(intro)
+	var text strings.Builder
+	text.WriteString(intro)
 	for _, c := range chapters {
-		if text, ok := sections[c.number]; ok {
-			page.WriteString("\n" + chapterBegin(c.number) + strings.TrimSpace(text) + "\n" + chapterEnd(c.number))
+		if chapter, ok := sections[c.number]; ok {
+			text.WriteString("\n" + chapterBegin(c.number) + strings.TrimSpace(chapter) + "\n" + chapterEnd(c.number))
 		}
 	}
-	return os.WriteFile(path, []byte(page.String()), 0o644)
+	return os.WriteFile(path, []byte(text.String()), 0o644)
 }
 
 // sectionsOf finds the sections of a page by their numbers.
@@ -73,8 +72,8 @@ func sectionsOf(page string) map[int]string {
 // the chapter runs: the load average afterwards is our own.
 func (s *session) conditions(c chapter) string {
 	when := time.UnixMilli(s.clock.Now().Wall).UTC().Format("2006-01-02 15:04")
-	return fmt.Sprintf("Recorded %s UTC with\n`go run ./examples/incident --chapter %d --seconds %d` on %s, %d cores, %s; load average before: %s.\n",
-		when, c.number, s.seconds, cpuModel(), runtime.NumCPU(), runtime.Version(), loadAverage())
+	return fmt.Sprintf("Recorded %s UTC with\n`go run ./examples/incident --chapter %d --seconds %d` on %s; load average before: %s.\n",
+		when, c.number, s.seconds, page.Machine(), loadAverage())
 }
 
 // markdown renders the medians as a table.
@@ -95,21 +94,6 @@ func markdown(results []result) string {
 		}
 	}
 	return out.String()
-}
-
-// cpuModel is what the system calls the processor.
-func cpuModel() string {
-	info, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return runtime.GOARCH
-	}
-	_, rest, _ := strings.Cut(string(info), "model name")
-	line, _, _ := strings.Cut(rest, "\n")
-	_, name, found := strings.Cut(line, ": ")
-	if !found {
-		return runtime.GOARCH
-	}
-	return name
 }
 
 func loadAverage() string {

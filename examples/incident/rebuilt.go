@@ -1,19 +1,14 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
 )
 
 var rebuiltChapter = chapter{
@@ -61,7 +56,7 @@ func (s *session) roundAsItWas(ctx context.Context) (figures, error) {
 		return nil, err
 	}
 	l, err := s.wrk(ctx, c.listen, incidentThreads, incidentConnections, s.long, 1)
-	return figures{l.rate(), l.p50, l.p99}, errors.Join(err, c.end(new(shopReport)))
+	return figures{l.Rate(), millis(l.P50), millis(l.P99)}, errors.Join(err, c.end(new(shopReport)))
 }
 
 // ── As it is ───────────────────────────────────────────────────────────────
@@ -72,57 +67,16 @@ func (s *session) roundAsItIs(ctx context.Context, server string) (f figures, er
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(data)) }()
-	cmd := exec.CommandContext(ctx, server, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", data)
-	stdout, err := cmd.StdoutPipe()
+	p, err := lab.Serve(ctx, server, data)
 	if err != nil {
 		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
+	defer func() { err = errors.Join(err, p.Stop()) }()
+	if err := lab.CreateDeals(ctx, p.Listen, 1, "tiered"); err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, cmd.Process.Signal(syscall.SIGTERM), cmd.Wait()) }()
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	_, rest, found := strings.Cut(line, listenPrefix)
-	addr, _, _ := strings.Cut(rest, ",")
-	if err != nil || !found {
-		return nil, errors.Join(fmt.Errorf("the server began with %q", line), err)
-	}
-	if err := createDeal(ctx, addr); err != nil {
-		return nil, err
-	}
-	l, err := s.wrk(ctx, addr, incidentThreads, incidentConnections, s.long, 1)
-	return figures{l.rate(), l.p50, l.p99}, err
-}
-
-// buildServer builds the product.
-func (s *session) buildServer(ctx context.Context) (string, error) {
-	server := filepath.Join(s.dir, "doorbuster")
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", server, "github.com/doorbuster/doorbuster/cmd/doorbuster").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build: %w\n%s", err, out)
-	}
-	return server, nil
-}
-
-// createDeal offers the one deal that everybody wants.
-func createDeal(ctx context.Context, addr string) (err error) {
-	body := fmt.Sprintf(`{"deal_id": "d-0", "merchant_id": "acme", "title": "Lychee 2.5 kg", "category": "fruit",
-		"currency": "CNY", "unit_price": 9900, "stock": %d, "rules": ["tiered"]}`, stallStock)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+"/api/v1/deals", bytes.NewReader([]byte(body)))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, resp.Body.Close()) }()
-	if resp.StatusCode != http.StatusCreated {
-		problem, _ := io.ReadAll(resp.Body) // the status says enough if it cannot be read
-		return fmt.Errorf("create deal: %s: %s", resp.Status, problem)
-	}
-	return nil
+	l, err := s.wrk(ctx, p.Listen, incidentThreads, incidentConnections, s.long, 1)
+	return figures{l.Rate(), millis(l.P50), millis(l.P99)}, err
 }
 
 // ── The comparison ─────────────────────────────────────────────────────────
@@ -138,7 +92,7 @@ var published = result{
 }
 
 func runRebuilt(ctx context.Context, s *session) (string, error) {
-	server, err := s.buildServer(ctx)
+	server, err := lab.Build(ctx, s.dir)
 	if err != nil {
 		return "", err
 	}
@@ -154,7 +108,7 @@ func runRebuilt(ctx context.Context, s *session) (string, error) {
 	table := strings.ReplaceAll(markdown([]result{published, r}), " | 0 | ", " | – | ") // no P50 was published
 	return fmt.Sprintf("%d rounds of each side, `wrk -t%d -c%d -d%ds --timeout %s -s orders.lua http://…/api/v1/order`\n"+
 		"(with its own timeout of 2 s, wrk leaves the answers that took longer out of the quantiles).\n",
-		s.longRound, incidentThreads, incidentConnections, s.long, wrkTimeout) + table + rates + latencies + spread(r) +
+		s.longRound, incidentThreads, incidentConnections, s.long, lab.WrkTimeout) + table + rates + latencies + spread(r) +
 		"\nThe published rows come from another machine that we know nothing of: they are there to be beaten, not to be\n" +
 		"compared to the last per cent. An order of ours is on disk before it is answered.\n", err
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
+	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
 )
 
 // session is one run of the program.
@@ -49,6 +51,18 @@ func newSession(seconds int, docs string, out io.Writer) (*session, error) {
 		docs: docs, dir: dir, self: self, screen: screen{out: out, redraws: isTerminal(out)}, clock: clock,
 	}, nil
 }
+
+// wrk posts orders to addr, to the path of the incident's load test.
+func (s *session) wrk(ctx context.Context, addr string, threads, connections, seconds, deals int) (lab.Load, error) {
+	w, err := lab.NewWrk(s.dir, threads, connections, "/api/v1/order")
+	if err != nil {
+		return lab.Load{}, err
+	}
+	return w.Run(ctx, addr, deals, time.Duration(seconds)*time.Second)
+}
+
+// millis is what the tables show of a duration.
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 func (s *session) close() error {
 	s.clock.Close()
@@ -142,11 +156,11 @@ func (r result) header() []string {
 }
 
 // bars returns one column as the bars of a plot.
-func (r result) bars(column int) group {
-	g := group{label: r.title}
+func (r result) bars(column int) page.Group {
+	g := page.Group{Label: r.title}
 	for i, s := range r.sides {
 		text := strings.TrimSpace(fmt.Sprintf(r.columns[column].format, r.medians[i][column]))
-		g.bars = append(g.bars, bar{label: s.name, value: r.medians[i][column], text: text})
+		g.Bars = append(g.Bars, page.Bar{Label: s.name, Value: r.medians[i][column], Text: text})
 	}
 	return g
 }

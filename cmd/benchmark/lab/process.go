@@ -1,4 +1,4 @@
-package main
+package lab
 
 import (
 	"bufio"
@@ -16,12 +16,13 @@ import (
 	"time"
 )
 
-// process is a server under measurement. It says where it listens in the first
-// line that it prints.
-type process struct {
-	cmd           *exec.Cmd
-	listen, admin string // admin is "" if it has none
-	banner        string // its first line
+// Process is a server under measurement.
+type Process struct {
+	Listen string // host:port
+	Admin  string // "" if it has no such listener
+	Banner string // its first line
+
+	cmd *exec.Cmd
 }
 
 var (
@@ -29,10 +30,13 @@ var (
 	adminText  = regexp.MustCompile(`admin on (\S+?)[,\s]`)
 )
 
-// startProcess returns when the server serves: it prints its line then, and
-// not before.
-func startProcess(ctx context.Context, path string, args ...string) (*process, error) {
-	cmd := exec.CommandContext(ctx, path, args...)
+// Start returns when the server serves.
+func Start(ctx context.Context, path string, args ...string) (*Process, error) {
+	return StartCommand(exec.CommandContext(ctx, path, args...))
+}
+
+// StartCommand starts a server that needs more than arguments.
+func StartCommand(cmd *exec.Cmd) (*Process, error) {
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -45,60 +49,62 @@ func startProcess(ctx context.Context, path string, args ...string) (*process, e
 	banner, err := lines.ReadString('\n')
 	listen := listenText.FindStringSubmatch(banner)
 	if err != nil || listen == nil {
-		return nil, errors.Join(fmt.Errorf("%s %v began with %q", path, args, banner), err, cmd.Process.Kill(), cmd.Wait())
+		return nil, errors.Join(fmt.Errorf("%v began with %q", cmd.Args, banner), err, cmd.Process.Kill(), cmd.Wait())
 	}
 	go io.Copy(io.Discard, lines) //nolint:errcheck // ends with the process
-	p := &process{cmd: cmd, listen: listen[1], banner: strings.TrimSpace(banner)}
+	p := &Process{cmd: cmd, Listen: listen[1], Banner: strings.TrimSpace(banner)}
 	if admin := adminText.FindStringSubmatch(banner); admin != nil {
-		p.admin = admin[1]
+		p.Admin = admin[1]
 	}
 	return p, nil
 }
 
-// stop ends the server in good order.
-func (p *process) stop() error {
+// Stop ends the server in good order.
+func (p *Process) Stop() error {
 	return errors.Join(p.cmd.Process.Signal(syscall.SIGTERM), p.cmd.Wait())
 }
 
-// kill ends the server as a crash would.
-func (p *process) kill() {
+// Kill ends the server as a crash would.
+func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill() // it has been started, and Wait has not been called
 	_ = p.cmd.Wait()         // says that it was killed
 }
 
-// usage is what a process has used since it started.
-type usage struct {
-	cpu     time.Duration
-	written int64 // bytes that it caused to be sent to the disk
-	mallocs int64 // heap objects allocated; 0 if the process does not tell
+// Usage is what a process has used since it started.
+type Usage struct {
+	CPU     time.Duration
+	Written int64 // bytes that it caused to be sent to the disk
+	Mallocs int64 // heap objects allocated; 0 if the process does not tell
 }
 
-func (u usage) minus(earlier usage) usage {
-	return usage{cpu: u.cpu - earlier.cpu, written: u.written - earlier.written, mallocs: u.mallocs - earlier.mallocs}
+// Minus is what was used in between.
+func (u Usage) Minus(earlier Usage) Usage {
+	return Usage{CPU: u.CPU - earlier.CPU, Written: u.Written - earlier.Written, Mallocs: u.Mallocs - earlier.Mallocs}
 }
 
-func (p *process) usage(ctx context.Context) (usage, error) {
+// Usage asks the kernel, and the process's own metrics.
+func (p *Process) Usage(ctx context.Context) (Usage, error) {
 	pid := strconv.Itoa(p.cmd.Process.Pid)
 	stat, err := os.ReadFile("/proc/" + pid + "/stat")
 	if err != nil {
-		return usage{}, err
+		return Usage{}, err
 	}
 	io, err := os.ReadFile("/proc/" + pid + "/io")
 	if err != nil {
-		return usage{}, err
+		return Usage{}, err
 	}
-	var u usage
-	if u.cpu, err = parseCPU(string(stat)); err != nil {
-		return usage{}, err
+	var u Usage
+	if u.CPU, err = parseCPU(string(stat)); err != nil {
+		return Usage{}, err
 	}
-	if u.written, err = parseNumber(string(io), "write_bytes: "); err != nil || p.admin == "" {
+	if u.Written, err = parseNumber(string(io), "write_bytes: "); err != nil || p.Admin == "" {
 		return u, err
 	}
-	metrics, err := get(ctx, "http://"+p.admin+"/metrics")
+	metrics, err := get(ctx, "http://"+p.Admin+"/metrics")
 	if err != nil {
-		return usage{}, err
+		return Usage{}, err
 	}
-	u.mallocs, err = parseNumber(metrics, "\ngo_memstats_mallocs_total ")
+	u.Mallocs, err = parseNumber(metrics, "\ngo_memstats_mallocs_total ")
 	return u, err
 }
 
