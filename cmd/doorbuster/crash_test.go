@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,22 +12,28 @@ import (
 	"os/exec"
 	"regexp"
 	"strconv"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/doorbuster/doorbuster/gateway/client"
 )
 
-// crashRounds is how often the server is killed, unless CRASH_ROUNDS says
-// otherwise.
-const crashRounds = 20
+const (
+	// crashRounds is how often the server is killed, unless CRASH_ROUNDS says
+	// otherwise.
+	crashRounds = 30
+	// folderRounds is how many rounds one data folder sees: enough for its journal
+	// to grow, flush and be recovered as it grew, few enough for a start to stay fast.
+	folderRounds = 50
+	// loadMost is how long a server sells at most before it is killed.
+	loadMost = 60 * time.Millisecond
+	// startKillEvery is how many starts there are to one that is killed as well.
+	startKillEvery = 8
+)
 
-// TestCrash kills the server under load, again and again on one data folder,
-// and after each start asks for every order that was acknowledged. Kill -9
-// leaves the page cache alone: that the journal syncs is proved by the crash
-// clones of runtime/journal/embedded, not here.
+// TestCrash kills the server under load, again and again, and after each start asks
+// for every order that was acknowledged since the one before. Kill -9 leaves the page
+// cache alone: that the journal syncs is proved by TestPowerCut and by the crash clones
+// of runtime/journal/embedded, not here.
 func TestCrash(t *testing.T) {
 	rounds := crashRounds
 	if text := os.Getenv("CRASH_ROUNDS"); text != "" {
@@ -37,61 +42,80 @@ func TestCrash(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c := crash{data: t.TempDir(), acknowledged: make(map[string]acknowledgement)}
-	server := c.start(t)
-	c.createDeals(t, server.addr)
+	begin, orders := time.Now(), 0
+	for done := 0; done < rounds; {
+		n := min(folderRounds, rounds-done)
+		orders += crashFolder(t, n)
+		done += n
+		t.Logf("%d rounds, %.2f a second, %d orders acknowledged, 0 lost", done, float64(done)/time.Since(begin).Seconds(), orders)
+	}
+}
+
+// crashFolder runs some rounds on a new data folder and returns how many orders
+// were acknowledged. It deletes the folder unless something was lost.
+func crashFolder(t *testing.T, rounds int) int {
+	t.Helper()
+	data, err := os.MkdirTemp("", "doorbuster-crash-")
+	must(t, err)
+	var s shop
+	server := start(t, data)
+	must(t, s.create(t.Context(), server.addr))
 	for round := range rounds {
-		fresh, _ := c.load(t, server, round, func() { server.kill(t) })
-		server = c.start(t)
-		c.checkDeals(t, server.addr)
-		c.checkOrders(t, server.addr, fresh)
+		if err := s.crowd(t.Context(), server.addr, rand.N(loadMost), server.kill); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		if rand.N(startKillEvery) == 0 {
+			killWhileStarting(t, data)
+		}
+		server = start(t, data)
+		if err := s.check(t.Context(), server.addr); err != nil {
+			t.Fatalf("round %d in %s: %v", round, data, err)
+		}
 	}
-	var all []string
-	for id := range c.acknowledged {
-		all = append(all, id)
+	if err := s.checkAll(t.Context(), server.addr); err != nil {
+		t.Fatalf("in %s: %v", data, err)
 	}
-	c.checkOrders(t, server.addr, all)
-	server.kill(t)
-	t.Logf("%d rounds, %d orders acknowledged, none lost", rounds, len(all))
+	must(t, server.kill())
+	must(t, os.RemoveAll(data))
+	return len(s.orders)
+}
+
+// killWhileStarting ends a server before it serves, or soon after.
+func killWhileStarting(t *testing.T, data string) {
+	t.Helper()
+	cmd, err := command(t.Context(), serveArgs(data)...)
+	must(t, err)
+	must(t, cmd.Start())
+	time.Sleep(rand.N(150 * time.Millisecond))
+	must(t, cmd.Process.Kill())
+	_ = cmd.Wait() // says that it was killed
 }
 
 // TestDrain ends the server in good order under the same load: it exits with 0,
 // refuses with 503 and nothing else, and has all that it acknowledged.
 func TestDrain(t *testing.T) {
-	c := crash{data: t.TempDir(), acknowledged: make(map[string]acknowledgement)}
-	server := c.start(t)
-	c.createDeals(t, server.addr)
-	fresh, statuses := c.load(t, server, 0, func() {
-		server.signal(t)
-		if err := server.cmd.Wait(); err != nil {
-			t.Error(err)
-		}
-	})
-	delete(statuses, 201)
-	delete(statuses, 503)
-	delete(statuses, 0) // the connection was closed, or refused
-	if len(statuses) > 0 {
-		t.Errorf("unexpected answers by status: %v", statuses)
-	}
-	server = c.start(t)
-	c.checkDeals(t, server.addr)
-	c.checkOrders(t, server.addr, fresh)
-	server.kill(t)
+	data := t.TempDir()
+	var s shop
+	server := start(t, data)
+	must(t, s.create(t.Context(), server.addr))
+	must(t, s.crowd(t.Context(), server.addr, rand.N(2*loadMost), func() error {
+		return errors.Join(server.signal(), server.cmd.Wait())
+	}))
+	server = start(t, data)
+	must(t, s.check(t.Context(), server.addr))
+	must(t, s.checkAll(t.Context(), server.addr))
+	must(t, server.kill())
 }
 
 // TestSecondSignal ends a server at once that still waits for a request.
 func TestSecondSignal(t *testing.T) {
-	c := crash{data: t.TempDir()}
-	server := c.start(t)
+	server := start(t, t.TempDir())
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", server.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer conn.Close()
-	if _, err := fmt.Fprint(conn, "POST /api/v1/deals HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"); err != nil {
-		t.Fatal(err)
-	}
-	server.signal(t)
+	_, err = fmt.Fprint(conn, "POST /api/v1/deals HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+	must(t, err)
+	must(t, server.signal())
 	for { // the first signal is handled once the server takes no new connections
 		probe, err := new(net.Dialer).DialContext(t.Context(), "tcp", server.addr)
 		if err != nil {
@@ -100,28 +124,11 @@ func TestSecondSignal(t *testing.T) {
 		probe.Close()
 		time.Sleep(time.Millisecond)
 	}
-	server.signal(t)
+	must(t, server.signal())
 	var ended *exec.ExitError
 	if err := server.cmd.Wait(); !errors.As(err, &ended) || ended.Exited() {
 		t.Errorf("the server was not ended by the signal: %v", err)
 	}
-}
-
-const crashDeals = 3
-
-func crashDeal(i int) string { return "d-" + strconv.Itoa(i) }
-
-type crash struct {
-	data         string
-	acknowledged map[string]acknowledgement // by order id
-}
-
-// acknowledgement is what a shopper was told, and all that must stay true.
-type acknowledgement struct {
-	OrderID string `json:"order_id"`
-	DealID  string `json:"deal_id"`
-	UserID  string `json:"user_id"`
-	Seq     uint64 `json:"seq"`
 }
 
 // live is a running server.
@@ -132,20 +139,19 @@ type live struct {
 
 var listening = regexp.MustCompile(`^listening on ([^,]+),`)
 
-func (c *crash) start(t *testing.T) *live {
+func serveArgs(data string) []string {
+	return []string{"serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-level", "warn", "--data", data}
+}
+
+func start(t *testing.T, data string) *live {
 	t.Helper()
-	cmd, err := command(context.Background(), "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", c.data)
-	if err != nil {
-		t.Fatal(err)
-	}
+	cmd, err := command(context.Background(), serveArgs(data)...)
+	must(t, err)
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	must(t, cmd.Start())
+	server := &live{cmd: cmd}
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
 	lines := bufio.NewReader(stdout)
 	line, err := lines.ReadString('\n')
@@ -154,133 +160,21 @@ func (c *crash) start(t *testing.T) *live {
 		t.Fatalf("the server began with %q: %v", line, err)
 	}
 	go func() { _, _ = io.Copy(io.Discard, lines) }()
-	return &live{cmd: cmd, addr: match[1]}
+	server.addr = match[1]
+	return server
 }
 
-func (l *live) kill(t *testing.T) {
-	t.Helper()
-	if err := l.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+func (l *live) kill() error {
+	err := l.cmd.Process.Kill()
 	_ = l.cmd.Wait() // says that it was killed
+	return err
 }
 
-func (l *live) signal(t *testing.T) {
-	t.Helper()
-	if err := l.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-}
+func (l *live) signal() error { return l.cmd.Process.Signal(syscall.SIGTERM) }
 
-func newClient(t *testing.T, addr string, connections int) *client.Client {
+func must(t *testing.T, err error) {
 	t.Helper()
-	c, err := client.New(client.Config{Addr: addr, Connections: connections})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.Close)
-	return c
-}
-
-func (c *crash) createDeals(t *testing.T, addr string) {
-	t.Helper()
-	api := newClient(t, addr, 1)
-	for i := range crashDeals {
-		body := fmt.Sprintf(`{"deal_id":%q,"merchant_id":"acme","title":"Lychee","category":"fruit","currency":"CNY","unit_price":9900,"stock":1000000000,"rules":["tiered"]}`, crashDeal(i))
-		if err := call(t.Context(), api, client.Call{Method: "POST", Path: "/api/v1/deals", Body: []byte(body)}, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// load sends orders until end has ended the server, at a moment of load's own
-// choice. It returns the ids of those that were acknowledged, and how often each
-// status was answered.
-func (c *crash) load(t *testing.T, server *live, round int, end func()) (fresh []string, statuses map[int]int) {
-	t.Helper()
-	statuses = make(map[int]int)
-	const connections = 32
-	var mu sync.Mutex // guards fresh, statuses and c.acknowledged
-	begun := make(chan struct{})
-	var once sync.Once
-	api := newClient(t, server.addr, connections)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_, _ = api.Run(t.Context(), client.Load{ // it ends with an error, because the server does
-			Orders: 1 << 30,
-			Next: func(i int, body, key []byte) (b, k []byte) {
-				body = fmt.Appendf(body, `{"deal_id":%q,"user_id":"u-%d","quantity":1}`, crashDeal(i%crashDeals), i%1000)
-				return body, fmt.Appendf(key, "r%d-%d", round, i)
-			},
-			Observe: func(_, status int, _ time.Duration, body []byte) {
-				mu.Lock()
-				defer mu.Unlock()
-				statuses[status]++
-				if status != 201 {
-					return
-				}
-				var a acknowledgement
-				if err := json.Unmarshal(body, &a); err != nil {
-					t.Error(err)
-				}
-				once.Do(func() { close(begun) })
-				if earlier, again := c.acknowledged[a.OrderID]; again {
-					t.Errorf("round %d: order %+v was given out before: %+v", round, a, earlier)
-				}
-				c.acknowledged[a.OrderID] = a
-				fresh = append(fresh, a.OrderID)
-			},
-		})
-	}()
-	<-begun
-	time.Sleep(rand.N(150 * time.Millisecond))
-	end()
-	<-done
-	return fresh, statuses
-}
-
-// checkDeals compares each deal with what its shoppers were told.
-func (c *crash) checkDeals(t *testing.T, addr string) {
-	t.Helper()
-	promised := make(map[string]int)
-	for _, a := range c.acknowledged {
-		promised[a.DealID]++
-	}
-	api := newClient(t, addr, 1)
-	for i := range crashDeals {
-		var deal struct{ Stock, Sold, Reserved, Available int }
-		id := crashDeal(i)
-		if err := call(t.Context(), api, client.Call{Method: "GET", Path: "/api/v1/deals/" + id}, &deal); err != nil {
-			t.Fatal(err)
-		}
-		if deal.Sold+deal.Reserved+deal.Available != deal.Stock || deal.Sold+deal.Reserved < promised[id] {
-			t.Fatalf("%s: %+v, with %d units promised", id, deal, promised[id])
-		}
-	}
-}
-
-// checkOrders asks for orders by their ids.
-func (c *crash) checkOrders(t *testing.T, addr string, ids []string) {
-	t.Helper()
-	const connections = 16
-	api := newClient(t, addr, connections)
-	work := make(chan string)
-	var workers sync.WaitGroup
-	for range connections {
-		workers.Go(func() {
-			for id := range work {
-				var found acknowledgement
-				err := call(t.Context(), api, client.Call{Method: "GET", Path: "/api/v1/orders/" + id}, &found)
-				if err != nil || found != c.acknowledged[id] {
-					t.Errorf("acknowledged %+v, found %+v: %v", c.acknowledged[id], found, err)
-				}
-			}
-		})
-	}
-	for _, id := range ids {
-		work <- id
-	}
-	close(work)
-	workers.Wait()
 }
