@@ -59,6 +59,9 @@ type activation struct {
 	leaving   bool  // passivating: nobody may begin to watch
 	groups    groupRing
 	watchers  map[*Watch]struct{}
+	fresh     freshEvents // committed, and not yet in the lists
+
+	listed uint64 // events up to this one are in the lists, 0 = unknown; guarded by views.pass
 }
 
 // pending is one write under way with everybody who waits for it.

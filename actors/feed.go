@@ -72,6 +72,9 @@ func (a *activation) publish(p *pending) {
 	if news {
 		a.wakeWatchers()
 	}
+	if p.Count > 0 {
+		a.fresh.add(p.Seq, p.Data)
+	}
 	a.mu.Unlock()
 	a.soldOut.Store(p.soldOut)
 	if p.Count > 0 {

@@ -20,16 +20,31 @@ const (
 	tableOrders = "orders_by_user" // user 0x00 deal 0x00 seq → nothing
 )
 
-// derivedMax bounds the rows of one batch.
-const derivedMax = 1024
+// rowsMax bounds the rows of one batch; a deal's own row may be one more.
+const rowsMax = 1024
 
 // views keeps the lists. touch is called with each commit, catchUp from time
 // to time and before every read of a list.
 type views struct {
 	node  *Node
-	pass  sync.Mutex // held by the one catchUp that runs
 	mu    sync.Mutex // guards dirty
 	dirty []*entry
+
+	pass sync.Mutex // held by the one catchUp that runs; guards the rest
+	// rows wait to be applied, with those of other deals; keys holds their keys
+	// in one piece. deals are those whose own row is among them.
+	rows  []journal.Mutation
+	keys  strings.Builder
+	deals []derived
+	key   []byte // scratch
+	event deal.Event
+	fresh freshEvents // taken from the deal that is being derived
+}
+
+// derived is a deal whose events up to seq are in the batch.
+type derived struct {
+	deal *activation
+	seq  uint64
 }
 
 func newViews(n *Node) *views { return &views{node: n} }
@@ -63,56 +78,146 @@ func (v *views) catchUp(ctx context.Context) error {
 			}
 		}
 	}
+	if err := v.apply(ctx); first == nil {
+		first = err
+	}
 	return first
 }
 
-// derive reads a deal's events behind its row and writes what follows from
-// them. Doing it twice gives the same rows.
+// derive adds to the batch what follows from a deal's events behind its row.
+// Doing it twice gives the same rows.
 func (v *views) derive(ctx context.Context, e *entry) error {
-	n := v.node
-	row, err := v.row(ctx, e.id)
+	a, err := v.node.awake(e)
 	if err != nil {
 		return err
 	}
-	a, err := n.awake(e)
-	if err != nil {
-		return err
+	if a.listed == 0 {
+		row, err := v.row(ctx, e.id)
+		if err != nil {
+			return err
+		}
+		a.listed = row.seq
 	}
 	a.mu.Lock()
 	now := dealRow{seq: a.committed.Seq, due: a.expiry, view: a.committed}
+	v.fresh.reset()
+	v.fresh, a.fresh = a.fresh, v.fresh
 	a.mu.Unlock()
-	if now.view.Spec == nil || now.seq == row.seq {
+	if now.view.Spec == nil || now.seq == a.listed {
 		return nil
 	}
 	if plantMarkEarly {
-		_ = n.store.Tables().Apply(ctx, []journal.Mutation{{Table: tableDeals, Key: e.id, Value: now.encode()}}, false)
+		_ = v.node.store.Tables().Apply(ctx, []journal.Mutation{{Table: tableDeals, Key: e.id, Value: now.encode()}}, false)
 	}
-	var batch []journal.Mutation
-	var event deal.Event
-	var key []byte
-	err = n.store.Read(ctx, e.id, row.seq, func(je journal.Event) error {
-		if je.Seq > now.seq {
-			return journal.ErrStop
-		}
-		if deal.Kind(je.Data[0]) != deal.OrderPlaced {
+	err = v.read(ctx, e.id, a.listed, now.seq, func(seq uint64, data []byte) error {
+		if deal.Kind(data[0]) != deal.OrderPlaced {
 			return nil
 		}
-		if err := event.Decode(je.Data); err != nil {
+		if err := v.event.Decode(data); err != nil {
 			return err
 		}
-		key = appendOrderKey(key[:0], event.Placed.User, e.id, je.Seq)
-		if batch = append(batch, journal.Mutation{Table: tableOrders, Key: string(key), Value: present}); len(batch) < derivedMax {
-			return nil
-		}
-		err := n.store.Tables().Apply(ctx, batch, false)
-		batch = batch[:0]
-		return err
+		return v.addOrder(ctx, v.event.Placed.User, e.id, seq)
 	})
 	if err != nil {
 		return err
 	}
-	batch = append(batch, journal.Mutation{Table: tableDeals, Key: e.id, Value: now.encode()})
-	return n.store.Tables().Apply(ctx, batch, false)
+	v.rows = append(v.rows, journal.Mutation{Table: tableDeals, Key: e.id, Value: now.encode()})
+	v.deals = append(v.deals, derived{a, now.seq})
+	return nil
+}
+
+// read calls fn for a deal's events after one seq up to another: from memory if
+// all of them are still there, or else from the journal.
+func (v *views) read(ctx context.Context, id string, after, last uint64, fn func(seq uint64, data []byte) error) error {
+	if v.fresh.covers(after) {
+		return v.fresh.each(after, fn)
+	}
+	return v.node.store.Read(ctx, id, after, func(je journal.Event) error {
+		if je.Seq > last {
+			return journal.ErrStop
+		}
+		return fn(je.Seq, je.Data)
+	})
+}
+
+// addOrder adds the row of an order, behind those that no longer fit.
+func (v *views) addOrder(ctx context.Context, user []byte, dealID string, seq uint64) error {
+	if len(v.rows) >= rowsMax {
+		if err := v.apply(ctx); err != nil {
+			return err
+		}
+	}
+	v.key = appendOrderKey(v.key[:0], user, dealID, seq)
+	at := v.keys.Len()
+	v.keys.Write(v.key)
+	v.rows = append(v.rows, journal.Mutation{Table: tableOrders, Key: v.keys.String()[at:], Value: present})
+	return nil
+}
+
+// apply writes the batch. A deal whose row is not written is derived again.
+func (v *views) apply(ctx context.Context) error {
+	if len(v.rows) == 0 {
+		return nil
+	}
+	err := v.node.store.Tables().Apply(ctx, v.rows, false)
+	for _, d := range v.deals {
+		if err != nil {
+			v.touch(d.deal.entry)
+		} else {
+			d.deal.listed = d.seq
+		}
+	}
+	clear(v.rows)
+	clear(v.deals)
+	v.rows, v.deals = v.rows[:0], v.deals[:0]
+	v.keys.Reset()
+	return err
+}
+
+// freshEvents are the newest events of a deal as they were written, kept so that
+// the lists need not read them back. A deal that is too hot for that is read from
+// the journal, where its events lie together.
+type freshEvents struct {
+	first  uint64 // seq of the first
+	frames []byte // as journal.AppendEvent frames them; at most freshMax bytes
+	missed bool   // later ones did not fit
+}
+
+const freshMax = 8 << 10
+
+func (f *freshEvents) add(first uint64, frames []byte) {
+	switch {
+	case f.missed:
+		return
+	case len(f.frames)+len(frames) > freshMax:
+		f.missed = true
+		return
+	case len(f.frames) == 0:
+		f.first = first
+	}
+	f.frames = append(f.frames, frames...)
+}
+
+func (f *freshEvents) reset() { *f = freshEvents{frames: f.frames[:0]} }
+
+// covers says whether every event behind after is there.
+func (f *freshEvents) covers(after uint64) bool {
+	return !f.missed && len(f.frames) > 0 && f.first <= after+1
+}
+
+// each calls fn for the events behind after.
+func (f *freshEvents) each(after uint64, fn func(seq uint64, data []byte) error) error {
+	var data []byte
+	for seq, rest := f.first, f.frames; len(rest) > 0; seq++ {
+		data, rest, _ = journal.CutEvent(rest)
+		if seq <= after {
+			continue
+		}
+		if err := fn(seq, data); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (v *views) row(ctx context.Context, id string) (dealRow, error) {

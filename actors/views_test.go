@@ -1,0 +1,107 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/runtime/journal"
+	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
+)
+
+// watchedStore counts the times that a stream is read, and can refuse rows.
+type watchedStore struct {
+	journal.Store
+	reads  atomic.Int64
+	refuse atomic.Bool
+}
+
+type watchedTables struct {
+	journal.Tables
+	of *watchedStore
+}
+
+func (s *watchedStore) Read(ctx context.Context, stream string, after uint64, fn func(journal.Event) error) error {
+	s.reads.Add(1)
+	return s.Store.Read(ctx, stream, after, fn)
+}
+
+func (s *watchedStore) Tables() journal.Tables { return watchedTables{s.Store.Tables(), s} }
+
+func (t watchedTables) Apply(ctx context.Context, rows []journal.Mutation, durable bool) error {
+	if t.of.refuse.Load() && !durable {
+		return errors.New("refused")
+	}
+	return t.Tables.Apply(ctx, rows, durable)
+}
+
+// The lists come from what the deal's activation still holds. What it holds no
+// more, because it was too much or because writing the rows failed, is read from
+// the journal.
+func TestListsAreDerivedFromMemoryFirst(t *testing.T) {
+	many := freshMax/64 + rowsMax // more bytes than are kept, and more rows than fit a batch
+	for _, test := range []struct {
+		name   string
+		orders int
+		refuse bool
+		reads  int64
+	}{
+		{name: "few", orders: 5},
+		{name: "many", orders: many, reads: 1},
+		{name: "refused", orders: 5, refuse: true, reads: 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			store := &watchedStore{Store: journaltest.NewMemory()}
+			node, err := NewNode(t.Context(), store, clockd.NewManual(start).Clock(), Config{
+				Rules: rulesFunc(tenPercent), Logger: discard, Fatal: func(err error) { t.Error(err) },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := &house{t: t, node: node}
+			t.Cleanup(node.Close)
+			listed := func() (orders int) {
+				t.Helper()
+				q := OrderQuery{User: "u", Limit: 100}
+				for more := true; more; {
+					var page []*Order
+					if page, more, err = node.Orders(t.Context(), q); err != nil {
+						t.Fatal(err)
+					}
+					for _, o := range page {
+						orders++
+						q.AfterDeal, q.AfterSeq = o.Deal, o.Seq
+					}
+				}
+				return orders
+			}
+			h.create("d", func(s *deal.Spec) { s.Stock = int64(many) })
+			if got := listed(); got != 0 {
+				t.Fatalf("%d orders are listed before there were any", got)
+			}
+			before := store.reads.Load()
+			for i := range test.orders {
+				if a := h.place("d", "u", fmt.Sprint("k", i), 1); a.err != nil || a.seq != uint64(i)+2 {
+					t.Fatalf("order %d: %+v", i, a)
+				}
+			}
+			if test.refuse {
+				store.refuse.Store(true)
+				if err := node.views.catchUp(t.Context()); err == nil {
+					t.Fatal("rows that were refused are no error")
+				}
+				store.refuse.Store(false)
+			}
+			if got := listed(); got != test.orders {
+				t.Fatalf("%d orders are listed, of %d", got, test.orders)
+			}
+			if reads := store.reads.Load() - before; reads != test.reads {
+				t.Errorf("the journal was read %d times, want %d", reads, test.reads)
+			}
+		})
+	}
+}
