@@ -1,8 +1,10 @@
 package embedded
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -40,6 +42,8 @@ func (s *Store) Commit(group []*journal.Write) error {
 	if len(s.touched) == 0 {
 		return nil
 	}
+	// In the order of their keys, so that pebble finds each place near the last.
+	slices.SortFunc(s.touched, func(a, b *head) int { return cmp.Compare(a.stream, b.stream) })
 	for _, h := range s.touched {
 		s.encode(group, h)
 	}
