@@ -28,6 +28,8 @@ type bodyWriter struct {
 	open    bool
 	countAt int
 	count   uint32
+
+	stores int // so far
 }
 
 // temp names an added local: the type and which one of that type.
@@ -148,10 +150,8 @@ func (c *bodyWriter) instruction() {
 	case c.in.done:
 	case op == opReturn:
 		c.op(opBr, uint32(depth))
-	case op >= opFirstStore && op <= opLastStore:
-		c.store(in, storeTypes[op-opFirstStore])
-	case op == opV128Store || op >= opFirstStoreLane && op <= opLastMemLane:
-		c.store(in, v128Type)
+	case isStore(op):
+		c.store(in)
 	case op == opMemoryGrow:
 		c.callHelper(helperGrow)
 	case op == opMemoryInit || op == opMemoryCopy || op == opMemoryFill:
@@ -230,45 +230,76 @@ func (c *bodyWriter) closeCount() {
 	c.open, c.count = false, 0
 }
 
-// storeTypes are the types of what i32.store … i64.store32 store.
+// storeTypes are the types of what i32.store … i64.store32 store. The other
+// stores store a v128.
 var storeTypes = [opLastStore - opFirstStore + 1]byte{
 	i32Type, i64Type, f32Type, f64Type, i32Type, i32Type, i64Type, i64Type, i64Type,
 }
 
-// store writes the store, then the mark of its page: behind the store, because
-// there the address is known to be in bounds. The operands are the address and
-// the value.
-func (c *bodyWriter) store(in instruction, valueType byte) {
+// store writes the store behind a test of its page's mark: the first store to a
+// page pays and marks before it writes. A store out of bounds may mark a page for
+// nothing and then traps. The operands are the address and the value.
+func (c *bodyWriter) store(in instruction) {
+	valueType := byte(v128Type)
+	if in.op <= opLastStore {
+		valueType = storeTypes[in.op-opFirstStore]
+	}
 	address, value := c.local(i32Type, 0), c.local(valueType, 1)
 	c.op(opLocalSet, value)
-	c.op(opLocalTee, address)
+	c.op(opLocalSet, address)
+	if c.stores++; c.stores <= inlineStores {
+		c.unmarked(address, in.offset)
+		c.op(opIf, emptyType)
+		c.callMark(address, in.offset)
+		c.op(opEnd)
+	} else {
+		c.callMark(address, in.offset)
+	}
+	c.op(opLocalGet, address)
 	c.op(opLocalGet, value)
 	c.copy(in)
-	c.mark(globalDirty0, address, in.offset, uint32(c.w.pages.Shift))
-	if c.w.pages.Two {
-		c.mark(globalDirty1, address, in.offset, uint32(c.w.pages.Shift)+6)
-	}
 }
 
-// mark sets the bit (address + offset) >> shift, modulo 64, of a global.
-func (c *bodyWriter) mark(dirty, address, offset, shift uint32) {
-	c.op(opGlobalGet, c.global(dirty))
+// unmarked leaves whether address + offset lies in a page without a mark.
+func (c *bodyWriter) unmarked(address, offset uint32) {
+	c.bit(globalDirty0, address, offset, uint32(c.w.pages.Shift))
+	if c.w.pages.Two {
+		c.bit(globalDirty1, address, offset, uint32(c.w.pages.Shift)+6)
+		c.op(opI64And)
+	}
 	c.i64(1)
+	c.op(opI64And)
+	c.op(opI64Eqz)
+}
+
+func (c *bodyWriter) callMark(address, offset uint32) {
+	c.place(address, offset)
+	c.i32(1)
+	c.callHelper(helperMark)
+}
+
+// bit leaves the bit (address + offset) >> shift, modulo 64, of a global in the
+// lowest place.
+func (c *bodyWriter) bit(dirty, address, offset, shift uint32) {
+	c.op(opGlobalGet, c.global(dirty))
+	c.place(address, offset)
+	c.i32(int32(shift))
+	c.op(opI32ShrU)
+	c.op(opI64ExtendU)
+	c.op(opI64ShrU)
+}
+
+// place leaves address + offset.
+func (c *bodyWriter) place(address, offset uint32) {
 	c.op(opLocalGet, address)
 	if offset != 0 {
 		c.i32(int32(offset))
 		c.op(opI32Add)
 	}
-	c.i32(int32(shift))
-	c.op(opI32ShrU)
-	c.op(opI64ExtendU)
-	c.op(opI64Shl)
-	c.op(opI64Or)
-	c.op(opGlobalSet, c.global(dirty))
 }
 
-// bulkMemory pays for memory.init, copy or fill by size, and marks where it
-// wrote. The operands are the destination, one more i32, and the bytes.
+// bulkMemory pays for memory.init, copy or fill by size, and marks where it is
+// going to write. The operands are the destination, one more i32, and the bytes.
 func (c *bodyWriter) bulkMemory(in instruction) {
 	to, from, n := c.local(i32Type, 0), c.local(i32Type, 1), c.local(i32Type, 2)
 	c.op(opLocalTee, n)
@@ -277,12 +308,12 @@ func (c *bodyWriter) bulkMemory(in instruction) {
 	c.callHelper(helperCharge)
 	c.op(opLocalSet, from)
 	c.op(opLocalTee, to)
+	c.op(opLocalGet, n)
+	c.callHelper(helperMark)
+	c.op(opLocalGet, to)
 	c.op(opLocalGet, from)
 	c.op(opLocalGet, n)
 	c.copy(in)
-	c.op(opLocalGet, to)
-	c.op(opLocalGet, n)
-	c.callHelper(helperMark)
 }
 
 // bulkTable pays for a table operation, whose last operand is a number of

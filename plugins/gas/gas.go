@@ -13,9 +13,9 @@
 //   - bounds its call depth, in frames weighted by their locals, well below the
 //     engine's own limits, so that recursion ends at the same call on the
 //     compiler and on the interpreter;
-//   - marks the pages of memory that it stores to (Pages), and says with a flag
-//     that it grew its memory or wrote a table, after it paid for the new instance
-//     that this takes;
+//   - marks the pages of memory that it stores to (Pages), after it paid for
+//     copying them back, and says with a flag that it grew its memory or wrote a
+//     table, after it paid for the new instance that this takes;
 //   - gives canonical NaNs: every operation that may make one is followed by its
 //     replacement with the positive quiet NaN without payload, so that no bit of
 //     the machine's own NaN can be seen. Operations that only move bits (loads,
@@ -67,6 +67,7 @@ const (
 	FaultsMax        = 100       // reported; later ones are counted only
 	FrameUnitsMax    = 1_500     // depth of calls; the engine's interpreter stops at 2,000 frames
 	frameUnitLocals  = 256       // locals that make a frame count for one unit more
+	inlineStores     = 512       // of one function, whose marks are tested in place; later ones call, which adds no block
 	reservedPrefix   = "doorbuster:"
 	exportABI        = "doorbuster_abi_v1"
 	exportBuffer     = "rule_buffer"
@@ -79,14 +80,16 @@ const (
 
 // Prices of what is not one instruction's work, in units of fuel.
 const (
-	CallUnits       = 64     // every call of an import, ref.func and table.grow: the engine leaves the module and comes back
-	BytesPerUnit    = 8      // memory.fill, memory.copy and memory.init: bytes for one unit
-	GrowPerPage     = 8_192  // memory.grow: for each page of the memory's new size, since the engine may move it
-	RebuildBase     = 16_384 // the first growth or table write of an evaluation: the host makes a new instance …
-	RebuildPerPage  = 8_192  // … of this many pages of memory,
-	RebuildPerEntry = 64     // … globals and entries of element segments,
-	RebuildPerPart  = 16     // … functions, exports and data segments
-	TableEntryPrice = 1      // table.fill, table.copy, table.init and table.grow: for each entry
+	CallUnits       = 64       // every call of an import, ref.func and table.grow: the engine leaves the module and comes back
+	BytesPerUnit    = 8        // memory.fill, memory.copy and memory.init: bytes for one unit
+	GrowPerPage     = 8_192    // memory.grow: for each page of the memory's new size, since the engine may move it
+	RebuildBase     = 16_384   // the first growth or table write of an evaluation: the host makes a new instance …
+	RebuildPerPage  = 8_192    // … of this many pages of memory,
+	RebuildPerEntry = 64       // … globals and entries of element segments,
+	RebuildPerPart  = 16       // … functions, exports and data segments
+	TableEntryPrice = 1        // table.fill, table.copy, table.init and table.grow: for each entry
+	FreeBytes       = 64 << 10 // pages that an evaluation may dirty for nothing; copying back what is beyond costs
+	RestoredPerUnit = 16       // … one unit for so many bytes
 )
 
 // Names of the injected exports. All are globals; a source module may not export

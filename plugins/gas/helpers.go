@@ -6,21 +6,11 @@ package gas
 // bytesShift divides by BytesPerUnit.
 const bytesShift = 3
 
-// helper starts a body with added locals of type i32.
-func (w *rewriter) helper(locals uint32) *out {
-	o := &out{}
-	if locals == 0 {
-		o.u32(0)
-		return o
-	}
-	o.u32(1)
-	o.u32(locals)
-	o.b = append(o.b, i32Type)
-	return o
-}
+// helper starts a body without locals of its own.
+func (w *rewriter) helper() *out { return &out{b: []byte{0}} }
 
 func (w *rewriter) chargeHelper() []byte {
-	o, fuel := w.helper(0), w.firstGlobal+globalFuel
+	o, fuel := w.helper(), w.firstGlobal+globalFuel
 	o.op(opGlobalGet, fuel)
 	o.op(opLocalGet, 0)
 	o.op(opI64ExtendU)
@@ -39,7 +29,7 @@ func (w *rewriter) chargeHelper() []byte {
 // rebuildHelper: if !rebuild { charge(price); rebuild = 1 }. A module that cannot
 // pay traps before it changed what would have to be rebuilt.
 func (w *rewriter) rebuildHelper() []byte {
-	o, rebuild := w.helper(0), w.firstGlobal+globalRebuild
+	o, rebuild := w.helper(), w.firstGlobal+globalRebuild
 	o.op(opGlobalGet, rebuild)
 	o.op(opI32Eqz)
 	o.op(opIf, emptyType)
@@ -57,7 +47,7 @@ func (w *rewriter) rebuildHelper() []byte {
 // changes nothing costs nothing besides its instruction, and does not bother the
 // engine.
 func (w *rewriter) growHelper() []byte {
-	o := w.helper(0)
+	o := w.helper()
 	o.op(opLocalGet, 0)
 	o.op(opI32Eqz)
 	o.op(opIf, emptyType)
@@ -86,15 +76,33 @@ func (w *rewriter) growHelper() []byte {
 	return o.b
 }
 
-// markHelper is Pages.Mark.
+// markHelper is Pages.Mark, after it charged what Pages.Price rises by.
 func (w *rewriter) markHelper() []byte {
-	const address, n, first, last = 0, 1, 2, 3
-	o := w.helper(2)
+	const address, n, first, last, before = 0, 1, 2, 3, 4
+	const new0, new1 = 5, 6
+	dirty0, dirty1 := w.firstGlobal+globalDirty0, w.firstGlobal+globalDirty1
+	o := &out{}
+	o.u32(2)
+	o.u32(3)
+	o.b = append(o.b, i32Type)
+	o.u32(2)
+	o.b = append(o.b, i64Type)
 	o.op(opLocalGet, n)
 	o.op(opI32Eqz)
 	o.op(opIf, emptyType)
 	o.op(opReturn)
 	o.op(opEnd)
+	o.op(opGlobalGet, dirty0)
+	o.op(opLocalSet, new0)
+	o.i64(1)
+	o.op(opLocalSet, new1)
+	if w.pages.Two {
+		o.op(opGlobalGet, dirty1)
+		o.op(opLocalSet, new1)
+	}
+	w.price(o, new0, new1, first)
+	o.op(opLocalSet, before)
+
 	shift := int32(w.pages.Shift)
 	o.op(opLocalGet, address)
 	o.i32(shift)
@@ -108,7 +116,7 @@ func (w *rewriter) markHelper() []byte {
 	o.i32(shift)
 	o.op(opI32ShrU)
 	o.op(opLocalSet, last)
-	w.markSpan(o, globalDirty0, first, last)
+	markSpan(o, new0, first, last)
 	if w.pages.Two {
 		for _, local := range []uint32{first, last} {
 			o.op(opLocalGet, local)
@@ -116,16 +124,46 @@ func (w *rewriter) markHelper() []byte {
 			o.op(opI32ShrU)
 			o.op(opLocalSet, local)
 		}
-		w.markSpan(o, globalDirty1, first, last)
+		markSpan(o, new1, first, last)
+	}
+
+	w.price(o, new0, new1, first)
+	o.op(opLocalGet, before)
+	o.op(opI32Sub)
+	o.op(opCall, w.firstFunction+helperCharge)
+	o.op(opLocalGet, new0)
+	o.op(opGlobalSet, dirty0)
+	if w.pages.Two {
+		o.op(opLocalGet, new1)
+		o.op(opGlobalSet, dirty1)
 	}
 	o.op(opEnd)
 	return o.b
 }
 
+// price leaves Pages.Price of the marks in two locals. It uses a third, an i32.
+func (w *rewriter) price(o *out, dirty0, dirty1, scratch uint32) {
+	o.op(opLocalGet, dirty0)
+	o.op(opI64Popcnt)
+	o.op(opLocalGet, dirty1)
+	o.op(opI64Popcnt)
+	o.op(opI64Mul)
+	o.op(opI32WrapI64)
+	o.i32(int32(w.pages.free()))
+	o.op(opI32Sub)
+	o.op(opLocalTee, scratch)
+	o.i32(0)
+	o.op(opLocalGet, scratch)
+	o.i32(0)
+	o.op(opI32GtS)
+	o.op(opSelect)
+	o.i32(int32(w.pages.units()))
+	o.op(opI32Mul)
+}
+
 // markSpan is bitSpan: dirty |= last-first > 62 ? -1 : rotl((1 << (last-first+1)) - 1, first).
-func (w *rewriter) markSpan(o *out, dirty, first, last uint32) {
-	dirty += w.firstGlobal
-	o.op(opGlobalGet, dirty)
+func markSpan(o *out, dirty, first, last uint32) {
+	o.op(opLocalGet, dirty)
 	o.i64(-1)
 	o.i64(1)
 	o.op(opLocalGet, last)
@@ -147,5 +185,5 @@ func (w *rewriter) markSpan(o *out, dirty, first, last uint32) {
 	o.op(opI32GtU)
 	o.op(opSelect)
 	o.op(opI64Or)
-	o.op(opGlobalSet, dirty)
+	o.op(opLocalSet, dirty)
 }

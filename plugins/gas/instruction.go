@@ -36,7 +36,9 @@ const (
 	opFirstPlain   = 0x45 // i32.eqz
 	opI32Eqz       = 0x45
 	opI32LtS       = 0x48
+	opI32GtS       = 0x4a
 	opI32GtU       = 0x4b
+	opI64Eqz       = 0x50
 	opI64LtS       = 0x53
 	opI64GeU       = 0x5a
 	opF32Eq        = 0x5b
@@ -45,11 +47,16 @@ const (
 	opI32Sub       = 0x6b
 	opI32Mul       = 0x6c
 	opI32ShrU      = 0x76
+	opI64Popcnt    = 0x7b
 	opI64Add       = 0x7c
 	opI64Sub       = 0x7d
+	opI64Mul       = 0x7e
+	opI64And       = 0x83
 	opI64Or        = 0x84
 	opI64Shl       = 0x86
+	opI64ShrU      = 0x88
 	opI64Rotl      = 0x89
+	opI32WrapI64   = 0xa7
 	opI64ExtendU   = 0xad
 	opLastPlain    = 0xc4 // i64.extend32_s
 	opRefNull      = 0xd0
@@ -81,6 +88,11 @@ const (
 	opLastLoadZero   = 0xfd5d
 	opLastVector     = 0xfdff
 )
+
+// isStore says whether an instruction stores one value to memory.
+func isStore(op uint16) bool {
+	return op >= opFirstStore && op <= opLastStore || op == opV128Store || op >= opFirstStoreLane && op <= opLastMemLane
+}
 
 // instruction is one decoded instruction. Its immediates are in bounds.
 type instruction struct {
@@ -353,7 +365,7 @@ func (s *source) body(r *reader, typeIndex uint32) body {
 
 // instructions checks a body from its first instruction to its end.
 func (s *source) instructions(b *body) {
-	blocks := 1
+	blocks, stores := 1, 0
 	r := bodyReader{reader: b.code, src: s, locals: b.localsN}
 	for !r.done {
 		switch in := r.next(); in.op {
@@ -361,11 +373,16 @@ func (s *source) instructions(b *body) {
 			b.calls = true
 		case opBlock, opLoop, opIf, opBrIf, opBrTable:
 			blocks++
+		default:
+			if isStore(in.op) {
+				stores++
+			}
 		}
 	}
 	if r.bad {
 		return
 	}
+	blocks += min(stores, inlineStores) // the test of a mark is one
 	if cost := blocks * b.localsN; cost > BodyLocalsMax {
 		s.fault(b.code.pos, "%d blocks × %d locals in one function, at most %d", blocks, b.localsN, BodyLocalsMax)
 	} else if s.blockLocals += cost; s.blockLocals > BlockLocalsMax && s.blockLocals-cost <= BlockLocalsMax {

@@ -35,8 +35,9 @@ func pagesFor(initial uint32) Pages {
 	return p
 }
 
-// Mark marks n bytes from address on, as the rewritten bulk operations do. The
-// host calls it for what it writes into a module's memory itself.
+// Mark marks n bytes from address on, as the rewritten stores do. The host calls
+// it for what it writes into a module's memory itself, and charges the difference
+// in Price.
 func (p Pages) Mark(d *Dirty, address, n uint32) {
 	if n == 0 {
 		return
@@ -47,6 +48,21 @@ func (p Pages) Mark(d *Dirty, address, n uint32) {
 		d[1] |= bitSpan(first>>6, last>>6)
 	}
 }
+
+// Price returns what copying the marked pages back costs, in units of fuel: the
+// first FreeBytes nothing, the others by their bytes. Marks that alias count for
+// every page that they stand for, since Restore copies them all.
+func (p Pages) Price(d Dirty) uint64 {
+	if !p.Two {
+		d[1] = 1
+	}
+	n := bits.OnesCount64(d[0]) * bits.OnesCount64(d[1])
+	return uint64(max(n-p.free(), 0) * p.units())
+}
+
+// free is how many pages cost nothing, and units the price of each other one.
+func (p Pages) free() int  { return FreeBytes >> p.Shift }
+func (p Pages) units() int { return 1 << p.Shift / RestoredPerUnit }
 
 // bitSpan returns the bits first … last, modulo 64.
 func bitSpan(first, last uint32) uint64 {

@@ -59,6 +59,15 @@ func frames(n int) []byte {
 	})
 }
 
+// diagonal stores to n pages whose marks together stand for n × n of them.
+func diagonal(n int) []byte {
+	code := strings.Builder{}
+	for i := range n {
+		fmt.Fprintf(&code, "i32.const %d i32.const 1 i32.store8 0 0 ", i*(4096+64*4096))
+	}
+	return ruleOf(code.String()+gastest.Result, func(m *gastest.Module) { m.MemoryMin = gas.MemoryPagesMax })
+}
+
 // blocksAndLocals is a function that keeps a compiler busy: n blocks that mix n
 // locals.
 func blocksAndLocals(n int) []byte {
@@ -121,6 +130,8 @@ func hostiles() map[string]hostile {
 		"table growth":       {ruleOf("ref.null i32.const 2000000000 table.grow 0 drop"+gastest.Result, func(m *gastest.Module) { m.TableMin = 1 }), "", abi.FaultOutOfFuel},
 		"table growth bomb":  {ruleOf("loop void ref.null i32.const 100 table.grow 0 drop br 0 end"+gastest.Result, func(m *gastest.Module) { m.TableMin = 1 }), "", abi.FaultOutOfFuel},
 		"table copies":       {ruleOf("loop void i32.const 0 i32.const 0 i32.const 60000 table.copy 0 0 br 0 end"+gastest.Result, func(m *gastest.Module) { m.TableMin = 65536 }), "", abi.FaultOutOfFuel},
+		"diagonal of marks":  {diagonal(64), "", abi.FaultOutOfFuel},
+		"half a diagonal":    {diagonal(16), "", abi.FaultNone},
 		"log bomb": {gastest.Rule("loop void i32.const 0 i32.const 65536 call 0 br 0 end"+gastest.Result).
 			WithImport("doorbuster", "log", gastest.TypeLog).Encode(), "", abi.FaultOutOfFuel},
 		"random bomb": {gastest.Rule("loop void i32.const 0 i32.const 65536 call 0 drop br 0 end"+gastest.Result).

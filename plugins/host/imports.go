@@ -128,11 +128,15 @@ func (i *instance) bytesAt(address, n uint32) []byte {
 }
 
 // writable returns a range of memory to write to, or nil when it is out of
-// bounds, and marks it.
+// bounds, and pays for it and marks it as the module's own stores do.
 func (i *instance) writable(address, n uint32) []byte {
 	b := i.bytesAt(address, n)
 	if b != nil {
-		i.program.module.Pages.Mark(&i.written, address, n)
+		pages, dirty := i.program.module.Pages, i.dirty()
+		before := pages.Price(dirty)
+		pages.Mark(&dirty, address, n)
+		i.pay(pages.Price(dirty) - before)
+		i.setDirty(dirty)
 	}
 	return b
 }

@@ -35,11 +35,10 @@ type instance struct {
 	mutable                                      []api.MutableGlobal
 
 	// What one evaluation sees and leaves, besides the module's own state.
-	now     int64 // Unix ms
-	random  uint64
-	log     guestLog
-	written gas.Dirty // pages that imports wrote
-	input   uint32    // bytes written into the buffer
+	now    int64 // Unix ms
+	random uint64
+	log    guestLog
+	input  uint32 // bytes written into the buffer
 }
 
 const exportEvaluate = "rule_evaluate"
@@ -181,11 +180,26 @@ func (i *instance) at(s *state) bool {
 
 // clean forgets all marks.
 func (i *instance) clean() {
-	i.dirty0.Set(0)
-	i.dirty1.Set(0)
+	i.setDirty(gas.Dirty{})
 	i.rebuild.Set(0)
-	i.written, i.input = gas.Dirty{}, 0
+	i.input = 0
 	i.log = guestLog{}
+}
+
+// dirty returns the marks of what was written.
+func (i *instance) dirty() gas.Dirty {
+	d := gas.Dirty{i.dirty0.Get(), 0}
+	if i.program.module.Pages.Two {
+		d[1] = i.dirty1.Get()
+	}
+	return d
+}
+
+func (i *instance) setDirty(d gas.Dirty) {
+	i.dirty0.Set(d[0])
+	if i.program.module.Pages.Two {
+		i.dirty1.Set(d[1])
+	}
 }
 
 // reset puts the initial state back. It returns false when that is impossible
@@ -196,20 +210,15 @@ func (i *instance) reset() bool {
 		return false
 	}
 	memory := i.view()
-	dirty := gas.Dirty{i.dirty0.Get() | i.written[0], i.written[1]}
-	i.dirty0.Set(0)
-	if m.Pages.Two {
-		dirty[1] |= i.dirty1.Get()
-		i.dirty1.Set(0)
-	}
 	if !plantKeepRuleState {
-		m.Pages.Restore(memory, initial.memory, dirty)
+		m.Pages.Restore(memory, initial.memory, i.dirty())
 	}
+	i.setDirty(gas.Dirty{})
 	copy(memory[i.buffer:i.buffer+i.input], initial.memory[i.buffer:])
 	for n, g := range i.mutable {
 		g.Set(initial.globals[n])
 	}
-	i.random, i.written, i.input = initial.random, gas.Dirty{}, 0
+	i.random, i.input = initial.random, 0
 	i.log.n, i.log.dropped = 0, 0
 	return true
 }

@@ -128,6 +128,57 @@ func TestImportsCost(t *testing.T) {
 	}
 }
 
+// TestDirtyPagesCost: what reset has to copy is paid for, however the pages were
+// dirtied, and before they are.
+func TestDirtyPagesCost(t *testing.T) {
+	const step = 4096 + 64*4096 // of a diagonal through the marks of 256 pages of memory
+	diagonal := func(n int, store string, each uint64) (string, uint64) {
+		code := strings.Builder{}
+		for i := range n {
+			fmt.Fprintf(&code, store+" ", i*step)
+		}
+		return code.String(), uint64(n)*each + uint64(max(n*n-16, 0)*4096/gas.RestoredPerUnit)
+	}
+	for name, c := range map[string]struct {
+		store string
+		each  uint64 // without its pages
+	}{
+		"i32.store":  {"i32.const %d i32.const 1 i32.store 0 0", 3},
+		"v128.store": {"i32.const %d i32.const 1 i32x4.splat v128.store 0 0", 4},
+		"fill":       {"i32.const %d i32.const 1 i32.const 1 memory.fill", 4},
+		"fill 0":     {"i32.const %d i32.const 1 i32.const 0 memory.fill i32.const 0 i32.const 1 i32.store 0 0", 7},
+		"copy":       {"i32.const %d i32.const 1 i32.const 1 memory.copy", 4},
+		"random_get": {"i32.const %d i32.const 1 call 0 drop", 4 + gas.CallUnits + 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, n := range []int{1, 4, 5, 40, 60} {
+				code, fuel := diagonal(n, c.store, c.each)
+				if name == "fill 0" {
+					fuel = uint64(n) * c.each // one page
+				}
+				fuel++ // the result
+				m := gastest.Rule(code + gastest.Result)
+				if name == "random_get" {
+					m = m.WithImport("wasi_snapshot_preview1", name, gastest.TypeTwo)
+				}
+				m.MemoryMin = gas.MemoryPagesMax
+				for _, interpreter := range []bool{false, true} {
+					p := compile(t, host.Config{Interpreter: interpreter, Instances: 1}, m.Encode())
+					var v abi.Verdict
+					for range 2 {
+						if p.Evaluate(&abi.Input{}, abi.FuelMax, &v, nil); v.Fault != abi.FaultNone || v.Fuel != fuel {
+							t.Fatalf("%d stores: %v, %d units, want %d", n, v.Fault, v.Fuel, fuel)
+						}
+					}
+					if p.Evaluate(&abi.Input{}, fuel-1, &v, nil); v.Fault != abi.FaultOutOfFuel {
+						t.Fatalf("%d stores with one unit less: %v", n, v.Fault)
+					}
+				}
+			}
+		})
+	}
+}
+
 // TestEveryStoreIsMarked: each kind of store, around the edges of pages, in
 // memories of each way of marking.
 func TestEveryStoreIsMarked(t *testing.T) {
