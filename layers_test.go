@@ -25,12 +25,14 @@ const module = "github.com/doorbuster/doorbuster"
 // layers says who may import whom, top down: a package imports only packages
 // that stand further down. A package that is missing here fails the test.
 var layers = []layer{
-	{pkg: "cmd/doorbuster", imports: []string{"cmd/doorbuster/config", "gateway", "gateway/client", "actors", "plugins", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/admit", "runtime/obs", "clockd", "actors/deal", "plugins/abi"}},
-	{pkg: "cmd/benchmark", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway", "clockd"}},
+	{pkg: "cmd/doorbuster", imports: []string{"cmd/doorbuster/bench", "cmd/doorbuster/config", "gateway", "gateway/client", "actors", "plugins", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/admit", "runtime/obs", "clockd", "actors/deal", "plugins/abi"}},
+	{pkg: "cmd/doorbuster/bench", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "clockd"}},
+	{pkg: "cmd/benchmark", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway", "gateway/client", "clockd"}},
 	{pkg: "cmd/doorbuster/config", imports: []string{"runtime/own"}},
 	{pkg: "deploy"},
 	{pkg: "examples/quickstart"},
-	{pkg: "examples/incident", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "runtime/own", "runtime/journal", "runtime/journal/embedded", "clockd"}},
+	{pkg: "examples/rules/go", imports: []string{"plugins/sdk/go"}, tests: []string{"plugins", "plugins/abi", "plugins/sdk/rules", "plugins/sdk/go/rulestest"}},
+	{pkg: "examples/incident", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "runtime/own", "runtime/journal", "runtime/journal/embedded", "clockd"}},
 	{pkg: "cmd/benchmark/lab", imports: []string{"gateway/client"}},
 	{pkg: "cmd/benchmark/page"},
 	{pkg: "gateway", imports: []string{"actors", "actors/deal", "plugins", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "runtime/obs", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
@@ -40,6 +42,8 @@ var layers = []layer{
 	{pkg: "actors/sim", tests: []string{"actors", "actors/deal", "plugins", "plugins/abi", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/journal/journaltest", "clockd"}},
 	{pkg: "actors", imports: []string{"actors/deal", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "clockd"}, tests: []string{"plugins", "runtime/journal/embedded", "runtime/journal/journaltest"}},
 	{pkg: "plugins", imports: []string{"plugins/host", "plugins/gas", "plugins/abi", "runtime/journal", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
+	{pkg: "plugins/sdk/go/rulestest", imports: []string{"plugins/sdk/go"}},
+	{pkg: "plugins/sdk/go", tests: []string{"plugins/sdk/go/rulestest"}, pure: true},
 	{pkg: "plugins/sdk/rules", imports: []string{"plugins/sample", "plugins/abi"}},
 	{pkg: "plugins/sample", imports: []string{"plugins/abi"}},
 	{pkg: "plugins/host", imports: []string{"plugins/gas", "plugins/abi", "clockd"}, tests: []string{"plugins/gas/gastest"}},
@@ -67,7 +71,7 @@ type layer struct {
 // owners says which packages may import a third-party module. "tests" stands
 // for every test file and for the packages whose name ends in "test".
 var owners = map[string][]string{
-	"github.com/HdrHistogram/hdrhistogram-go": {"cmd/doorbuster"},
+	"github.com/HdrHistogram/hdrhistogram-go": {"cmd/doorbuster", "cmd/doorbuster/bench"},
 	"github.com/anishathalye/porcupine":       {"tests"},
 	"github.com/asynkron/protoactor-go/actor": {"actors", "clockd"},
 	"github.com/cespare/xxhash/v2":            {"actors", "actors/deal", "plugins", "plugins/abi", "plugins/gas", "runtime/admit"},
@@ -80,8 +84,8 @@ var owners = map[string][]string{
 	"github.com/prometheus/client_golang":     {"runtime/obs"},
 	"github.com/puzpuzpuz/xsync/v4":           {"actors", "runtime/journal/embedded"},
 	"github.com/rogpeppe/go-internal":         {"tests"},
-	"github.com/schollz/progressbar/v3":       {"cmd/doorbuster"},
-	"github.com/spf13/cobra":                  {"cmd/doorbuster", "cmd/benchmark"},
+	"github.com/schollz/progressbar/v3":       {"cmd/doorbuster", "cmd/doorbuster/bench"},
+	"github.com/spf13/cobra":                  {"cmd/doorbuster", "cmd/doorbuster/bench", "cmd/benchmark"},
 	"github.com/spf13/pflag":                  {"cmd/doorbuster", "cmd/doorbuster/config"},
 	"github.com/tetratelabs/wazero":           {"plugins/host"},
 	"github.com/valyala/fasthttp":             {"gateway", "gateway/client"},

@@ -67,6 +67,24 @@ func (c *Clock) Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// SleepUntil returns nil at the time at (Mono ns), or the context's error if that
+// ends first. It is as precise as the system's timers and costs one of them: for
+// generators of load, which must keep to their schedule. All else waits for a Clock.
+func SleepUntil(ctx context.Context, at int64) error {
+	left := at - Mono()
+	if left <= 0 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(time.Duration(left))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 func (t *timers) add(now int64, d time.Duration, period int64, fn func()) (stop func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -114,3 +114,17 @@ func TestSleep(t *testing.T) {
 		t.Errorf("Sleep across Close = %v", err)
 	}
 }
+
+func TestSleepUntil(t *testing.T) {
+	at := Mono() + int64(2*time.Millisecond)
+	if err := SleepUntil(t.Context(), at); err != nil || Mono() < at {
+		t.Errorf("woke %v early: %v", time.Duration(at-Mono()), err)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for _, at := range []int64{0, Mono() + int64(time.Hour)} {
+		if err := SleepUntil(ended, at); !errors.Is(err, context.Canceled) {
+			t.Errorf("after its context: %v", err)
+		}
+	}
+}

@@ -29,6 +29,7 @@ import (
 	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
 	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
 	"github.com/doorbuster/doorbuster/gateway"
+	"github.com/doorbuster/doorbuster/gateway/client"
 )
 
 const (
@@ -221,7 +222,7 @@ func (b *bench) start(ctx context.Context, c contestant) (p *lab.Process, data s
 	if p, err = lab.Serve(ctx, b.server, data); err != nil {
 		return nil, "", err
 	}
-	if err := lab.CreateDeals(ctx, p.Listen, c.deals, rule); err != nil {
+	if err := (lab.Orders{Deals: c.deals, Prefix: "d-"}).Create(ctx, client.Config{Addr: p.Listen}, rule); err != nil {
 		return nil, "", errors.Join(err, p.Stop())
 	}
 	return p, data, nil

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/doorbuster/doorbuster/cmd/doorbuster/bench"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -42,7 +44,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(
-		newServe(), newDemo(), newConfig(), newKeys(), newJournal(), newDoctor(), newVersion(),
+		newServe(), newDemo(), bench.New(), newConfig(), newKeys(), newJournal(), newDoctor(), newVersion(),
 	)
 	return root
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
+	"github.com/doorbuster/doorbuster/gateway/client"
 )
 
 var rebuiltChapter = chapter{
@@ -72,7 +73,7 @@ func (s *session) roundAsItIs(ctx context.Context, server string) (f figures, er
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.Stop()) }()
-	if err := lab.CreateDeals(ctx, p.Listen, 1, "tiered"); err != nil {
+	if err := (lab.Orders{Deals: 1, Prefix: "d-"}).Create(ctx, client.Config{Addr: p.Listen}, "tiered"); err != nil {
 		return nil, err
 	}
 	l, err := s.wrk(ctx, p.Listen, incidentThreads, incidentConnections, s.long, 1)

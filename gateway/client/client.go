@@ -1,5 +1,6 @@
 // Package client talks to a Doorbuster server: single calls for commands and
-// demonstrations, and a closed-loop load of orders for benchmarks.
+// demonstrations, and for benchmarks a load of orders, closed-loop (as fast as the
+// answers come) or open-loop (on a schedule of its own).
 //
 // It keeps at most Config.Connections connections to one address open and
 // never tries a request again by itself: only the caller knows whether the
@@ -137,12 +138,23 @@ func (c *Client) prepare(req *fasthttp.Request, method, path string) {
 	}
 }
 
-// Load is a number of orders to send.
+// Load is what to send.
 type Load struct {
+	// Orders is how many, and Length how long to go on sending them: whichever
+	// ends first. 0 = no such bound, for one of the two.
 	Orders int
-	// Next appends the body and the idempotency key of order i, 0 ≤ i < Orders,
-	// to the two buffers, which are empty, and returns them. It is called by
-	// all connections at once, for each i exactly once.
+	Length time.Duration
+	// Rate is the orders a second. Order i is due i/Rate after the start, whether
+	// or not the earlier ones are answered, and its latency counts from when it
+	// was due, so that what a slow answer holds up counts too. 0 = as fast as the
+	// answers come; then an order is due when it is sent.
+	Rate float64
+	// Patience is how late an order may be sent: the shopper of one that finds no
+	// free connection for longer goes away, and it is not sent. 0 = any time.
+	Patience time.Duration
+	// Next appends the body and the idempotency key of order i to the two buffers,
+	// which are empty, and returns them. It is called by all connections at once,
+	// for each i at most once.
 	Next func(i int, body, key []byte) (b, k []byte)
 	// Observe is told of every answer, on the goroutine of the connection whose
 	// number, 0 ≤ conn < Config.Connections, it is given: a recorder for each
@@ -155,44 +167,81 @@ type Load struct {
 type Summary struct {
 	Answered int           // orders that were answered, with whatever status
 	Failed   int           // orders without an answer
+	Unsent   int           // orders whose shopper lost patience
 	Elapsed  time.Duration // from the first order to the last answer
 }
 
-// Run sends the orders as fast as the answers come, one at a time on each of
-// the client's connections, and returns when all are answered, when ctx ends
-// (with its error), or when a connection keeps failing.
+// Run sends the orders, one at a time on each of the client's connections, and
+// returns when all are answered, when ctx ends (with its error), or when a
+// connection keeps failing.
 func (c *Client) Run(ctx context.Context, load Load) (Summary, error) {
-	var next, answered, failed atomic.Int64
+	if load.Orders <= 0 && load.Length <= 0 || load.Rate < 0 || load.Next == nil {
+		return Summary{}, errors.New("client: a load needs Next, and Orders or Length; Rate must not be negative")
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	start := clockd.Mono()
+	r := &run{load: &load, start: clockd.Mono()}
 	var conns sync.WaitGroup
-	for conn := range min(c.cfg.Connections, load.Orders) {
+	for conn := range c.cfg.Connections {
 		conns.Go(func() {
 			w := c.newWorker(conn, &load)
 			defer w.release()
-			for failures := 0; failures < failuresMax; {
-				i := int(next.Add(1)) - 1
-				if i >= load.Orders || ctx.Err() != nil {
-					return
-				}
-				if w.send(i) == nil {
-					answered.Add(1)
-					failures = 0
-					continue
-				}
-				failed.Add(1)
-				failures++
+			if err := r.work(ctx, w); err != nil {
+				cancel(err)
 			}
-			cancel(fmt.Errorf("client: %d calls in a row failed, the last with: %w", failuresMax, w.err))
 		})
 	}
 	conns.Wait()
 	return Summary{
-		Answered: int(answered.Load()),
-		Failed:   int(failed.Load()),
-		Elapsed:  time.Duration(clockd.Mono() - start),
+		Answered: int(r.answered.Load()), Failed: int(r.failed.Load()), Unsent: int(r.unsent.Load()),
+		Elapsed: time.Duration(clockd.Mono() - r.start),
 	}, context.Cause(ctx)
+}
+
+// run is a load under way.
+type run struct {
+	load                           *Load
+	start                          int64 // Mono ns
+	next, answered, failed, unsent atomic.Int64
+}
+
+// work sends orders on one connection until there are no more.
+func (r *run) work(ctx context.Context, w *worker) error {
+	for failures := 0; failures < failuresMax; {
+		i := int(r.next.Add(1)) - 1
+		due, ok := r.due(i)
+		if !ok || ctx.Err() != nil {
+			return nil
+		}
+		if r.load.Rate > 0 {
+			if clockd.SleepUntil(ctx, due) != nil {
+				return nil
+			}
+			if late := clockd.Mono() - due; r.load.Patience > 0 && late > int64(r.load.Patience) {
+				r.unsent.Add(1)
+				continue
+			}
+		}
+		if w.send(i, due) == nil {
+			r.answered.Add(1)
+			failures = 0
+			continue
+		}
+		r.failed.Add(1)
+		failures++
+	}
+	return fmt.Errorf("client: %d calls in a row failed, the last with: %w", failuresMax, w.err)
+}
+
+// due says when order i is to be sent, and whether it is at all.
+func (r *run) due(i int) (at int64, ok bool) {
+	if r.load.Rate > 0 {
+		at = r.start + int64(float64(i)/r.load.Rate*float64(time.Second))
+	} else {
+		at = clockd.Mono()
+	}
+	ok = (r.load.Orders <= 0 || i < r.load.Orders) && (r.load.Length <= 0 || at < r.start+int64(r.load.Length))
+	return at, ok
 }
 
 // worker is one connection's share of a load, with the buffers it reuses.
@@ -213,13 +262,12 @@ func (c *Client) newWorker(conn int, load *Load) *worker {
 	return w
 }
 
-func (w *worker) send(i int) error {
+func (w *worker) send(i int, due int64) error {
 	w.body, w.key = w.load.Next(i, w.body[:0], w.key[:0])
 	w.req.SetBodyRaw(w.body)
 	w.req.Header.SetBytesV("Idempotency-Key", w.key)
-	start := clockd.Mono()
 	w.err = w.client.host.Do(w.req, w.resp)
-	latency := time.Duration(clockd.Mono() - start)
+	latency := time.Duration(clockd.Mono() - due)
 	status, body := 0, []byte(nil)
 	if w.err == nil {
 		status, body = w.resp.StatusCode(), w.resp.Body()

@@ -123,6 +123,46 @@ func TestRunSendsEachOrderOnce(t *testing.T) {
 	}
 }
 
+// TestOpenLoopCountsWhatAStallHoldsUp: while the first answer takes its time, the
+// next orders become due, and what they wait is theirs to tell.
+func TestOpenLoopCountsWhatAStallHoldsUp(t *testing.T) {
+	const stall, every, orders = 200 * time.Millisecond, 20 * time.Millisecond, 20
+	for _, patience := range []time.Duration{0, stall / 2} {
+		var requests atomic.Int64
+		addr := serve(t, func(*fasthttp.RequestCtx) {
+			if requests.Add(1) == 1 {
+				time.Sleep(stall)
+			}
+		})
+		c := dial(t, Config{Addr: addr})
+		var latencies []time.Duration
+		sum, err := c.Run(t.Context(), Load{
+			Length: orders * every, Rate: float64(time.Second / every), Patience: patience, Next: constant,
+			Observe: func(_, _ int, latency time.Duration, _ []byte) { latencies = append(latencies, latency) },
+		})
+		if err != nil || sum.Answered+sum.Unsent != orders || sum.Answered != len(latencies) || (sum.Unsent > 0) != (patience > 0) {
+			t.Fatalf("patience %v: %+v, %v", patience, sum, err)
+		}
+		if patience > 0 {
+			continue
+		}
+		for i, latency := range latencies[:5] {
+			if want := stall - time.Duration(i)*every; latency < want {
+				t.Errorf("order %d waited %v, and was held up for %v", i, latency, want)
+			}
+		}
+	}
+}
+
+func TestRunRefusesNonsense(t *testing.T) {
+	c := dial(t, Config{Addr: "127.0.0.1:1"})
+	for _, l := range []Load{{}, {Orders: 1}, {Next: constant}, {Orders: 1, Rate: -1, Next: constant}} {
+		if _, err := c.Run(t.Context(), l); err == nil {
+			t.Errorf("%+v was accepted", l)
+		}
+	}
+}
+
 func constant(int, []byte, []byte) (body, key []byte) { return []byte("{}"), []byte("k") }
 
 func TestRunGivesUpWhenTheServerIsGone(t *testing.T) {

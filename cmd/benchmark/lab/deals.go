@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 
 	"github.com/doorbuster/doorbuster/gateway/client"
@@ -35,11 +36,39 @@ func Serve(ctx context.Context, server, data string, more ...string) (*Process, 
 	}, more...)...)
 }
 
-// CreateDeals creates deals d-0 …, priced by the named rules, several at once:
-// each waits for a sync.
-func CreateDeals(ctx context.Context, addr string, deals int, rules ...string) error {
+// Orders are for a number of deals, and differ as those of orders.lua do.
+type Orders struct {
+	Deals  int
+	Prefix string // of the deals' ids, which end in 0 …; "d-" in orders.lua
+	Run    string // begins the idempotency keys
+}
+
+// Create creates the deals, priced by the named rules.
+func (o Orders) Create(ctx context.Context, to client.Config, rules ...string) error {
+	return o.each(to, func(c *client.Client, id string) error {
+		body, err := json.Marshal(map[string]any{
+			"deal_id": id, "merchant_id": "bench", "title": "Lychee 2.5 kg", "category": "fruit",
+			"currency": "CNY", "unit_price": 9900, "stock": Stock, "reserve_ttl_s": reserveTTL, "rules": rules,
+		})
+		if err != nil {
+			return err
+		}
+		return expect(201)(c.Do(ctx, client.Call{Method: "POST", Path: "/api/v1/deals", Body: body}))
+	})
+}
+
+// Close closes the deals.
+func (o Orders) Close(ctx context.Context, to client.Config) error {
+	return o.each(to, func(c *client.Client, id string) error {
+		return expect(200)(c.Do(ctx, client.Call{Method: "POST", Path: "/api/v1/deals/" + id + "/close"}))
+	})
+}
+
+// each does something to each deal, to several at once: each waits for a sync.
+func (o Orders) each(to client.Config, do func(c *client.Client, id string) error) error {
 	const workers = 16
-	c, err := client.New(client.Config{Addr: addr, Connections: workers})
+	to.Connections = workers
+	c, err := client.New(to)
 	if err != nil {
 		return err
 	}
@@ -48,8 +77,8 @@ func CreateDeals(ctx context.Context, addr string, deals int, rules ...string) e
 	errs := make([]error, workers)
 	for w := range workers {
 		wait.Go(func() {
-			for i := w; i < deals && errs[w] == nil; i += workers {
-				errs[w] = createDeal(ctx, c, i, rules)
+			for i := w; i < o.Deals && errs[w] == nil; i += workers {
+				errs[w] = do(c, o.Prefix+strconv.Itoa(i))
 			}
 		})
 	}
@@ -57,17 +86,24 @@ func CreateDeals(ctx context.Context, addr string, deals int, rules ...string) e
 	return errors.Join(errs...)
 }
 
-func createDeal(ctx context.Context, c *client.Client, i int, rules []string) error {
-	body, err := json.Marshal(map[string]any{
-		"deal_id": fmt.Sprintf("d-%d", i), "merchant_id": "bench", "title": "Lychee 2.5 kg", "category": "fruit",
-		"currency": "CNY", "unit_price": 9900, "stock": Stock, "reserve_ttl_s": reserveTTL, "rules": rules,
-	})
-	if err != nil {
+func expect(status int) func(client.Answer, error) error {
+	return func(answer client.Answer, err error) error {
+		if err == nil && answer.Status != status {
+			err = fmt.Errorf("lab: %d: %s", answer.Status, answer.Body)
+		}
 		return err
 	}
-	answer, err := c.Do(ctx, client.Call{Method: "POST", Path: "/api/v1/deals", Body: body})
-	if err == nil && answer.Status != 201 {
-		err = fmt.Errorf("create deal %d: %d: %s", i, answer.Status, answer.Body)
+}
+
+// Next writes order i, as client.Load wants it.
+func (o Orders) Next(i int, body, key []byte) (b, k []byte) {
+	body = append(append(body, `{"deal_id":"`...), o.Prefix...)
+	body = strconv.AppendInt(body, int64(i%o.Deals), 10)
+	body = strconv.AppendInt(append(body, `","user_id":"u-`...), int64(i*7919%100_000), 10)
+	body = strconv.AppendInt(append(body, `","quantity":`...), int64(1+i%3), 10)
+	if i%10 == 0 {
+		body = append(body, `,"codes":["VIP"]`...)
 	}
-	return err
+	key = append(append(key, o.Run...), '-')
+	return append(body, '}'), strconv.AppendInt(key, int64(i), 10)
 }
