@@ -69,18 +69,24 @@ func (r *Registry) EvaluateVersion(ctx context.Context, merchant, id string, n u
 	if err != nil {
 		return nil, err
 	}
+	e := observe(program, in, v.FuelLimit)
+	v.sign(&e.Verdict)
+	return e, nil
+}
+
+// observe runs a program once for somebody who looks at it.
+func observe(program *host.Program, in *abi.Input, fuel uint64) *Evaluation {
 	e := &Evaluation{}
 	var trace host.Trace
 	start := clockd.Mono()
-	program.Evaluate(in, v.FuelLimit, &e.Verdict, &trace)
+	program.Evaluate(in, fuel, &e.Verdict, &trace)
 	e.Nanoseconds = clockd.Mono() - start
-	v.sign(&e.Verdict)
 	e.Logs, e.LogsDropped = trace.Logs, trace.Dropped
 	if trace.Err != nil {
 		// Behind the first line are the names that the module gave its functions.
 		e.FaultDetail, _, _ = strings.Cut(trace.Err.Error(), "\n")
 	}
-	return e, nil
+	return e
 }
 
 // program returns a version's program, compiling it when nobody needed it since

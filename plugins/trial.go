@@ -1,0 +1,46 @@
+package plugins
+
+import (
+	"context"
+	"errors"
+
+	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/plugins/host"
+)
+
+// Trial is one module without a registry: what its author runs before anybody
+// uploads it. It is validated, rewritten and compiled as an upload is.
+type Trial struct {
+	engine  *host.Engine
+	program *host.Program
+	fuel    uint64
+}
+
+// NewTrial makes a trial of a module. asked is the budget of an evaluation,
+// 0: abi.FuelDefault. A module that breaks the rule ABI is an *InvalidError with
+// every fault.
+func NewTrial(ctx context.Context, wasm []byte, asked uint64) (*Trial, error) {
+	fuel, err := fuelLimit(asked)
+	if err != nil {
+		return nil, err
+	}
+	engine, err := host.New(host.Config{Instances: 1})
+	if err != nil {
+		return nil, err
+	}
+	program, err := engine.Compile(ctx, wasm, nil)
+	if err != nil {
+		return nil, errors.Join(err, engine.Close())
+	}
+	return &Trial{engine: engine, program: program, fuel: fuel}, nil
+}
+
+// FuelLimit is the budget of an evaluation.
+func (t *Trial) FuelLimit() uint64 { return t.fuel }
+
+// Evaluate runs the module on one input. What went wrong is the Evaluation's
+// Fault.
+func (t *Trial) Evaluate(in *abi.Input) *Evaluation { return observe(t.program, in, t.fuel) }
+
+// Close frees the module.
+func (t *Trial) Close() error { return t.engine.Close() }
