@@ -170,21 +170,42 @@ func (s *State) joinGroup(c *Command, r *Reply) bool {
 	return true
 }
 
-// price runs the deal's rules, in order, over the order in r, and adds up
-// their discounts. False: a rule refused the order.
+// price runs the deal's rules over the order in r. False: one refused it.
 func (s *State) price(c *Command, rules Rules, r *Reply) bool {
-	p, in := &r.Event.Placed, &r.input
 	if len(s.Spec.Rules) == 0 {
 		return true
 	}
+	in := &r.input
 	in.DealID, in.Currency, in.DealAttributes = s.id, s.Spec.Currency, s.Spec.Attributes
 	r.Event.Input(in)
 	if c.Kind == Quote {
 		in.Flags |= abi.FlagQuote
 	}
-	for _, rule := range s.Spec.Rules {
+	return s.Spec.price(rules, r)
+}
+
+// Reprice answers what the order of e would cost under the spec's rules: r has
+// its price in Event.Placed, or says RuleRejected. The spec is the order's deal,
+// perhaps with other rules; r must be Reset.
+func (s *Spec) Reprice(e *Event, rules Rules, r *Reply) {
+	p := &r.Event.Placed
+	codes, attributes, evaluations := p.Codes, p.Attributes, p.Evaluations
+	r.Event = *e
+	p.Codes, p.Attributes = append(codes, e.Placed.Codes...), append(attributes, e.Placed.Attributes...)
+	p.Evaluations, p.Discount = evaluations, 0
+	in := &r.input
+	in.DealID, in.Currency, in.DealAttributes = keep(r, s.ID), s.Currency, s.Attributes
+	r.Event.Input(in)
+	s.price(rules, r)
+}
+
+// price runs the rules, in order, on r.input, and adds up their discounts in
+// r.Event. False: one refused the order.
+func (s *Spec) price(rules Rules, r *Reply) bool {
+	p, in := &r.Event.Placed, &r.input
+	for _, rule := range s.Rules {
 		in.DiscountSoFar = p.Discount
-		rules.Evaluate(s.Spec.Merchant, rule, in, &r.verdict)
+		rules.Evaluate(s.Merchant, rule, in, &r.verdict)
 		v := &r.verdict
 		p.Evaluations = append(p.Evaluations, Evaluation{
 			Rule: keep(r, rule), House: v.House, Version: v.Version, SHA256: v.SHA256, Outcome: v.Outcome, Final: v.Final, Fault: v.Fault,
@@ -194,7 +215,7 @@ func (s *State) price(c *Command, rules Rules, r *Reply) bool {
 		switch {
 		case v.Fault != abi.FaultNone:
 			e.Outcome, e.Final = abi.OutcomeNone, false
-			if s.Spec.OnRuleError == RejectOnRuleError {
+			if s.OnRuleError == RejectOnRuleError {
 				r.Detail = "a promotion rule of this deal failed"
 				r.refuse(RuleRejected)
 				return false

@@ -460,6 +460,17 @@ func (m *machine) retell(t *rapid.T, e *deal.Event) {
 		}
 		in.DiscountSoFar += v.Discount
 	}
+	m.reprice(t, e)
+}
+
+// reprice has the order's price made once more: it must be what it was.
+func (m *machine) reprice(t *rapid.T, e *deal.Event) {
+	var again deal.Reply
+	again.Reset()
+	m.state.Spec.Reprice(e, modelRules{}, &again)
+	if again.Code != deal.OK || again.Event.Kind != deal.OrderPlaced || !bytes.Equal(again.Event.Append(nil), e.Append(nil)) {
+		t.Fatalf("%+v is repriced as %+v", e, again)
+	}
 }
 
 func (m *machine) wait(t *rapid.T) {

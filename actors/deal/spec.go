@@ -130,8 +130,8 @@ func (s *Spec) Input() abi.Input {
 	return abi.Input{DealID: []byte(s.ID), Currency: s.Currency, DealAttributes: s.Attributes}
 }
 
-// with returns the spec with the patch applied.
-func (s *Spec) with(p *Patch) *Spec {
+// With returns the spec with the patch applied.
+func (s *Spec) With(p *Patch) *Spec {
 	n := *s
 	if p.Title != nil {
 		n.Title = *p.Title

@@ -89,7 +89,7 @@ func (s *State) Apply(e *Event) error {
 		s.Spec, s.Stock, s.Available = e.Spec, e.Spec.Stock, e.Spec.Stock
 		s.id = []byte(e.Spec.ID)
 	case DealChanged:
-		s.Spec = s.Spec.with(e.Patch)
+		s.Spec = s.Spec.With(e.Patch)
 		s.Stock += e.Patch.StockAdd
 		s.Available += e.Patch.StockAdd
 	case DealPausedAt:
