@@ -90,14 +90,6 @@ func (t *Instant) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// MarshalJSON implements json.Marshaler.
-func (t Instant) MarshalJSON() ([]byte, error) {
-	if t == 0 {
-		return []byte("null"), nil
-	}
-	return time.UnixMilli(int64(t)).UTC().AppendFormat(nil, `"2006-01-02T15:04:05.000Z"`), nil
-}
-
 // FieldError says which field of a sample is out of bounds.
 type FieldError struct{ Field, Message string }
 
@@ -191,37 +183,4 @@ func attributes(m map[string]string) []abi.KV {
 	}
 	slices.SortFunc(list, func(a, b abi.KV) int { return bytes.Compare(a.Key, b.Key) })
 	return list
-}
-
-// Of is the sample that makes the input: what a recorded order looks like to a
-// person.
-func Of(in *abi.Input) *Order {
-	quantity := in.Quantity
-	o := &Order{
-		Now: Instant(in.Now),
-		Deal: Deal{
-			DealID: string(in.DealID), Currency: string(bytes.TrimRight(in.Currency[:], "\x00")), UnitPrice: in.UnitPrice,
-			Stock: in.Stock, Available: in.Available, StartsAt: Instant(in.StartsAt), EndsAt: Instant(in.EndsAt),
-			Attributes: attributeMap(in.DealAttributes),
-		},
-		Order: Body{UserID: string(in.UserID), Quantity: &quantity, Attributes: attributeMap(in.Attributes)},
-		Group: Group{
-			Size: in.GroupSize, Members: in.GroupMembers,
-			Opens: in.Flags&abi.FlagOpensGroup != 0, Joins: in.Flags&abi.FlagJoinsGroup != 0,
-		},
-		UserQuantity: in.UserQuantity, FirstOrder: in.Flags&abi.FlagFirstOrder != 0,
-		Quote: in.Flags&abi.FlagQuote != 0, DiscountSoFar: in.DiscountSoFar,
-	}
-	for _, code := range in.Codes {
-		o.Order.Codes = append(o.Order.Codes, string(code))
-	}
-	return o
-}
-
-func attributeMap(list []abi.KV) map[string]string {
-	m := make(map[string]string, len(list))
-	for _, kv := range list {
-		m[string(kv.Key)] = string(kv.Value)
-	}
-	return m
 }

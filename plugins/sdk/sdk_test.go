@@ -27,14 +27,11 @@ func TestProjects(t *testing.T) {
 					t.Errorf("%s is not filled in", file)
 				}
 			}
-			var manifest struct {
-				Rule, Language, Module string
-				Build                  [][]string
-			}
+			var manifest struct{ Rule, Source, Module string }
 			if err := json.Unmarshal(project["rule.json"], &manifest); err != nil {
 				t.Fatal(err)
 			}
-			if manifest.Rule != "spring" || manifest.Language != lang || manifest.Module == "" || len(manifest.Build) == 0 {
+			if manifest.Rule != "spring" || manifest.Module == "" || project[manifest.Source] == nil {
 				t.Errorf("rule.json: %+v", manifest)
 			}
 			if f, err := rules.Decode(project["vectors.json"]); err != nil || f.Rule != "spring" {
