@@ -25,7 +25,7 @@ const module = "github.com/doorbuster/doorbuster"
 // layers says who may import whom, top down: a package imports only packages
 // that stand further down. A package that is missing here fails the test.
 var layers = []layer{
-	{pkg: "cmd/doorbuster", imports: []string{"cmd/doorbuster/bench", "cmd/doorbuster/config", "gateway", "gateway/client", "actors", "plugins", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/admit", "runtime/obs", "clockd", "actors/deal", "plugins/abi"}, tests: []string{"runtime/journal/fusetest"}},
+	{pkg: "cmd/doorbuster", imports: []string{"cmd/doorbuster/bench", "cmd/doorbuster/config", "gateway", "gateway/client", "actors", "plugins", "plugins/reprice", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/admit", "runtime/obs", "clockd", "actors/deal", "plugins/abi"}, tests: []string{"runtime/journal/fusetest"}},
 	{pkg: "cmd/doorbuster/bench", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "clockd"}},
 	{pkg: "cmd/benchmark", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway", "gateway/client", "clockd"}},
 	{pkg: "cmd/doorbuster/config", imports: []string{"runtime/own"}},
@@ -35,12 +35,13 @@ var layers = []layer{
 	{pkg: "examples/incident", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "runtime/own", "runtime/journal", "runtime/journal/embedded", "clockd"}},
 	{pkg: "cmd/benchmark/lab", imports: []string{"gateway/client"}},
 	{pkg: "cmd/benchmark/page"},
-	{pkg: "gateway", imports: []string{"actors", "actors/deal", "plugins", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "runtime/obs", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
+	{pkg: "gateway", imports: []string{"actors", "actors/deal", "plugins", "plugins/reprice", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "runtime/obs", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
 	{pkg: "gateway/client", imports: []string{"clockd"}},
 	{pkg: "actors/sim/plant"},
 	{pkg: "actors/sim/plant"},
 	{pkg: "actors/sim", tests: []string{"actors", "actors/deal", "plugins", "plugins/abi", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/journal/journaltest", "clockd"}},
 	{pkg: "actors", imports: []string{"actors/deal", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "clockd"}, tests: []string{"plugins", "runtime/journal/embedded", "runtime/journal/journaltest"}},
+	{pkg: "plugins/reprice", imports: []string{"plugins", "actors/deal", "plugins/abi", "runtime/journal", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
 	{pkg: "plugins", imports: []string{"plugins/host", "plugins/gas", "plugins/abi", "runtime/journal", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
 	{pkg: "plugins/sdk", tests: []string{"plugins/sdk/rules", "plugins/sample"}},
 	{pkg: "plugins/sdk/go/rulestest", imports: []string{"plugins/sdk/go"}},

@@ -253,23 +253,6 @@ func TestOrderLists(t *testing.T) {
 	h.get("/api/v1/orders?user_id=u&limit=0").refused(invalidRequest)
 }
 
-func TestExplain(t *testing.T) {
-	h := newHouse(t, nil)
-	h.deal("d", `,"rules":["tiered"]`)
-	id := h.order("d", "u", 3).want(201).text("order_id")
-	a := h.get("/api/v1/orders/" + id + "/explain").want(200)
-	a.has(map[string]any{"order_id": id, "subtotal": 29700, "rules.0.rule": "tiered", "rules.0.version": 1, "rules.0.reproduced": true})
-	if len(a.text("rules.0.sha256")) != 64 || a.field("rules.0.fuel").(int64) == 0 || a.text("rules.0.why") == "" || a.text("why") == "" {
-		t.Errorf("%s", a.body)
-	}
-	// The rule was told of a stock that is no longer what it was: what it did
-	// stands in the journal, what it logged is gone.
-	h.send(request{method: "PATCH", path: "/api/v1/deals/d", body: `{"stock_add":1}`}).want(200)
-	h.get("/api/v1/orders/" + id + "/explain").want(200).has(map[string]any{"rules.0.reproduced": false, "rules.0.logs": nil})
-	h.deal("plain", "")
-	h.get("/api/v1/orders/" + h.order("plain", "u", 1).text("order_id") + "/explain").want(200).has(map[string]any{"total": 9900})
-}
-
 // A deal that has as much in flight as it may is overloaded; what was begun
 // can still be finished.
 func TestOverload(t *testing.T) {

@@ -60,6 +60,17 @@ var errBadCursor = refuseField(invalidRequest, "cursor", "must be the next_curso
 
 func (c *call) query(name string) string { return string(c.ctx.QueryArgs().Peek(name)) }
 
+// queryFlag reads a parameter that must be true, false or absent, which is false.
+func (c *call) queryFlag(name string) (bool, error) {
+	switch c.query(name) {
+	case "", "false":
+		return false, nil
+	case "true":
+		return true, nil
+	}
+	return false, refuseField(invalidRequest, name, "must be true or false")
+}
+
 // queryID reads a parameter that must be an identifier or absent.
 func (c *call) queryID(name string) (string, error) {
 	id := c.query(name)
