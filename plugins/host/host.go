@@ -12,6 +12,10 @@
 // a copy of these pages. What cannot be put back (memory that grew, a written
 // table) costs a new instance.
 //
+// Modules are compiled by a process of their own, CompileChild, under limits that
+// it cannot get around; this process loads the code that came of it. See
+// Config.Compiler.
+//
 // Evaluate does not allocate. It may be called by any number of goroutines: each
 // takes one of a program's instances for the call, and waits for one when all are
 // taken, at most for as long as an evaluation's fuel lasts.
@@ -22,19 +26,13 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"sync"
+	"time"
 
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
 
 	"github.com/doorbuster/doorbuster/plugins/abi"
 	"github.com/doorbuster/doorbuster/plugins/gas"
 )
-
-// InitFuel is the budget of _initialize, rule_buffer and rule_init together. A
-// language runtime starts in it, and a hostile module holds up its own upload by
-// a few milliseconds at most.
-const InitFuel = 10_000_000
 
 // Config is how an Engine runs.
 type Config struct {
@@ -44,6 +42,20 @@ type Config struct {
 	// Instances is how many evaluations of one program can run at once.
 	// 0: GOMAXPROCS.
 	Instances int
+	// Compiler is the command that compiles: its program, then its arguments. It
+	// must do nothing but call CompileChild with the arguments that are added
+	// to them. Empty: modules are compiled in this process, where nothing but the
+	// bounds of package gas limits what that takes; that is for tests and for tools
+	// that run their owner's module, never for a server.
+	Compiler []string
+	// Cache is the folder of compiled code, which is made if need be and belongs to
+	// this engine alone. Required with Compiler, unused without.
+	Cache string
+	// CompileCPU and CompileMemory are what one compilation may take: processor
+	// time, in whole seconds, and bytes beyond what its process starts with.
+	// 0: CompileCPUDefault, CompileMemoryDefault. Unused without Compiler.
+	CompileCPU    time.Duration
+	CompileMemory uint64
 }
 
 func (c *Config) validate() error {
@@ -53,6 +65,18 @@ func (c *Config) validate() error {
 	if c.Instances == 0 {
 		c.Instances = runtime.GOMAXPROCS(0)
 	}
+	if (len(c.Compiler) > 0) != (c.Cache != "") || c.Interpreter && c.Cache != "" {
+		return errors.New("host: a compiler and a cache go together, and not with the interpreter")
+	}
+	if c.CompileCPU == 0 {
+		c.CompileCPU = CompileCPUDefault
+	}
+	if c.CompileMemory == 0 {
+		c.CompileMemory = CompileMemoryDefault
+	}
+	if c.CompileCPU < time.Second || c.CompileCPU > CompileWait {
+		return fmt.Errorf("host: %s to compile, 1s to %s", c.CompileCPU, CompileWait)
+	}
 	return nil
 }
 
@@ -60,7 +84,8 @@ func (c *Config) validate() error {
 type Engine struct {
 	config    Config
 	runtime   wazero.Runtime
-	compiling sync.Mutex // one module at a time: compiling must leave CPU to orders
+	cache     *cache        // nil: this process compiles
+	compiling chan struct{} // a token for each compilation under way
 }
 
 // New returns an engine. Close it to free what its programs hold.
@@ -68,15 +93,17 @@ func New(config Config) (*Engine, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	rc := wazero.NewRuntimeConfigCompiler()
-	if config.Interpreter {
-		rc = wazero.NewRuntimeConfigInterpreter()
+	e := &Engine{config: config, compiling: make(chan struct{}, CompilersMax)}
+	var compiled wazero.CompilationCache
+	if config.Cache != "" {
+		var err error
+		if e.cache, err = openCache(&config); err != nil {
+			return nil, err
+		}
+		compiled = e.cache.engine
 	}
-	rc = rc.WithCoreFeatures(api.CoreFeaturesV2).
-		WithMemoryLimitPages(gas.MemoryPagesMax).
-		WithDebugInfoEnabled(false)
 	ctx := context.Background()
-	e := &Engine{config: config, runtime: wazero.NewRuntimeWithConfig(ctx, rc)}
+	e.runtime = wazero.NewRuntimeWithConfig(ctx, runtimeConfig(config.Interpreter, compiled))
 	if err := instantiateImports(ctx, e.runtime); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
@@ -84,11 +111,18 @@ func New(config Config) (*Engine, error) {
 }
 
 // Close frees the engine and all its programs. No evaluation may be running.
-func (e *Engine) Close() error { return e.runtime.Close(context.Background()) }
+func (e *Engine) Close() error {
+	ctx := context.Background()
+	err := e.runtime.Close(ctx)
+	if e.cache != nil {
+		err = errors.Join(err, e.cache.engine.Close(ctx))
+	}
+	return err
+}
 
 // Compile makes a program of a source module, with the merchant's configuration
 // for its rule_init. Anything that is wrong with the module is a *gas.Error with
-// all the faults; another error is the world's (the context ended).
+// all the faults; another error is the world's.
 func (e *Engine) Compile(ctx context.Context, wasm, config []byte) (*Program, error) {
 	if len(config) > abi.InputBytesMax {
 		return nil, fmt.Errorf("host: a configuration of %d bytes, at most %d", len(config), abi.InputBytesMax)
@@ -107,31 +141,57 @@ func (e *Engine) Compile(ctx context.Context, wasm, config []byte) (*Program, er
 	}
 	if err := p.slots[0].fill(p); err != nil {
 		_ = compiled.Close(context.Background())
+		if e.cache != nil {
+			e.cache.forget(cacheKey(module.Wasm)) // nobody pays for keeping it
+		}
 		return nil, refused("init", "%q", err.Error())
 	}
 	return p, nil
 }
 
-// compile has wazero check and compile a rewritten module. What gas bounds is all
-// that bounds its time, because wazero looks at a context only when it compiles
-// on goroutines of its own, where a panic of its compiler would end the process.
-// Here it is a fault of the module that caused it.
-func (e *Engine) compile(ctx context.Context, wasm []byte) (compiled wazero.CompiledModule, err error) {
-	e.compiling.Lock()
-	defer e.compiling.Unlock()
-	if err := ctx.Err(); err != nil {
-		return nil, err // while it waited for others
+// compile has a rewritten module compiled, and loads the code.
+func (e *Engine) compile(ctx context.Context, wasm []byte) (wazero.CompiledModule, error) {
+	select {
+	case e.compiling <- struct{}{}:
+		defer func() { <-e.compiling }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
+	if e.cache == nil {
+		compiled, err := compileHere(ctx, e.runtime, wasm)
+		if err != nil {
+			return nil, refused("code", "%q", err.Error())
+		}
+		return compiled, nil
+	}
+	key := cacheKey(wasm)
+	for again := false; ; again = true {
+		if err := e.cache.provide(ctx, key, wasm); err != nil {
+			return nil, err
+		}
+		compiled, err := compileHere(ctx, e.runtime, wasm)
+		if err == nil {
+			return compiled, nil
+		}
+		// The compiler has accepted these bytes: its code has come to harm on disk.
+		e.cache.forget(key)
+		if again {
+			return nil, fmt.Errorf("host: loading compiled code: %w", err)
+		}
+	}
+}
+
+// compileHere has wazero check and compile a rewritten module, or load the code
+// that its cache has. A panic of its compiler is an error. wazero looks at a
+// context only when it compiles on goroutines of its own, where a panic would end
+// the process, so it does not get to.
+func compileHere(ctx context.Context, r wazero.Runtime, wasm []byte) (compiled wazero.CompiledModule, err error) {
 	defer func() {
-		if r := recover(); r != nil {
-			err = refused("code", "the compiler gave up: %q", fmt.Sprint(r))
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("the compiler gave up: %v", fault)
 		}
 	}()
-	compiled, err = e.runtime.CompileModule(ctx, wasm)
-	if err != nil {
-		return nil, refused("code", "%q", err.Error())
-	}
-	return compiled, nil
+	return r.CompileModule(ctx, wasm)
 }
 
 // refused is a fault that shows when a module is compiled or initialised: it

@@ -70,15 +70,12 @@ func diagonal(n int) []byte {
 
 // blocksAndLocals is a function that keeps a compiler busy: n blocks that mix n
 // locals.
-func blocksAndLocals(n int) []byte {
-	return ruleOf(gastest.Result, func(m *gastest.Module) {
-		m.Funcs[0].Locals = slices.Repeat([]byte{gastest.I32}, n)
-		code := strings.Builder{}
-		for i := range n {
-			fmt.Fprintf(&code, "local.get %d if void local.get %d local.set %d end ", i, i, (i*7)%n)
-		}
-		m.Funcs[0].Code = code.String()
-	})
+func blocksAndLocals(n int) gastest.Func {
+	code := strings.Builder{}
+	for i := range n {
+		fmt.Fprintf(&code, "local.get %d if void local.get %d local.set %d end ", i, i, (i*7)%n)
+	}
+	return gastest.Func{Locals: slices.Repeat([]byte{gastest.I32}, n), Code: code.String()}
 }
 
 // rebuilt writes its table, which takes a new instance.
@@ -190,8 +187,8 @@ func hostiles() map[string]hostile {
 		}), "at most 20000", 0},
 		"one long function":      {ruleOf(strings.Repeat("local.get 0 i32.load 0 0 drop ", 40_000)+gastest.Result, nil), "", abi.FaultOutOfFuel},
 		"stores without end":     {ruleOf(strings.Repeat("local.get 0 local.get 0 i32.store 0 0 ", 35_000)+gastest.Result, nil), "", abi.FaultOutOfFuel},
-		"blocks and locals":      {blocksAndLocals(2000), "in one function", 0},
-		"most blocks and locals": {blocksAndLocals(720), "", 0},
+		"blocks and locals":      {ruleOf(gastest.Result, func(m *gastest.Module) { m.Funcs[0] = blocksAndLocals(2000) }), "in one function", 0},
+		"most blocks and locals": {ruleOf(gastest.Result, func(m *gastest.Module) { m.Funcs[0] = blocksAndLocals(720) }), "", 0},
 	}
 	for id := range byte(13) {
 		if id != 8 { // the start section is no vector

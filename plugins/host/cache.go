@@ -1,0 +1,197 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/tetratelabs/wazero"
+)
+
+// cache is a folder of compiled code. wazero names and reads the files of code;
+// beside them stands a note for each rewritten module, named by its SHA-256, that
+// says which file is its code.
+//
+//	<folder>/<wazero's version>/<sha256>   the note
+//	<folder>/<wazero's version>/wazero-…/… the code
+//
+// A file that is lost or damaged is made again. Code for another kind of CPU is
+// not found by wazero, which then compiles in this process what a child has
+// compiled within its limits before.
+type cache struct {
+	folder string
+	config *Config
+	engine wazero.CompilationCache
+}
+
+// openCache opens the folder, and removes what other versions of wazero left.
+func openCache(config *Config) (*cache, error) {
+	root := config.Cache
+	c := &cache{folder: filepath.Join(root, wazeroVersion()), config: config}
+	if err := os.MkdirAll(c.folder, 0o700); err != nil {
+		return nil, fmt.Errorf("host: %w", err)
+	}
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return nil, fmt.Errorf("host: %w", err)
+	}
+	for _, entry := range entries {
+		if entry.Name() != filepath.Base(c.folder) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(root, entry.Name())))
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("host: %w", err)
+	}
+	if c.engine, err = wazero.NewCompilationCacheWithDir(c.folder); err != nil {
+		return nil, fmt.Errorf("host: %w", err)
+	}
+	return c, nil
+}
+
+func wazeroVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, dep := range info.Deps {
+			if dep.Path == "github.com/tetratelabs/wazero" && dep.Version != "" {
+				return dep.Version
+			}
+		}
+	}
+	return "unknown"
+}
+
+// cacheKey names a rewritten module.
+func cacheKey(wasm []byte) string {
+	sum := sha256.Sum256(wasm)
+	return hex.EncodeToString(sum[:])
+}
+
+func (c *cache) note(key string) string { return filepath.Join(c.folder, key) }
+
+// code returns the file that a note names, "" when there is none.
+func (c *cache) code(key string) string {
+	name, err := os.ReadFile(c.note(key))
+	if err != nil || !filepath.IsLocal(string(name)) {
+		return ""
+	}
+	return filepath.Join(c.folder, string(name))
+}
+
+// forget removes a module's code.
+func (c *cache) forget(key string) {
+	if code := c.code(key); code != "" {
+		_ = os.Remove(code)
+	}
+	_ = os.Remove(c.note(key))
+}
+
+// provide makes sure that a module's code is in the folder. Where it is not, a
+// child compiles it into a folder of its own. What a child says about the module,
+// and what it takes to compile it, is a *gas.Error.
+func (c *cache) provide(ctx context.Context, key string, wasm []byte) error {
+	if code := c.code(key); code != "" {
+		if _, err := os.Stat(code); err == nil {
+			return nil
+		}
+	}
+	scratch, err := os.MkdirTemp(c.folder, "compiling-")
+	if err != nil {
+		return fmt.Errorf("host: %w", err)
+	}
+	defer os.RemoveAll(scratch)
+	if err := c.compile(ctx, scratch, wasm); err != nil {
+		return err
+	}
+	return c.adopt(key, scratch)
+}
+
+// adopt moves the one file that a child made to its place, then notes it.
+func (c *cache) adopt(key, scratch string) error {
+	made, err := filepath.Glob(filepath.Join(scratch, "wazero-*", "*"))
+	if err != nil || len(made) != 1 {
+		return fmt.Errorf("host: the compiler left %d files (%w)", len(made), err)
+	}
+	name, err := filepath.Rel(scratch, made[0])
+	if err != nil {
+		return fmt.Errorf("host: %w", err)
+	}
+	place, note := filepath.Join(c.folder, name), filepath.Join(scratch, "note")
+	err = errors.Join(
+		os.MkdirAll(filepath.Dir(place), 0o700),
+		os.Rename(made[0], place),
+		os.WriteFile(note, []byte(name), 0o600),
+		os.Rename(note, c.note(key)),
+	)
+	if err != nil {
+		return fmt.Errorf("host: %w", err)
+	}
+	return nil
+}
+
+// reportMax bounds what is read of a child's output.
+const reportMax = 4 << 10
+
+// compile runs a child.
+func (c *cache) compile(ctx context.Context, scratch string, wasm []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, CompileWait)
+	defer cancel()
+	child := exec.CommandContext(ctx, c.config.Compiler[0], c.config.Compiler[1:]...)
+	child.Args = append(child.Args, scratch, fmt.Sprint(c.config.CompileMemory), fmt.Sprint(int(c.config.CompileCPU.Seconds())))
+	child.Env = []string{"GOMAXPROCS=2"}
+	child.Dir = scratch
+	child.Stdin = bytes.NewReader(wasm)
+	report := &head{max: reportMax}
+	child.Stdout, child.Stderr = report, report
+	// It must not outlive the server, and stands back behind orders as a group: a
+	// priority is each thread's own.
+	child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	err := child.Run()
+	if err == nil {
+		return nil
+	}
+	var exit *exec.ExitError
+	if ctx.Err() != nil || !errors.As(err, &exit) {
+		return fmt.Errorf("host: the compiler did not run to its end: %w", err)
+	}
+	return c.childFault(exit, report.String())
+}
+
+// outOfMemory is how a child of Go ends when it gets no more: from the heap, a
+// mapping for code, and a thread's stack, by Go's runtime or by C's.
+var outOfMemory = []string{"out of memory", "cannot allocate memory", "failed to create new OS thread", "pthread_create failed"}
+
+// childFault says why a child failed.
+func (c *cache) childFault(exit *exec.ExitError, report string) error {
+	used := exit.UserTime() + exit.SystemTime()
+	switch {
+	case exit.ExitCode() == exitRefused:
+		return refused("code", "%q", report)
+	case used >= c.config.CompileCPU*9/10:
+		return refused("code", "compiling it takes more than %s of processor time", c.config.CompileCPU)
+	case slices.ContainsFunc(outOfMemory, func(words string) bool { return strings.Contains(report, words) }):
+		return refused("code", "compiling it takes more than %d MiB of memory", c.config.CompileMemory>>20)
+	}
+	first, _, _ := strings.Cut(report, "\n")
+	return fmt.Errorf("host: the compiler failed: %w: %q", exit, first)
+}
+
+// head keeps the first bytes that are written to it.
+type head struct {
+	bytes.Buffer
+	max int
+}
+
+func (h *head) Write(b []byte) (int, error) {
+	_, _ = h.Buffer.Write(b[:min(len(b), h.max-h.Len())])
+	return len(b), nil
+}

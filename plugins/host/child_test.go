@@ -1,0 +1,174 @@
+package host_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/plugins/gas"
+	"github.com/doorbuster/doorbuster/plugins/gas/gastest"
+	"github.com/doorbuster/doorbuster/plugins/host"
+)
+
+// compileRule makes this binary a compiler, as the server's own hidden command does.
+const compileRule = "compile-rule"
+
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == compileRule {
+		os.Exit(host.CompileChild(os.Args[2:], os.Stdin, os.Stdout))
+	}
+}
+
+// withChild is an engine's configuration whose compiler is a process.
+func withChild(cache string) host.Config {
+	return host.Config{Instances: 1, Compiler: []string{os.Args[0], compileRule}, Cache: cache}
+}
+
+// files returns what a folder holds, at any depth.
+func files(t *testing.T, dir string) (list []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			list = append(list, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func discountOf(t *testing.T, p *host.Program) int64 {
+	t.Helper()
+	v, trace := evaluate(p, order)
+	if v.Fault != abi.FaultNone {
+		t.Fatal(v.Fault, trace.Err)
+	}
+	return v.Discount
+}
+
+// TestChildCompiles: a child compiles once; afterwards its code is loaded, as long
+// as it is there and whole.
+func TestChildCompiles(t *testing.T) {
+	dir := t.TempDir()
+	left := filepath.Join(dir, "left-by-another-version")
+	if err := os.WriteFile(left, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rule := gastest.Rule(discount("i64.const 990")).Encode()
+	if got := discountOf(t, compile(t, withChild(dir), rule)); got != 990 {
+		t.Fatal(got)
+	}
+	made := files(t, dir)
+	if len(made) != 2 { // the code and the note
+		t.Fatalf("%q", made)
+	}
+	// A command that cannot compile shows that nothing has to be compiled.
+	noCompiler := withChild(dir)
+	noCompiler.Compiler = []string{"/bin/false"}
+	if got := discountOf(t, compile(t, noCompiler, rule)); got != 990 {
+		t.Fatal(got)
+	}
+	for _, harm := range []func(path string) error{
+		os.Remove,
+		func(path string) error { return os.WriteFile(path, []byte("no code"), 0o600) },
+		func(path string) error { return os.Truncate(path, 100) },
+		func(path string) error {
+			b, err := os.ReadFile(path)
+			if err == nil {
+				b[len(b)/2] ^= 1
+				err = os.WriteFile(path, b, 0o600)
+			}
+			return err
+		},
+	} {
+		for _, path := range made {
+			if err := harm(path); err != nil {
+				t.Fatal(err)
+			}
+			if got := discountOf(t, compile(t, withChild(dir), rule)); got != 990 {
+				t.Fatal(got)
+			}
+		}
+	}
+	if again := files(t, dir); !slices.Equal(again, made) {
+		t.Fatalf("%q, then %q", made, again)
+	}
+}
+
+// TestCompileBombs: what compiling takes is bounded by limits that the compiler
+// cannot get around, and costs only the module.
+func TestCompileBombs(t *testing.T) {
+	bomb := ruleOf(gastest.Result, func(m *gastest.Module) {
+		m.Funcs = append(m.Funcs, slices.Repeat([]gastest.Func{blocksAndLocals(720)}, 7)...)
+	})
+	for name, c := range map[string]struct {
+		limit func(*host.Config)
+		want  string
+	}{
+		"time":   {func(c *host.Config) { c.CompileCPU = time.Second }, "more than 1s of processor time"},
+		"memory": {func(c *host.Config) { c.CompileMemory = 24 << 20 }, "more than 24 MiB of memory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := withChild(t.TempDir())
+			c.limit(&config)
+			e := engine(t, config)
+			_, err := e.Compile(t.Context(), bomb, nil)
+			var faults *gas.Error
+			if !errors.As(err, &faults) || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("%v, want %q", err, c.want)
+			}
+			if left := files(t, config.Cache); len(left) != 0 {
+				t.Fatalf("left behind: %q", left)
+			}
+			p, err := e.Compile(t.Context(), gastest.Rule(discount("i64.const 1")).Encode(), nil)
+			if err != nil || discountOf(t, p) != 1 {
+				t.Fatal("another module does not compile", err)
+			}
+		})
+	}
+}
+
+func TestChildRefuses(t *testing.T) {
+	config := withChild(t.TempDir())
+	e := engine(t, config)
+	for name, c := range map[string]struct {
+		wasm []byte
+		want string
+	}{
+		"ill-typed": {ruleOf("i32.const 0", nil), "code section"},
+		"bad start": {ruleOf(gastest.Result, func(m *gastest.Module) { m.Funcs[gastest.FuncBuffer].Code = "unreachable" }), "init section"},
+	} {
+		var faults *gas.Error
+		if _, err := e.Compile(t.Context(), c.wasm, nil); !errors.As(err, &faults) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if left := files(t, config.Cache); len(left) != 0 {
+			t.Errorf("%s: code of a refused module stays: %q", name, left)
+		}
+	}
+}
+
+// TestChildFails: what is wrong with the compiler is not the module's fault.
+func TestChildFails(t *testing.T) {
+	rule := gastest.Rule(gastest.Result).Encode()
+	for _, command := range [][]string{{"/no/such/program"}, {"/bin/true"}, {"/bin/false"}, {"/bin/echo"}} {
+		config := withChild(t.TempDir())
+		config.Compiler = command
+		_, err := engine(t, config).Compile(t.Context(), rule, nil)
+		if faults := (*gas.Error)(nil); err == nil || errors.As(err, &faults) {
+			t.Errorf("%q: %v", command, err)
+		}
+	}
+	for _, arguments := range [][]string{nil, {"folder"}, {"folder", "bytes", "1"}, {"folder", "1", "s"}} {
+		if code := host.CompileChild(arguments, strings.NewReader(""), new(strings.Builder)); code != 2 {
+			t.Errorf("%q: exit code %d", arguments, code)
+		}
+	}
+}
