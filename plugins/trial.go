@@ -38,6 +38,9 @@ func NewTrial(ctx context.Context, wasm []byte, asked uint64) (*Trial, error) {
 // FuelLimit is the budget of an evaluation.
 func (t *Trial) FuelLimit() uint64 { return t.fuel }
 
+// Imports names the functions that the module imports, "module.name".
+func (t *Trial) Imports() []string { return t.program.Imports() }
+
 // Evaluate runs the module on one input. What went wrong is the Evaluation's
 // Fault.
 func (t *Trial) Evaluate(in *abi.Input) *Evaluation { return observe(t.program, in, t.fuel) }

@@ -76,6 +76,7 @@ type source struct {
 	raw           [secDataCount + 1][]byte // content of sections that are copied as they are
 	typeList      []funcType
 	importTypes   []uint32 // type indices of the imported functions
+	importNames   []string // … and their names, "module.name"
 	functionTypes []uint32 // … of the module's own
 	tableList     []table
 	hasMemory     bool
@@ -194,6 +195,7 @@ func (s *source) imports(r *reader) {
 			return
 		}
 		s.importTypes = append(s.importTypes, typeIndex)
+		s.importNames = append(s.importNames, module+"."+name)
 		want, known := importable[[2]string{module, name}]
 		switch {
 		case !known:

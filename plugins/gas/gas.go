@@ -112,6 +112,8 @@ type Module struct {
 	// Mutable names the exports of the source globals that the code sets: the
 	// host restores them after each evaluation.
 	Mutable []string
+	// Imports names the functions that the module imports, "module.name".
+	Imports []string
 	// Initialize and RuleInit say whether the module exports these functions.
 	Initialize, RuleInit bool
 

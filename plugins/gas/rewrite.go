@@ -56,7 +56,7 @@ func rewrite(src *source) *Module {
 		types:         slices.Clone(src.typeList),
 		resultBlocks:  map[string]uint32{},
 	}
-	m := &Module{Pages: w.pages, parts: src.parts()}
+	m := &Module{Pages: w.pages, Imports: src.importNames, parts: src.parts()}
 	_, m.Initialize = src.exportKinds[exportInitialize]
 	_, m.RuleInit = src.exportKinds[exportInit]
 	for i, g := range src.globalList {

@@ -27,6 +27,9 @@ type Program struct {
 	slots []slot
 }
 
+// Imports names the functions that the source module imports, "module.name".
+func (p *Program) Imports() []string { return p.module.Imports }
+
 // slot holds one instance, made when it is first needed.
 type slot struct {
 	mu       sync.Mutex // held during an evaluation; guards instance
