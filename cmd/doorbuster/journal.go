@@ -18,13 +18,18 @@ import (
 
 func newJournal() *cobra.Command {
 	cmd := &cobra.Command{Use: "journal", Short: "Look at the journal of a server that is not running"}
-	verify := &cobra.Command{
-		Use:   "verify",
-		Short: "Read every event, replay every deal and check its invariants",
-		Args:  cobra.NoArgs,
-	}
-	s := addSettings(verify)
-	verify.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.AddCommand(
+		offline("verify", "Read every event, replay every deal and check its invariants", verifyJournal),
+		offline("reprice", "Price every order again from its event, and report what is not as it was", repriceJournal),
+	)
+	return cmd
+}
+
+// offline makes a command that reads all of a journal.
+func offline(name, short string, read func(context.Context, journal.Store, io.Writer) error) *cobra.Command {
+	cmd := &cobra.Command{Use: name, Short: short, Args: cobra.NoArgs}
+	s := addSettings(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := s.load()
 		if err != nil {
 			return err
@@ -36,9 +41,8 @@ func newJournal() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return errors.Join(verifyJournal(cmd.Context(), store, cmd.OutOrStdout()), store.Close())
+		return errors.Join(read(cmd.Context(), store, cmd.OutOrStdout()), store.Close())
 	}
-	cmd.AddCommand(verify)
 	return cmd
 }
 

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 )
 
@@ -13,17 +15,84 @@ func TestVerifyNamesTheDealThatIsDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	head, err := store.Open(t.Context(), "d-1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nonsense := journal.Write{Stream: "d-1", Epoch: head.Epoch, Seq: 1, Count: 1, Data: journal.AppendEvent(nil, []byte("nonsense"))}
-	if err := store.Commit([]*journal.Write{&nonsense}); err != nil || nonsense.Err != nil {
-		t.Fatal(err, nonsense.Err)
-	}
+	write(t, store, "d-1", []byte("nonsense"))
 	var out strings.Builder
 	err = verifyJournal(t.Context(), store, &out)
 	if err == nil || !strings.Contains(out.String(), "d-1: after 0 events: ") || !strings.Contains(out.String(), "1 deals, 0 events, 1 damaged") {
 		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+// TestRepriceFindsTheOrderThatDiffers among others that do not, and the deal
+// that cannot be read.
+func TestRepriceFindsTheOrderThatDiffers(t *testing.T) {
+	store, err := openOffline(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	rules, err := plugins.New(t.Context(), plugins.Config{Tables: store.Tables(), Now: func() int64 { return 1 }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rules.Close()
+	records := pricedOrders(t, rules)
+	reprice := func(want string) {
+		t.Helper()
+		var out strings.Builder
+		err := repriceJournal(t.Context(), store, &out)
+		if last := strings.TrimSpace(out.String()); !strings.HasSuffix(last, want) || (err == nil) != strings.Contains(want, " 0 damaged, 2 orders, 2 evaluations, 0 differences") {
+			t.Errorf("%v\n%s", err, last)
+		}
+	}
+	write(t, store, "d-1", records...)
+	reprice("1 deals, 0 damaged, 2 orders, 2 evaluations, 0 differences in 0 orders")
+	var changed deal.Event
+	if err := changed.Decode(records[1]); err != nil {
+		t.Fatal(err)
+	}
+	changed.Placed.Evaluations[0].Fuel++
+	changed.Placed.Discount--
+	write(t, store, "d-2", records[0], changed.Append(nil), records[2])
+	write(t, store, "d-3", records[1])
+	reprice("d-1-2: discount_total was 989 and is now 990\nd-3: event 1: deal: malformed record: an order before its deal\n3 deals, 1 damaged, 4 orders, 4 evaluations, 2 differences in 1 orders")
+}
+
+// pricedOrders returns the records of a deal with two orders.
+func pricedOrders(t *testing.T, rules deal.Rules) (records [][]byte) {
+	t.Helper()
+	s := deal.NewState()
+	for i, c := range []*deal.Command{
+		{Kind: deal.Create, Spec: &deal.Spec{
+			ID: "d-1", Merchant: "acme", Title: "Lychee", Currency: [3]byte{'C', 'N', 'Y'}, UnitPrice: 9900, Stock: 10, ReserveTTL: 1000, Rules: []string{"tiered"},
+		}},
+		{Kind: deal.Place, User: []byte("ann"), Key: []byte("k"), Quantity: 1},
+		{Kind: deal.Place, User: []byte("bob"), Key: []byte("k"), Quantity: 2},
+	} {
+		var r deal.Reply
+		c.At = int64(1000 + i)
+		s.Decide(c, rules, &r)
+		r.Event.Seq = s.Seq + 1
+		if err := s.Apply(&r.Event); err != nil {
+			t.Fatal(err)
+		}
+		records = append(records, r.Event.Append(nil))
+	}
+	return records
+}
+
+// write appends a stream's first events.
+func write(t *testing.T, store journal.Store, stream string, records ...[]byte) {
+	t.Helper()
+	head, err := store.Open(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := journal.Write{Stream: stream, Epoch: head.Epoch, Seq: 1, Count: len(records)}
+	for _, record := range records {
+		w.Data = journal.AppendEvent(w.Data, record)
+	}
+	if err := store.Commit([]*journal.Write{&w}); err != nil || w.Err != nil {
+		t.Fatal(err, w.Err)
 	}
 }
