@@ -30,6 +30,9 @@ type Config struct {
 	// Observe is told of each group that was made durable, on the
 	// committer's goroutine. Optional.
 	Observe func(journal.Group)
+	// Recovering is told how many deals have been replayed, of how many that
+	// must be before the first order. Optional.
+	Recovering func(done, deals int)
 
 	// InFlightMax bounds the requests that are under way at once, 16 to
 	// own.SeatsMax (1024). A fifth of it is kept for requests that finish what

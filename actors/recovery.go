@@ -201,7 +201,10 @@ func (n *Node) recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("recover the deals: %w", err)
 	}
-	for _, e := range behind {
+	for i, e := range behind {
+		if n.cfg.Recovering != nil {
+			n.cfg.Recovering(i, len(behind))
+		}
 		// A deal that cannot be loaded has said so in the log; the others serve.
 		if _, err := n.awake(e); err != nil && !errors.Is(err, ErrUnavailable) {
 			n.report("recovery", err)

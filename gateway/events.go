@@ -102,7 +102,7 @@ func (s *Server) stream(out *eventWriter, dealID string, seen uint64) error {
 		switch {
 		case err != nil:
 			return err
-		case s.stopping.Err() != nil:
+		case s.front.stopping.Err() != nil:
 			return nil
 		case len(updates) == 0:
 			out.buf = append(out.buf, ":\n\n"...)
@@ -118,7 +118,7 @@ func (s *Server) stream(out *eventWriter, dealID string, seen uint64) error {
 
 // await returns what is new, or nothing when it is time for a heartbeat.
 func (s *Server) await(w *actors.Watch) ([]actors.Update, error) {
-	ctx, cancel := context.WithCancel(s.stopping)
+	ctx, cancel := context.WithCancel(s.front.stopping)
 	defer cancel()
 	defer s.cfg.Clock.AfterFunc(heartbeat, cancel)()
 	return w.Next(ctx.Done())

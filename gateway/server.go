@@ -65,7 +65,11 @@ type Config struct {
 	// not block. Optional.
 	Drain func()
 
-	Connections int // open at once on the public listener; 0 = 16,384
+	// Front is on the sockets already, and is taken over; nil makes one.
+	// Optional.
+	Front *Front
+
+	Connections int // open at once on the public listener of a Front that is made; 0 = 16,384
 	Streams     int // event streams open at once; 0 = 1,024
 }
 
@@ -79,14 +83,14 @@ func (c *Config) validate() error {
 	if c.Drain == nil {
 		c.Drain = func() {}
 	}
-	if c.Connections == 0 {
-		c.Connections = 16384
-	}
 	if c.Streams == 0 {
 		c.Streams = 1024
 	}
-	if c.Connections < 1 || c.Streams < 1 {
+	if c.Streams < 1 {
 		return errors.New("gateway: a bound is negative")
+	}
+	if c.Front != nil && c.Auth == nil && !c.Front.cfg.Open {
+		return errors.New("gateway: open mode needs a Front that keeps it on loopback")
 	}
 	return nil
 }
@@ -95,102 +99,52 @@ func (c *Config) validate() error {
 type Server struct {
 	cfg      Config
 	node     *actors.Node
-	ids      *requestIDs
+	front    *Front
 	orders   orderSeries
-	broken   *obs.Route // requests that never reached a route
 	uploads  chan struct{}
 	streams  streams
-	public   *fasthttp.Server
-	admin    *fasthttp.Server
+	public   *router
+	admin    *router
 	drainOne sync.Once
 
-	stopping context.Context // ends when Shutdown begins: listeners and streams close
-	stop     context.CancelFunc
-	ctx      context.Context // of the requests; ends when Shutdown has waited for them
-	cancel   context.CancelFunc
+	ctx    context.Context // of the requests; ends when Shutdown has waited for them
+	cancel context.CancelFunc
 }
 
-// New makes a server that does not listen yet.
+// New makes a server. From then on its Front's sockets, if there are any, serve
+// the contract.
 func New(cfg Config) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
+	front := cfg.Front
+	if front == nil {
+		var err error
+		front, err = NewFront(FrontConfig{Metrics: cfg.Metrics, Logger: cfg.Logger, Open: cfg.Auth == nil, Connections: cfg.Connections})
+		if err != nil {
+			return nil, err
+		}
+	}
 	s := &Server{
-		cfg: cfg, node: cfg.Node, ids: newRequestIDs(),
+		cfg: cfg, node: cfg.Node, front: front,
 		orders:  newOrderSeries(cfg.Metrics),
-		broken:  cfg.Metrics.Route("any", "none"),
 		uploads: make(chan struct{}, uploadsMax),
 		streams: make(streams, cfg.Streams),
 	}
-	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	public := newRouter(publicRoutes(), cfg.Metrics.Route)
-	admin := newRouter(s.adminRoutes(), func(method, pattern string) *obs.Route {
+	s.public = newRouter(publicRoutes(), cfg.Metrics.Route)
+	s.admin = newRouter(s.adminRoutes(), func(method, pattern string) *obs.Route {
 		return cfg.Metrics.Route(method, "admin:"+pattern)
 	})
-	s.public = s.listener(cfg.Connections, func(ctx *fasthttp.RequestCtx) {
-		if isPlaceOrder(ctx) {
-			s.guard(ctx, s.placeOrder)
-			return
-		}
-		s.dispatch(ctx, public)
-	})
-	s.admin = s.listener(adminConnections, func(ctx *fasthttp.RequestCtx) { s.dispatch(ctx, admin) })
+	s.front.server.Store(s)
 	return s, nil
 }
 
-func (s *Server) listener(connections int, h fasthttp.RequestHandler) *fasthttp.Server {
-	return &fasthttp.Server{
-		Handler:                      h,
-		ErrorHandler:                 s.malformed,
-		HeaderReceived:               refuseFraming,
-		Logger:                       debugLogger{s.cfg.Logger},
-		Concurrency:                  connections,
-		ReadBufferSize:               headersMax,
-		ReadTimeout:                  readTimeout,
-		WriteTimeout:                 writeTimeout,
-		IdleTimeout:                  idleTimeout,
-		MaxRequestBodySize:           bodyPrefetched,
-		StreamRequestBody:            true, // a handler sees the headers before a large body is read
-		DisablePreParseMultipartForm: true,
-		NoDefaultServerHeader:        true,
-		NoDefaultContentType:         true,
-		SecureErrorLogMessage:        true,
-		CloseOnShutdown:              true,
-	}
-}
+// Serve is Front.Serve.
+func (s *Server) Serve(ln net.Listener) error { return s.front.Serve(ln) }
 
-// Serve answers the public contract on ln until Shutdown, and closes ln.
-// ErrOpenExposed.
-func (s *Server) Serve(ln net.Listener) error { return s.serve(s.public, ln) }
-
-// ServeAdmin answers the operators on ln until Shutdown, and closes ln.
-// ErrOpenExposed.
-func (s *Server) ServeAdmin(ln net.Listener) error { return s.serve(s.admin, ln) }
-
-// serve ends even if Shutdown came first: fasthttp's own knows nothing of a
-// listener that it has not begun to serve.
-func (s *Server) serve(on *fasthttp.Server, ln net.Listener) error {
-	once := &onceListener{Listener: ln}
-	if s.cfg.Auth == nil && !isLoopback(ln.Addr()) {
-		return errors.Join(fmt.Errorf("%v: %w", ln.Addr(), ErrOpenExposed), once.Close())
-	}
-	defer context.AfterFunc(s.stopping, func() { _ = once.Close() })()
-	return on.Serve(once)
-}
-
-// onceListener may be closed by more than one.
-type onceListener struct {
-	net.Listener
-	once sync.Once
-	err  error
-}
-
-// Close implements net.Listener.
-func (l *onceListener) Close() error {
-	l.once.Do(func() { l.err = l.Listener.Close() })
-	return l.err
-}
+// ServeAdmin is Front.ServeAdmin.
+func (s *Server) ServeAdmin(ln net.Listener) error { return s.front.ServeAdmin(ln) }
 
 // Shutdown closes the listeners and the event streams, and waits until every
 // other request is answered or ctx ends. A second call does nothing.
@@ -199,8 +153,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	}
 	defer s.cancel()
-	s.stop()
-	return errors.Join(s.public.ShutdownWithContext(ctx), s.admin.ShutdownWithContext(ctx), s.streams.wait(ctx))
+	return errors.Join(s.front.Shutdown(ctx), s.streams.wait(ctx))
+}
+
+// answer answers a request on the public listener.
+func (s *Server) answer(ctx *fasthttp.RequestCtx) {
+	if isPlaceOrder(ctx) {
+		s.guard(ctx, s.placeOrder)
+		return
+	}
+	s.dispatch(ctx, s.public)
 }
 
 // guard runs a handler so that a bug in it costs one answer and not the
@@ -214,7 +176,7 @@ func (s *Server) guard(ctx *fasthttp.RequestCtx, h func(*fasthttp.RequestCtx)) {
 			s.refuse(ctx, internalError, "", nil)
 		}
 	}()
-	s.identify(ctx)
+	s.front.identify(ctx)
 	h(ctx)
 	if ctx.Request.Header.ContentLength() > bodyPrefetched {
 		s.linger(ctx)
@@ -236,12 +198,6 @@ func (s *Server) linger(ctx *fasthttp.RequestCtx) {
 // past is a deadline that has passed on every clock.
 var past = time.Unix(1, 0)
 
-// identify gives the request its id.
-func (s *Server) identify(ctx *fasthttp.RequestCtx) {
-	var b [requestIDLen]byte
-	ctx.Response.Header.SetCanonical(headerRequestID, s.ids.append(b[:0]))
-}
-
 func requestID(ctx *fasthttp.RequestCtx) []byte {
 	return ctx.Response.Header.PeekCanonical(headerRequestID)
 }
@@ -261,7 +217,7 @@ type call struct {
 // dispatch answers any request but the placing of an order.
 func (s *Server) dispatch(ctx *fasthttp.RequestCtx, routes *router) {
 	begin := clockd.Mono()
-	seen := s.broken
+	seen := s.front.broken
 	s.guard(ctx, func(ctx *fasthttp.RequestCtx) {
 		r, err := s.route(ctx, routes)
 		if r != nil {
@@ -281,9 +237,8 @@ func (s *Server) dispatch(ctx *fasthttp.RequestCtx, routes *router) {
 // route finds the request's route, checks the caller and runs it.
 func (s *Server) route(ctx *fasthttp.RequestCtx, routes *router) (*route, error) {
 	target := ctx.Request.Header.RequestURI()
-	if target[0] != '/' {
-		ctx.SetConnectionClose()
-		return nil, refusedFraming(ctx)
+	if no := framing(ctx); no != nil {
+		return nil, no
 	}
 	path := target
 	for i, c := range target {
@@ -312,7 +267,13 @@ func (s *Server) route(ctx *fasthttp.RequestCtx, routes *router) (*route, error)
 	return r, r.handle(s, c)
 }
 
-func refusedFraming(ctx *fasthttp.RequestCtx) *refusal {
+// framing refuses a request that refuseFraming has marked, and ends its
+// connection.
+func framing(ctx *fasthttp.RequestCtx) *refusal {
+	if ctx.Request.Header.RequestURI()[0] == '/' {
+		return nil
+	}
+	ctx.SetConnectionClose()
 	switch p := framingFault(ctx.Request.Header.RawHeaders()); p {
 	case noProblem:
 		return refuse(invalidRequest, "the request's target must be a path")
@@ -414,33 +375,4 @@ func dealOf(ctx *fasthttp.RequestCtx) string {
 		id = nil
 	}
 	return string(id)
-}
-
-// malformed answers what fasthttp could not read as a request; fasthttp
-// closes the connection after it.
-func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
-	s.identify(ctx)
-	p, detail := invalidRequest, "the request is not HTTP/1.1 as every parser reads it"
-	var small *fasthttp.ErrSmallBuffer
-	var slow net.Error
-	switch {
-	case errors.Is(err, fasthttp.ErrUnsupportedTransferEncoding):
-		p, detail = transferEncodingRefused, "send the body with Content-Length"
-	case errors.As(err, &small):
-		p, detail = headersTooLarge, ""
-	case errors.As(err, &slow) && slow.Timeout():
-		p, detail = requestTimeout, ""
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		detail = "the connection ended within the request"
-	}
-	writeProblem(&ctx.Response, p, detail, nil)
-	s.broken.Observe(ctx.Response.StatusCode(), 0)
-}
-
-// debugLogger takes what fasthttp has to say of connections that broke. It is
-// about clients, not about us.
-type debugLogger struct{ log *slog.Logger }
-
-func (l debugLogger) Printf(format string, args ...any) {
-	l.log.Debug("connection", "detail", fmt.Sprintf(format, args...))
 }

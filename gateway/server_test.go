@@ -255,6 +255,7 @@ func TestConfigIsValidated(t *testing.T) {
 		"Logger":      func(c *Config) { c.Logger = nil },
 		"Connections": func(c *Config) { c.Connections = -1 },
 		"Streams":     func(c *Config) { c.Streams = -1 },
+		"Front":       func(c *Config) { c.Front = &Front{} }, // which would show open mode to all the world
 	} {
 		bad := good
 		spoil(&bad)

@@ -91,7 +91,7 @@ func killWhileStarting(t *testing.T, data string) {
 	_ = cmd.Wait() // says that it was killed
 }
 
-// TestDrain ends the server in good order under the same load: it exits with 0,
+// TestDrain ends the server in good order under the same load: it says so, exits with 0,
 // refuses with 503 and nothing else, and has all that it acknowledged.
 func TestDrain(t *testing.T) {
 	data := t.TempDir()
@@ -99,7 +99,7 @@ func TestDrain(t *testing.T) {
 	server := start(t, data)
 	must(t, s.create(t.Context(), server.addr))
 	must(t, s.crowd(t.Context(), server.addr, rand.N(2*loadMost), func() error {
-		return errors.Join(server.signal(), server.cmd.Wait())
+		return errors.Join(server.signal(), sayDraining(t.Context(), server.addr), server.cmd.Wait())
 	}))
 	server = start(t, data)
 	must(t, s.check(t.Context(), server.addr))

@@ -85,6 +85,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 
 	cfg := config.Default()
 	cfg.Listen, cfg.Admin, cfg.Data, cfg.LogLevel = d.listen, d.admin, data, "warn"
+	cfg.DrainNotice = 0 // no balancer looks on
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
@@ -229,7 +230,7 @@ func (d *demo) burst(ctx context.Context) (*tally, error) {
 	}
 	bar := progressbar.NewOptions(d.orders,
 		progressbar.OptionSetWriter(d.progress), progressbar.OptionSetWidth(20),
-		progressbar.OptionSetPredictTime(false), progressbar.OptionClearOnFinish())
+		progressbar.OptionSetPredictTime(false))
 	redraw := func() {
 		answered, text := t.line()
 		bar.Describe(text)
@@ -240,6 +241,7 @@ func (d *demo) burst(ctx context.Context) (*tally, error) {
 	stop()
 	redraw()
 	_ = bar.Finish()
+	fmt.Fprintln(d.progress)
 	t.elapsed = summary.Elapsed
 	return t, err
 }

@@ -35,6 +35,7 @@ func TestScripts(t *testing.T) {
 		Dir:                 filepath.Join("testdata", "script"),
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
+			env.Setenv("DOORBUSTER_DRAIN_NOTICE", "0s")
 			for _, name := range []string{"LISTEN", "ADMIN"} {
 				addr, err := freeAddress(t.Context())
 				if err != nil {

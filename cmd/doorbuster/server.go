@@ -40,9 +40,10 @@ type server struct {
 	// which stamps all decisions, has to begin.
 	present *clockd.Clock
 	log     *obs.Log
+	metrics *obs.Metrics
+	front   *gateway.Front // answers that the rest is not ready yet
 	store   *embedded.Store
 	clock   *clockd.Clock
-	metrics *obs.Metrics
 	rules   *plugins.Registry
 	node    *actors.Node
 	edge    *gateway.Server
@@ -73,6 +74,9 @@ func startServer(ctx context.Context, cfg config.Config, logs io.Writer) (_ *ser
 		return nil, err
 	}
 	if err := s.startLog(logs); err != nil {
+		return nil, err
+	}
+	if err := s.startFront(); err != nil {
 		return nil, err
 	}
 	if err := s.startJournal(ctx); err != nil {
@@ -110,7 +114,21 @@ func (s *server) startLog(logs io.Writer) (err error) {
 	return err
 }
 
+func (s *server) startFront() (err error) {
+	s.metrics = obs.NewMetrics()
+	s.front, err = gateway.NewFront(gateway.FrontConfig{
+		Metrics: s.metrics, Logger: s.log.Logger, Open: s.cfg.Auth == config.AuthOpen,
+	})
+	if err != nil {
+		return err
+	}
+	go func() { s.broken <- s.front.Serve(s.public) }()
+	go func() { s.broken <- s.front.ServeAdmin(s.admin) }()
+	return nil
+}
+
 func (s *server) startJournal(ctx context.Context) (err error) {
+	s.front.Wait("recovering: the journal is being opened")
 	if s.store, err = openStore(s.cfg.Data, s.present, s.log.Logger); err != nil {
 		return err
 	}
@@ -137,7 +155,7 @@ func openStore(dir string, present *clockd.Clock, log *slog.Logger) (*embedded.S
 }
 
 func (s *server) startNode(ctx context.Context) (err error) {
-	s.metrics = obs.NewMetrics()
+	s.front.Wait("recovering: the rules are being loaded")
 	s.rules, err = plugins.New(ctx, plugins.Config{
 		Tables: s.store.Tables(),
 		Now:    func() int64 { return s.clock.Now().Wall },
@@ -149,6 +167,9 @@ func (s *server) startNode(ctx context.Context) (err error) {
 		Rules:  s.rules,
 		Logger: s.log.Logger,
 		Fatal:  fatal,
+		Recovering: func(done, deals int) {
+			s.front.Wait(fmt.Sprintf("recovering: %d of %d deals replayed", done, deals))
+		},
 		Observe: func(g journal.Group) {
 			s.metrics.JournalBatch(g.Events, g.Bytes, time.Duration(g.Nanos))
 		},
@@ -179,14 +200,9 @@ func (s *server) startEdge(ctx context.Context) error {
 	}
 	s.edge, err = gateway.New(gateway.Config{
 		Node: s.node, Rules: s.rules, Store: s.store, Clock: s.clock, Metrics: s.metrics, Logger: s.log.Logger,
-		Auth: auth, Limiter: limiter, Drain: func() { close(s.asked) },
+		Auth: auth, Limiter: limiter, Front: s.front, Drain: func() { close(s.asked) },
 	})
-	if err != nil {
-		return err
-	}
-	go func() { s.broken <- s.edge.Serve(s.public) }()
-	go func() { s.broken <- s.edge.ServeAdmin(s.admin) }()
-	return nil
+	return err
 }
 
 // auth is nil in open mode.
@@ -229,7 +245,10 @@ func (s *server) stop() {
 	ctx, cancel := s.deadline(s.cfg.DrainTimeout)
 	defer cancel()
 	s.log.Info("draining")
-	drained := s.node.Drain(ctx)
+	notice, end := s.deadline(min(s.cfg.DrainNotice, s.cfg.DrainTimeout))
+	defer end()
+	drained := s.node.Drain(ctx) // from here on /readyz and new orders are answered with 503 draining
+	<-notice.Done()
 	if drained != nil { // it has used up the time: what is left still gets to end
 		ctx, cancel = s.deadline(edgeTimeout)
 		defer cancel()

@@ -69,6 +69,7 @@ type Config struct {
 	RateBurst         int           // requests at once after a rest
 	RequestTimeout    time.Duration // then 504
 	DrainTimeout      time.Duration // for what is in flight at the end
+	DrainNotice       time.Duration // to go on answering that it is at the end, within DrainTimeout
 	Key               string        // an operator's, for commands that ask a running server; secret
 	LogLevel          string        // debug, info, warn, error
 	LogFormat         string        // text, json
@@ -88,6 +89,7 @@ func Default() Config {
 		RateBurst:         100,
 		RequestTimeout:    5 * time.Second,
 		DrainTimeout:      10 * time.Second,
+		DrainNotice:       time.Second,
 		LogLevel:          "info",
 		LogFormat:         "text",
 	}
@@ -109,6 +111,7 @@ func (c *Config) Flags() *pflag.FlagSet {
 	t.IntVar(&c.RateBurst, "rate-burst", c.RateBurst, "requests that a caller may make at once after a rest")
 	t.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "how long a request may take before it is answered with 504")
 	t.DurationVar(&c.DrainTimeout, "drain-timeout", c.DrainTimeout, "how long requests in flight may take to finish at the end")
+	t.DurationVar(&c.DrainNotice, "drain-notice", c.DrainNotice, "how long to go on answering with 503 draining at least, so that balancers see it")
 	t.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	t.StringVar(&c.LogFormat, "log-format", c.LogFormat, "text or json")
 	t.StringVar(&c.Key, "key", c.Key, "operator's key, for commands that ask a running server")
@@ -227,6 +230,7 @@ func (c *Config) Validate() error {
 		within("passivate-after", c.PassivateAfter, time.Second, DurationMax),
 		within("request-timeout", c.RequestTimeout, 10*time.Millisecond, DurationMax),
 		within("drain-timeout", c.DrainTimeout, 0, DurationMax),
+		within("drain-notice", c.DrainNotice, 0, DurationMax),
 	}
 	if c.Data == "" {
 		problems = append(problems, errors.New("data: name a folder"))

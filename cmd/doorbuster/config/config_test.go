@@ -126,6 +126,7 @@ func TestValidate(t *testing.T) {
 		{"--passivate-after 1ms", "passivate-after: "},
 		{"--request-timeout 0s", "request-timeout: "},
 		{"--drain-timeout -1s", "drain-timeout: "},
+		{"--drain-notice 25h", "drain-notice: "},
 		{"--data=", "data: "},
 	} {
 		c, err := load(t, "", nil, strings.Fields(test.args)...)
