@@ -139,7 +139,7 @@ func (e *Engine) Compile(ctx context.Context, wasm, config []byte) (*Program, er
 		engine: e, module: module, compiled: compiled, config: append([]byte(nil), config...),
 		slots: make([]slot, e.config.Instances),
 	}
-	if err := p.slots[0].fill(p); err != nil {
+	if err := p.grow(); err != nil {
 		_ = compiled.Close(context.Background())
 		if e.cache != nil {
 			e.cache.forget(cacheKey(module.Wasm)) // nobody pays for keeping it
@@ -155,7 +155,9 @@ func (e *Engine) compile(ctx context.Context, wasm []byte) (wazero.CompiledModul
 	case e.compiling <- struct{}{}:
 		defer func() { <-e.compiling }()
 	case <-ctx.Done():
-		return nil, ctx.Err()
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
 	if e.cache == nil {
 		compiled, err := compileHere(ctx, e.runtime, wasm)

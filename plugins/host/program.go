@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tetratelabs/wazero"
 
@@ -24,21 +25,25 @@ type Program struct {
 	// shared.
 	initial *state
 
-	slots []slot
+	slots   []slot       // the first made of them have an instance
+	made    atomic.Int32 // rises only
+	growing atomic.Bool  // nobody else need begin
+
+	mu     sync.Mutex // held while an instance is added
+	closed atomic.Bool
 }
 
 // Imports names the functions that the source module imports, "module.name".
 func (p *Program) Imports() []string { return p.module.Imports }
 
-// slot holds one instance, made when it is first needed.
+// slot holds one instance.
 type slot struct {
 	mu       sync.Mutex // held during an evaluation; guards instance
 	instance *instance
 	_        [112]byte // a cache line pair of its own
 }
 
-// fill makes the slot's instance. The caller holds mu, or the program is not
-// shared yet.
+// fill makes the slot's instance. The caller holds mu.
 func (s *slot) fill(p *Program) (err error) {
 	s.instance, err = newInstance(p)
 	return err
@@ -52,6 +57,34 @@ func (s *slot) empty() {
 	}
 }
 
+// grow adds an instance, if the program is open and has room for one.
+func (p *Program) grow() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := p.made.Load()
+	if p.closed.Load() || int(n) == len(p.slots) {
+		return nil
+	}
+	if err := p.slots[n].fill(p); err != nil {
+		return err
+	}
+	p.made.Store(n + 1)
+	return nil
+}
+
+// growLater adds an instance on a goroutine of its own. Where that fails, which
+// only a lack of memory explains, the program goes on with those that it has.
+func (p *Program) growLater() {
+	if int(p.made.Load()) == len(p.slots) || p.growing.Swap(true) {
+		return
+	}
+	go func() {
+		if p.grow() == nil {
+			p.growing.Store(false)
+		}
+	}()
+}
+
 // Trace is what an evaluation leaves for people to read.
 type Trace struct {
 	Logs    []byte // at most abi.LogBytesMax; each call of log ends with a newline
@@ -60,20 +93,24 @@ type Trace struct {
 }
 
 // Evaluate prices one order: it encodes in, runs the rule with the given budget
-// of fuel (at most abi.FuelMax), and fills out, but for which version it is. trace may be
-// nil. It does not allocate without a trace and without a fault.
+// of fuel (at most abi.FuelMax), and fills out, but for its version. trace may be
+// nil. It does not allocate without a trace and without a fault. It returns false,
+// and has not run the rule, when the program is closed.
 //
 // An input that does not fit the ABI is FaultBadOutput without fuel used: the
 // caller bounds what goes into an order, so no order that was accepted gets there.
-func (p *Program) Evaluate(in *abi.Input, fuel uint64, out *abi.Verdict, trace *Trace) {
+func (p *Program) Evaluate(in *abi.Input, fuel uint64, out *abi.Verdict, trace *Trace) bool {
 	out.Reset()
 	s := p.take()
 	defer s.mu.Unlock()
+	if p.closed.Load() {
+		return false
+	}
 	if s.instance == nil {
 		if err := s.fill(p); err != nil {
 			out.Fault = abi.FaultRuleInit
 			trace.note(nil, err)
-			return
+			return true
 		}
 	}
 	i := s.instance
@@ -81,28 +118,38 @@ func (p *Program) Evaluate(in *abi.Input, fuel uint64, out *abi.Verdict, trace *
 	trace.note(&i.log, err)
 	if !i.reset() {
 		s.empty()
-		// A failure shows at the next evaluation, which tries again.
+		// The evaluation has paid for this. A failure shows at the next one, which
+		// tries again.
 		_ = s.fill(p)
 	}
+	return true
 }
 
-// take locks a slot that is free, or waits for one.
+// take locks a slot that is free. When none is, it waits for one, at most for as
+// long as an evaluation takes, and has one more instance made: orders do not wait
+// for that.
 func (p *Program) take() *slot {
-	n := uint32(len(p.slots))
+	n := uint32(p.made.Load())
 	first := rand.Uint32N(n)
 	for i := range n {
 		if s := &p.slots[(first+i)%n]; s.mu.TryLock() {
 			return s
 		}
 	}
+	p.growLater()
 	s := &p.slots[first]
 	s.mu.Lock()
 	return s
 }
 
-// Close frees the program after its last evaluation has ended. No new one may
-// begin.
+// Close frees the program when its last evaluation has ended. It may be called
+// while others evaluate.
 func (p *Program) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed.Swap(true) {
+		return nil
+	}
 	for i := range p.slots {
 		s := &p.slots[i]
 		s.mu.Lock()
