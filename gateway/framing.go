@@ -15,6 +15,7 @@ import (
 //   - a header continued on the next line (obs-fold), or ended by a bare LF;
 //   - a space within a header's name;
 //   - a target that is not a path (absolute form, authority form, *);
+//   - a version that is neither HTTP/1.1 nor HTTP/1.0;
 //   - two Idempotency-Keys, of which a proxy might see the other.
 //
 // fasthttp itself refuses two Content-Lengths, two Hosts, and bytes that may
@@ -28,12 +29,16 @@ var refusedTarget = []byte("*")
 // request can be looked at before its body is read. It cannot answer, so it
 // leaves a mark that costs other requests nothing to check.
 func refuseFraming(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
-	if h.RequestURI()[0] != '/' || framingFault(h.RawHeaders()) != noProblem {
+	if h.RequestURI()[0] != '/' || !versionKnown(h.Protocol()) || framingFault(h.RawHeaders()) != noProblem {
 		h.SetRequestURIBytes(refusedTarget)
 		h.SetContentLength(0) // whatever follows is not a body of ours
 		h.Del(fasthttp.HeaderExpect)
 	}
 	return fasthttp.RequestConfig{}
+}
+
+func versionKnown(version []byte) bool {
+	return string(version) == "HTTP/1.1" || string(version) == "HTTP/1.0"
 }
 
 // framingFault looks at the header lines as they came.

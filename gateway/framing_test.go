@@ -76,6 +76,28 @@ func TestFraming(t *testing.T) {
 		{"TE with Expect", order("/api/v1/orders", "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n", chunked), transferEncodingRefused},
 		{"TE, space before the colon", order("/api/v1/orders", length+"Transfer-Encoding : chunked\r\n", body), invalidRequest},
 		{"TE folded", order("/api/v1/orders", length+"Transfer-Encoding:\r\n chunked\r\n", body), transferEncodingRefused},
+		{"TE with a chunk extension", order("/api/v1/orders", "Transfer-Encoding: chunked\r\n", "5;a=\"\r\n\r\n0\r\n\r\n"), transferEncodingRefused},
+		{"TE with a chunk of an endless size", order("/api/v1/orders", "Transfer-Encoding: chunked\r\n", "fffffffffffffffff\r\n"), transferEncodingRefused},
+		{"TE with a trailer", order("/api/v1/orders", "Transfer-Encoding: chunked\r\nTrailer: Content-Length\r\n", "0\r\nContent-Length: 5\r\n\r\n"), invalidRequest},
+		{"TE, quoted", order("/api/v1/orders", length+"Transfer-Encoding: \"chunked\"\r\n", body), transferEncodingRefused},
+		{"TE, empty", order("/api/v1/orders", length+"Transfer-Encoding:\r\n", body), transferEncodingRefused},
+		{"TE with a vertical tab", order("/api/v1/orders", length+"Transfer-Encoding:\x0bchunked\r\n", body), invalidRequest},
+		{"TE with a NUL", order("/api/v1/orders", length+"Transfer-Encoding: chunked\x00\r\n", body), invalidRequest},
+		{"TE with a NUL in its name", order("/api/v1/orders", length+"Transfer-\x00Encoding: chunked\r\n", body), invalidRequest},
+		{"TE behind a bare CR", order("/api/v1/orders", length+"X-A: b\rTransfer-Encoding: chunked\r\n", body), invalidRequest},
+		{"TE, tab before the colon", order("/api/v1/orders", length+"Transfer-Encoding\t: chunked\r\n", body), invalidRequest},
+		{"CL with a space inside", order("/api/v1/orders", "Content-Length: 1 1\r\n", body), invalidRequest},
+		{"CL with a point", order("/api/v1/orders", "Content-Length: 5.0\r\n", body), invalidRequest},
+		{"CL with an underscore", order("/api/v1/orders", "Content-Length: 1_0\r\n", body), invalidRequest},
+		{"CL with a vertical tab", order("/api/v1/orders", "Content-Length:\x0b5\r\n", body), invalidRequest},
+		{"CL, empty", order("/api/v1/orders", "Content-Length:\r\n", body), invalidRequest},
+		{"CL folded", order("/api/v1/orders", "Content-Length:\r\n 5\r\n", body), invalidRequest},
+		{"CL in another case, twice", order("/api/v1/orders", length+"content-length: 1\r\n", body), invalidRequest},
+		{"bare LF alone", "GET /livez HTTP/1.1\nHost: localhost\n\n", invalidRequest},
+		{"bare LF ends the headers", "GET /livez HTTP/1.1\r\nHost: localhost\r\n\n", invalidRequest},
+		{"two CRs", "GET /livez HTTP/1.1\r\nHost: localhost\r\r\n\r\n", invalidRequest},
+		{"two versions", "GET /livez HTTP/1.1 HTTP/1.1\r\nHost: localhost\r\n\r\n", invalidRequest},
+		{"a tab in the request's line", "GET\t/livez\tHTTP/1.1\r\nHost: localhost\r\n\r\n", invalidRequest},
 		{"obs-fold", order("/api/v1/orders", length+"X-A: b\r\n c\r\n", body), invalidRequest},
 		{"obs-fold hides TE", order("/api/v1/orders", length+"X-A: b\r\n Transfer-Encoding: chunked\r\n", body), invalidRequest},
 		{"obs-fold with a tab", get("X-A: b\r\n\tc\r\n"), invalidRequest},
@@ -105,6 +127,10 @@ func TestFraming(t *testing.T) {
 		{"HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", invalidRequest},
 		{"no version", "GET /livez\r\n\r\n", invalidRequest},
 		{"bad version", "GET /livez HTTP/x.y\r\nHost: localhost\r\n\r\n", invalidRequest},
+		{"version 0.9", "GET /livez HTTP/0.9\r\nHost: localhost\r\n\r\n", invalidRequest},
+		{"version 1.2", "GET /livez HTTP/1.2\r\nHost: localhost\r\n\r\n", invalidRequest},
+		{"version 2.0", "GET /livez HTTP/2.0\r\nHost: localhost\r\n\r\n", invalidRequest},
+		{"version 1.01", "GET /livez HTTP/1.01\r\nHost: localhost\r\n\r\n", invalidRequest},
 		{"two spaces", "GET  /livez HTTP/1.1\r\nHost: localhost\r\n\r\n", invalidRequest},
 		{"not HTTP", "\x16\x03\x01\x02\x00\x01\r\n\r\n", invalidRequest},
 		{"control byte in the target", "GET /li\x01vez HTTP/1.1\r\nHost: localhost\r\n\r\n", invalidRequest},
@@ -122,6 +148,31 @@ func TestFraming(t *testing.T) {
 		})
 	}
 	h.get("/api/v1/deals/d").has(map[string]any{"status": "live", "available": 100})
+}
+
+// What looks like an attack and is framed alike by all that accept it is served, and a
+// request in its body is not.
+func TestFramingThatIsHarmless(t *testing.T) {
+	h := newHouse(t, nil)
+	h.deal("d", "")
+	length := fmt.Sprintf("Content-Length: %d\r\n", len(smuggled))
+	for name, in := range map[string]string{
+		"a body in a GET":                     "GET /livez HTTP/1.1\r\nHost: localhost\r\n" + length + "\r\n" + smuggled,
+		"a body for a path that is not there": "POST /nope HTTP/1.1\r\nHost: localhost\r\n" + length + "\r\n" + smuggled,
+		"a body that is no order":             "POST /api/v1/orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\n" + length + "\r\n" + smuggled,
+		"a body without a key":                "POST /api/v1/orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + length + "\r\n" + smuggled,
+		"a method that nobody knows":          "BREW /livez HTTP/1.1\r\nHost: localhost\r\n" + length + "\r\n" + smuggled,
+		"a bare LF behind the request's line": "GET /livez HTTP/1.1\nHost: localhost\r\n" + length + "\r\n" + smuggled,
+		"CL with leading zeros":               "GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 00" + strings.TrimPrefix(length, "Content-Length: ") + "\r\n" + smuggled,
+		"Upgrade":                             "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n" + length + "\r\n" + smuggled,
+		"Connection drops CL":                 "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: Content-Length\r\n" + length + "\r\n" + smuggled,
+	} {
+		got, closed := h.raw(t, in+"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 3)
+		if len(got) != 2 || !closed {
+			t.Errorf("%s: %d answers, closed: %v", name, len(got), closed)
+		}
+	}
+	h.get("/api/v1/deals/d").has(map[string]any{"status": "live"})
 }
 
 // What is well framed keeps the connection, refused or not, pipelined or not.
