@@ -39,7 +39,7 @@ func decodeBody(body []byte, v any) error {
 	}
 	names := stdjson.NewDecoder(bytes.NewReader(body))
 	names.UseNumber()
-	if err := checkNames(names, reflect.TypeOf(v)); err != nil {
+	if err := checkNames(names, reflect.TypeOf(v), ""); err != nil {
 		return err
 	}
 	return asBodyRefusal(json.Unmarshal(body, v))
@@ -47,10 +47,14 @@ func decodeBody(body []byte, v any) error {
 
 // checkNames reads one value and refuses names that t does not have, and names
 // that stand twice in an object. A decoder takes DEAL_ID for deal_id, and the
-// last of two; whoever looked at the request before may have taken neither.
-func checkNames(d *stdjson.Decoder, t reflect.Type) error {
+// last of two; whoever looked at the request before may have taken neither. It
+// refuses what is no time as well: the decoder could not say in which field.
+func checkNames(d *stdjson.Decoder, t reflect.Type, field string) error {
 	token, err := d.Token()
 	open, nested := token.(stdjson.Delim)
+	if err == nil && t == reflect.TypeFor[optionalTime]() && !isTime(token) {
+		return refuseField(invalidRequest, field, wantTime)
+	}
 	if err != nil || !nested {
 		return err
 	}
@@ -71,12 +75,20 @@ func checkNames(d *stdjson.Decoder, t reflect.Type) error {
 		if open == '{' && !known {
 			return refuseField(unknownField, name, "is not a field of this request")
 		}
-		if err := checkNames(d, inner); err != nil {
+		if err := checkNames(d, inner, joinField(field, name)); err != nil {
 			return err
 		}
 	}
 	_, err = d.Token()
 	return err
+}
+
+// joinField names a field of a field; what stands in a list has the list's name.
+func joinField(outer, name string) string {
+	if outer == "" || name == "" {
+		return outer + name
+	}
+	return outer + "." + name
 }
 
 // within returns the type of what stands in a t under a name, nil if that is
@@ -132,14 +144,35 @@ func asBodyRefusal(err error) error {
 		if field == "" {
 			return refuse(invalidRequest, "the body must be an object")
 		}
-		kind, _, _ := strings.Cut(wrongType.Value, " ")
-		return refuseField(invalidRequest, field, "must not be this "+kind)
+		return refuseField(invalidRequest, field, wantKind(field, wrongType.Type))
 	}
 	var no *refusal
 	if errors.As(err, &no) {
 		return no
 	}
 	return refuse(invalidRequest, err.Error())
+}
+
+// wantKind says what a field must be.
+func wantKind(field string, t reflect.Type) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t.Kind() {
+	case reflect.String:
+		return "must be a text"
+	case reflect.Bool:
+		return "must be true or false"
+	case reflect.Slice:
+		return "must be a list"
+	case reflect.Struct, reflect.Map:
+		return "must be an object"
+	default:
+	}
+	if strings.HasSuffix(field, "unit_price") {
+		return "must be an integer in minor units: 9900 for 99.00"
+	}
+	return "must be an integer"
 }
 
 // reply answers with v as JSON.
@@ -180,17 +213,27 @@ func (t *optionalTime) UnmarshalJSON(b []byte) error {
 	}
 	var text string
 	if err := json.Unmarshal(b, &text); err != nil {
-		return errNotATime
+		return err
 	}
 	parsed, err := time.Parse(time.RFC3339, text)
-	if err != nil || parsed.UnixMilli() <= 0 {
-		return errNotATime
-	}
 	t.ms = parsed.UnixMilli()
-	return nil
+	return err
 }
 
-var errNotATime = refuse(invalidRequest, "a time must be RFC 3339 and later than 1970, like 2026-11-22T00:00:00.000Z")
+// isTime says whether a token is one that an optionalTime can hold.
+func isTime(token stdjson.Token) bool {
+	if token == nil {
+		return true
+	}
+	text, ok := token.(string)
+	if !ok {
+		return false
+	}
+	parsed, err := time.Parse(time.RFC3339, text)
+	return err == nil && parsed.UnixMilli() > 0
+}
+
+const wantTime = "must be a time in RFC 3339, later than 1970, like 2026-11-22T00:00:00.000Z"
 
 // sortedKVs returns the attributes of a body in the order of their names, so
 // that the same body always makes the same record.

@@ -272,6 +272,9 @@ func (s *Server) patchDeal(c *call) error {
 	if len(faults) > 0 {
 		return refuseFields(dealInvalid, faults)
 	}
+	if *patch == (deal.Patch{}) { // nothing changes, so nothing is written
+		return c.reply(fasthttp.StatusOK, newDealReply(&v, s.node.Now().Wall))
+	}
 	return s.changeDeal(c, own.ClassNew, v.Spec.ID, fasthttp.StatusOK, func(cmd *deal.Command) {
 		cmd.Kind, cmd.Patch = deal.Change, patch
 	})

@@ -144,3 +144,36 @@ func TestDealLists(t *testing.T) {
 		h.get("/api/v1/deals?" + bad).refused(invalidRequest)
 	}
 }
+
+// Whoever gets a field wrong is told which one, and what it takes.
+func TestMessagesNameTheField(t *testing.T) {
+	h := newHouse(t, nil)
+	const deal = `{"deal_id":"m","merchant_id":"acme","title":"t","category":"c","currency":"CNY","stock":5,`
+	for body, want := range map[string][2]string{
+		`"unit_price":1.5}`:                                  {"unit_price", "must be an integer in minor units: 9900 for 99.00"},
+		`"unit_price":"99"}`:                                 {"unit_price", "must be an integer in minor units: 9900 for 99.00"},
+		`"unit_price":1,"per_user_limit":1.5}`:               {"per_user_limit", "must be an integer"},
+		`"unit_price":1,"rules":"tiered"}`:                   {"rules", "must be a list"},
+		`"unit_price":1,"starts_at":"tomorrow"}`:             {"starts_at", wantTime},
+		`"unit_price":1,"ends_at":1795132800}`:               {"ends_at", wantTime},
+		`"unit_price":1,"ends_at":{}}`:                       {"ends_at", wantTime},
+		`"unit_price":1,"starts_at":"1960-01-01T00:00:00Z"}`: {"starts_at", wantTime},
+	} {
+		a := h.post("/api/v1/deals", deal+body).refused(invalidRequest)
+		if a.field("errors.0.field") != want[0] || a.field("errors.0.message") != want[1] {
+			t.Errorf("%s: %s", body, a.body)
+		}
+	}
+	a := h.post("/api/v1/deals", `{"title":"t","category":"c","currency":"CNY","stock":5,"unit_price":1}`).refused(dealInvalid)
+	if a.field("detail") != "merchant_id must be given" {
+		t.Errorf("%s", a.body)
+	}
+}
+
+// A change that changes nothing is no event.
+func TestEmptyPatch(t *testing.T) {
+	h := newHouse(t, nil)
+	h.post("/api/v1/deals", `{"deal_id":"p","merchant_id":"acme","title":"t","category":"c","currency":"CNY","stock":5,"unit_price":1}`).want(201)
+	h.send(request{method: "PATCH", path: "/api/v1/deals/p", body: `{}`}).want(200).has(map[string]any{"version": int64(1), "title": "t"})
+	h.send(request{method: "PATCH", path: "/api/v1/deals/p", body: `{"title":"u"}`}).want(200).has(map[string]any{"version": int64(2)})
+}

@@ -147,7 +147,11 @@ func (s *Server) uploadRule(c *call) error {
 	if created {
 		status = fasthttp.StatusCreated
 	}
-	return c.reply(status, newVersionReply(&v))
+	answer := newVersionReply(&v)
+	if owner != "" && s.cfg.Rules.Exists("", id) {
+		answer.Warnings = append(answer.Warnings, "a house rule is called "+id+" too: deals of this merchant that name it run this one")
+	}
+	return c.reply(status, answer)
 }
 
 func (s *Server) listRules(c *call) error {

@@ -20,6 +20,15 @@ func (h *house) upload(path, wasm string) answer {
 	return h.send(request{method: "POST", path: path, body: wasm, header: map[string]string{"Content-Type": "application/wasm"}})
 }
 
+// A merchant who hides a house rule learns that he does.
+func TestRuleOfAHouseRulesName(t *testing.T) {
+	h := newHouse(t, nil)
+	a := h.upload("/api/v1/rules/tiered/versions?merchant_id=acme", tiered(t)).want(201)
+	if !strings.Contains(a.text("warnings.0"), "a house rule is called tiered too") {
+		t.Errorf("%s", a.body)
+	}
+}
+
 func TestRules(t *testing.T) {
 	h := newHouse(t, nil)
 	wasm := tiered(t)

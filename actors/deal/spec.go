@@ -80,7 +80,8 @@ func (e FieldError) Error() string { return e.Field + ": " + e.Message }
 func (s *Spec) Validate() []FieldError {
 	var f faults
 	f.check(ValidID(s.ID), "deal_id", "must be 1 to 64 of A-Z a-z 0-9 _ -")
-	f.check(ValidID(s.Merchant), "merchant_id", "must be 1 to 64 of A-Z a-z 0-9 _ -")
+	f.check(s.Merchant != "", "merchant_id", "must be given")
+	f.check(s.Merchant == "" || ValidID(s.Merchant), "merchant_id", "must be 1 to 64 of A-Z a-z 0-9 _ -")
 	f.check(s.Title != "" && len(s.Title) <= MaxTitleLen && utf8.ValidString(s.Title), "title", "must be 1 to %d bytes of UTF-8", MaxTitleLen)
 	f.check(len(s.Category) <= MaxCategoryLen && utf8.ValidString(s.Category), "category", "must be at most %d bytes of UTF-8", MaxCategoryLen)
 	f.check(upper(s.Currency), "currency", "must be an ISO 4217 code of three capital letters")
