@@ -405,8 +405,11 @@ func TestRateLimitOfTheUnknown(t *testing.T) {
 	must(t, err)
 	g := newGuardedTuned(t, func(c *Config) { c.Limiter = limiter })
 	known, late, forger := g.issuer.shopper("u-1"), g.issuer.shopper("u-2"), newIssuer(t)
-	g.as(known).get("/api/v1/deals").want(200) // the first attempt of this address
-	for range 2 {
+	g.as(known).get("/api/v1/deals").want(200)
+	for i := range 5 { // more than its burst, and it costs the address nothing
+		g.as(g.issuer.shopper(fmt.Sprintf("neighbour-%d", i))).get("/api/v1/deals").want(200)
+	}
+	for range 3 {
 		g.as(forger.shopper("u-1")).get("/api/v1/deals").refused(unauthenticated)
 	}
 	a := g.as(forger.shopper("u-1")).get("/api/v1/deals").refused(rateLimited)

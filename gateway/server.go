@@ -54,8 +54,8 @@ type Config struct {
 
 	Auth *Auth // nil = open mode: every caller is trusted
 	// Limiter is what one client may do; optional. A shopper's token that was
-	// not seen before also counts for the address that it comes from, before
-	// its signature is checked: that of a proxy, if there is one.
+	// not seen before is checked only while the address that it comes from, that
+	// of a proxy if there is one, has not sent too many that were none.
 	Limiter *admit.Limiter
 
 	// Ready says why the process should get no traffic, nil if it should.
@@ -292,9 +292,14 @@ func (s *Server) admit(ctx *fasthttp.RequestCtx, allow role) (*principal, orderF
 	if s.cfg.Auth == nil && !isLocal(&ctx.Request.Header) {
 		return nil, orderFault{problem: forbidden, message: wantLocal}
 	}
+	tried := false
 	who, p := s.cfg.Auth.caller(ctx.Request.Header.PeekCanonical(headerAuthorization), func() bool {
-		return s.allow(ctx, unknown, ctx.RemoteIP())
+		tried = s.allow(ctx, unknown, ctx.RemoteIP(), lookOnly)
+		return tried
 	})
+	if tried && p != noProblem { // many shoppers may share an address: it pays for what was no token alone
+		s.allow(ctx, unknown, ctx.RemoteIP(), takeToken)
+	}
 	if p != noProblem {
 		return nil, orderFault{problem: p}
 	}
@@ -305,7 +310,7 @@ func (s *Server) admit(ctx *fasthttp.RequestCtx, allow role) (*principal, orderF
 	if who == trusted {
 		name = ctx.RemoteIP()
 	}
-	if !s.allow(ctx, who.role, name) {
+	if !s.allow(ctx, who.role, name, takeToken) {
 		return nil, orderFault{problem: rateLimited}
 	}
 	return who, orderFault{}
@@ -313,15 +318,21 @@ func (s *Server) admit(ctx *fasthttp.RequestCtx, allow role) (*principal, orderF
 
 var headerAuthorization = []byte("Authorization")
 
-// allow takes a token from a client's bucket, if there is one left: a shopper
-// and a merchant of one name have two. Callers in open mode, and those who are
-// not known yet, are told apart by their address.
-func (s *Server) allow(ctx *fasthttp.RequestCtx, as role, name []byte) bool {
+// What allow does to a bucket.
+const (
+	lookOnly  = false
+	takeToken = true
+)
+
+// allow takes a token from a client's bucket, or looks whether there is one: a
+// shopper and a merchant of one name have two buckets. Callers in open mode, and
+// those who are not known yet, are told apart by their address.
+func (s *Server) allow(ctx *fasthttp.RequestCtx, as role, name []byte, take bool) bool {
 	if s.cfg.Limiter == nil {
 		return true
 	}
 	var b [128]byte
-	d := s.cfg.Limiter.Allow(append(append(b[:0], byte(as)), name...), s.cfg.Clock.Now().Mono)
+	d := s.cfg.Limiter.Ask(append(append(b[:0], byte(as)), name...), s.cfg.Clock.Now().Mono, take)
 	h := &ctx.Response.Header
 	h.Set("RateLimit-Policy", s.cfg.Limiter.Policy())
 	h.SetBytesV("RateLimit", d.AppendRateLimit(b[:0]))

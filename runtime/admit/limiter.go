@@ -108,6 +108,11 @@ type Decision struct {
 // ns. The client is any name that cannot be chosen freely: a key's id, a user,
 // an address.
 func (l *Limiter) Allow(client []byte, now int64) Decision {
+	return l.Ask(client, now, true)
+}
+
+// Ask is Allow, or, without take, says what Allow would and takes nothing.
+func (l *Limiter) Ask(client []byte, now int64, take bool) Decision {
 	hash := maphash.Bytes(l.seed, client)
 	s := &l.shards[hash%shards]
 	s.mu.Lock()
@@ -116,7 +121,7 @@ func (l *Limiter) Allow(client []byte, now int64) Decision {
 	slot := s.find(hash)
 	debt := max(slot.full-now, 0)
 	ok := debt <= l.interval*(l.burst-1)
-	if ok {
+	if ok && take {
 		debt += l.interval
 		slot.client, slot.full = hash, now+debt
 	}
