@@ -14,6 +14,7 @@ import (
 type counters struct {
 	calls, fuel atomic.Uint64
 	faults      [abi.FaultRuleInit + 1]atomic.Uint64 // by fault, FaultNone is unused
+	log         logbook
 }
 
 func (c *counters) add(v *abi.Verdict) {
@@ -42,6 +43,9 @@ func (r *Registry) Evaluate(merchant, id string, in *abi.Input, out *abi.Verdict
 	}
 	found.stable.sign(out)
 	found.counters.add(out)
+	if found.counters.log.wants(in, out) {
+		r.logs.offer(found, out.Version, in)
+	}
 }
 
 // Evaluation is one evaluation that somebody looks at.
@@ -61,17 +65,35 @@ func (v *version) sign(out *abi.Verdict) {
 // EvaluateVersion runs any version of a rule on a sample or recorded input. It
 // is not counted.
 func (r *Registry) EvaluateVersion(ctx context.Context, merchant, id string, n uint32, in *abi.Input) (*Evaluation, error) {
-	v, err := r.version(merchant, id, n)
-	if err != nil {
-		return nil, err
-	}
-	program, err := r.program(ctx, v)
+	v, program, err := r.runnable(ctx, merchant, id, n)
 	if err != nil {
 		return nil, err
 	}
 	e := observe(program, in, v.FuelLimit)
 	v.sign(&e.Verdict)
 	return e, nil
+}
+
+// EvaluateAgain is EvaluateVersion for very many recorded inputs: it gives the
+// verdict alone, and does not allocate once the version is compiled.
+func (r *Registry) EvaluateAgain(ctx context.Context, merchant, id string, n uint32, in *abi.Input, out *abi.Verdict) error {
+	v, program, err := r.runnable(ctx, merchant, id, n)
+	if err != nil {
+		return err
+	}
+	program.Evaluate(in, v.FuelLimit, out, nil)
+	v.sign(out)
+	return nil
+}
+
+// runnable returns a version with its program.
+func (r *Registry) runnable(ctx context.Context, merchant, id string, n uint32) (*version, *host.Program, error) {
+	v, err := r.version(merchant, id, n)
+	if err != nil {
+		return nil, nil, err
+	}
+	program, err := r.program(ctx, v)
+	return v, program, err
 }
 
 // observe runs a program once for somebody who looks at it.

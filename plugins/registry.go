@@ -85,6 +85,7 @@ func (c *Config) validate() error {
 type Registry struct {
 	config Config
 	engine *host.Engine
+	logs   *logger
 
 	// rules is the current map. It is read without a lock and never changed: a
 	// writer, under mu, puts a changed copy in its place.
@@ -156,6 +157,7 @@ func New(ctx context.Context, config Config) (*Registry, error) {
 		return nil, err
 	}
 	r := &Registry{config: config, engine: engine}
+	r.logs = r.startLogger()
 	r.rules.Store(&map[ruleKey]*rule{})
 	if err := errors.Join(r.load(ctx), r.addHouseRules(ctx)); err != nil {
 		return nil, errors.Join(err, r.Close())
@@ -164,7 +166,10 @@ func New(ctx context.Context, config Config) (*Registry, error) {
 }
 
 // Close frees the engine and its programs. No evaluation may be running.
-func (r *Registry) Close() error { return r.engine.Close() }
+func (r *Registry) Close() error {
+	r.logs.stop()
+	return r.engine.Close()
+}
 
 // publish puts a rule in the place of its earlier self. The caller holds mu.
 func (r *Registry) publish(changed *rule) {
