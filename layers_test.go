@@ -25,7 +25,7 @@ const module = "github.com/doorbuster/doorbuster"
 // layers says who may import whom, top down: a package imports only packages
 // that stand further down. A package that is missing here fails the test.
 var layers = []layer{
-	{pkg: "cmd/doorbuster", imports: []string{"cmd/doorbuster/bench", "cmd/doorbuster/config", "gateway", "gateway/client", "actors", "plugins", "plugins/reprice", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/admit", "runtime/obs", "clockd", "actors/deal", "plugins/abi"}, tests: []string{"runtime/journal/fusetest"}},
+	{pkg: "cmd/doorbuster", imports: []string{"cmd/doorbuster/bench", "cmd/doorbuster/config", "gateway", "gateway/client", "actors", "plugins", "plugins/reprice", "plugins/host", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/admit", "runtime/obs", "clockd", "actors/deal", "plugins/abi"}, tests: []string{"runtime/journal/fusetest"}},
 	{pkg: "cmd/doorbuster/bench", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "clockd"}},
 	{pkg: "cmd/benchmark", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway", "gateway/client", "clockd"}},
 	{pkg: "cmd/doorbuster/config", imports: []string{"runtime/own"}},
@@ -33,6 +33,7 @@ var layers = []layer{
 	{pkg: "examples/quickstart"},
 	{pkg: "examples/rules/go", imports: []string{"plugins/sdk/go"}, tests: []string{"plugins", "plugins/abi", "plugins/sdk/rules", "plugins/sdk/go/rulestest"}},
 	{pkg: "examples/incident", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "runtime/own", "runtime/journal", "runtime/journal/embedded", "clockd"}},
+	{pkg: "cmd/benchmark/peers", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "runtime/journal", "runtime/journal/embedded", "clockd"}},
 	{pkg: "cmd/benchmark/lab", imports: []string{"gateway/client"}},
 	{pkg: "cmd/benchmark/page"},
 	{pkg: "gateway", imports: []string{"actors", "actors/deal", "plugins", "plugins/reprice", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "runtime/obs", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
@@ -74,7 +75,7 @@ type layer struct {
 // owners says which packages may import a third-party module. "tests" stands
 // for every test file and for the packages whose name ends in "test".
 var owners = map[string][]string{
-	"github.com/HdrHistogram/hdrhistogram-go": {"cmd/doorbuster", "cmd/doorbuster/bench"},
+	"github.com/HdrHistogram/hdrhistogram-go": {"cmd/doorbuster", "cmd/doorbuster/bench", "plugins/reprice"},
 	"github.com/anishathalye/porcupine":       {"tests"},
 	"github.com/asynkron/protoactor-go/actor": {"actors", "clockd"},
 	"github.com/cespare/xxhash/v2":            {"actors", "actors/deal", "plugins", "plugins/abi", "plugins/gas", "runtime/admit"},
@@ -82,17 +83,19 @@ var owners = map[string][]string{
 	"github.com/cockroachdb/pebble/v2":        {"runtime/journal/embedded", "actors/sim"},
 	"github.com/getkin/kin-openapi":           {"tests"},
 	"github.com/go-jose/go-jose/v4":           {"gateway"},
-	"github.com/goccy/go-json":                {"gateway"},
+	"github.com/goccy/go-json":                {"gateway", "cmd/benchmark/peers"},
+	"github.com/jackc/pgx/v5":                 {"cmd/benchmark/peers"},
 	"github.com/hanwen/go-fuse/v2":            {"tests"},
 	"github.com/knadh/koanf":                  {"cmd/doorbuster/config"},
 	"github.com/prometheus/client_golang":     {"runtime/obs"},
 	"github.com/puzpuzpuz/xsync/v4":           {"actors", "runtime/journal/embedded"},
+	"github.com/redis/rueidis":                {"cmd/benchmark/peers"},
 	"github.com/rogpeppe/go-internal":         {"tests"},
 	"github.com/schollz/progressbar/v3":       {"cmd/doorbuster", "cmd/doorbuster/bench"},
-	"github.com/spf13/cobra":                  {"cmd/doorbuster", "cmd/doorbuster/bench", "cmd/benchmark"},
+	"github.com/spf13/cobra":                  {"cmd/doorbuster", "cmd/doorbuster/bench", "cmd/benchmark", "cmd/benchmark/peers"},
 	"github.com/spf13/pflag":                  {"cmd/doorbuster", "cmd/doorbuster/config"},
 	"github.com/tetratelabs/wazero":           {"plugins/host"},
-	"github.com/valyala/fasthttp":             {"gateway", "gateway/client"},
+	"github.com/valyala/fasthttp":             {"gateway", "gateway/client", "cmd/benchmark/peers"},
 	"go.uber.org/goleak":                      {"tests"},
 	"go.yaml.in/yaml/v3":                      {"tests"},
 	"golang.org/x/sys":                        {"runtime/journal/embedded", "cmd/doorbuster"},
