@@ -15,7 +15,12 @@ import (
 	"github.com/doorbuster/doorbuster/cmd/doorbuster/bench"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == compileRule {
+		os.Exit(compileOne())
+	}
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 // run runs one command and returns the exit code of the process. The first
 // signal ends the command's context; a second one ends the process at once,

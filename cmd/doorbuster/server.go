@@ -159,6 +159,7 @@ func (s *server) startNode(ctx context.Context) (err error) {
 	s.rules, err = plugins.New(ctx, plugins.Config{
 		Tables: s.store.Tables(),
 		Now:    func() int64 { return s.clock.Now().Wall },
+		Host:   compiler(s.cfg.Data),
 	})
 	if err != nil {
 		return err

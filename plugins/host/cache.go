@@ -36,7 +36,10 @@ type cache struct {
 
 // openCache opens the folder, and removes what other versions of wazero left.
 func openCache(config *Config) (*cache, error) {
-	root := config.Cache
+	root, err := filepath.Abs(config.Cache) // a child runs in a folder of its own
+	if err != nil {
+		return nil, fmt.Errorf("host: %w", err)
+	}
 	c := &cache{folder: filepath.Join(root, wazeroVersion()), config: config}
 	if err := os.MkdirAll(c.folder, 0o700); err != nil {
 		return nil, fmt.Errorf("host: %w", err)
@@ -118,8 +121,11 @@ func (c *cache) provide(ctx context.Context, key string, wasm []byte) error {
 // adopt moves the one file that a child made to its place, then notes it.
 func (c *cache) adopt(key, scratch string) error {
 	made, err := filepath.Glob(filepath.Join(scratch, "wazero-*", "*"))
-	if err != nil || len(made) != 1 {
-		return fmt.Errorf("host: the compiler left %d files (%w)", len(made), err)
+	if err != nil {
+		return fmt.Errorf("host: %w", err)
+	}
+	if len(made) != 1 {
+		return fmt.Errorf("host: the compiler left %d files of code", len(made))
 	}
 	name, err := filepath.Rel(scratch, made[0])
 	if err != nil {
