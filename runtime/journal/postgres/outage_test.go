@@ -1,0 +1,272 @@
+package postgres_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/doorbuster/doorbuster/runtime/journal"
+	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
+	"github.com/doorbuster/doorbuster/runtime/journal/postgres"
+	"github.com/doorbuster/doorbuster/runtime/journal/postgres/pgtest"
+)
+
+// proxy stands between a Store and its server and can cut every connection, either
+// before what the client sends next arrives or before it is answered.
+type proxy struct {
+	listener net.Listener
+	target   string
+	deaf     atomic.Bool // what the server says is swallowed
+	mu       sync.Mutex
+	open     map[net.Conn]struct{}
+	wait     sync.WaitGroup
+}
+
+func newProxy(t *testing.T, target string) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{listener: l, target: target, open: make(map[net.Conn]struct{})}
+	p.wait.Go(p.accept)
+	t.Cleanup(func() {
+		_ = l.Close()
+		p.cut()
+		p.wait.Wait()
+	})
+	return p
+}
+
+func (p *proxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp", p.target)
+		if err != nil {
+			_ = client.Close()
+			continue
+		}
+		p.mu.Lock()
+		p.open[client], p.open[server] = struct{}{}, struct{}{}
+		p.mu.Unlock()
+		p.wait.Go(func() { p.pipe(server, client, nil) })
+		p.wait.Go(func() { p.pipe(client, server, &p.deaf) })
+	}
+}
+
+func (p *proxy) pipe(to, from net.Conn, swallow *atomic.Bool) {
+	defer func() { _, _ = to.Close(), from.Close() }()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buf)
+		if n > 0 && (swallow == nil || !swallow.Load()) {
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.open {
+		_ = c.Close()
+	}
+	clear(p.open)
+}
+
+// through returns url by way of the proxy.
+func (p *proxy) through(url string) string {
+	return strings.Replace(url, p.target, p.listener.Addr().String(), 1)
+}
+
+// A connection that is lost between the server's commit and its answer: the group is
+// there, and the second try must find it, not write it again or call it fenced.
+func TestLostAnswer(t *testing.T) {
+	url := database(t, server)
+	p := newProxy(t, fmt.Sprintf("127.0.0.1:%d", server.Port))
+	s := open(t, p.through(url))
+	direct := open(t, url)
+	defer closeAll(t, s, direct)
+	mustOpen(t, s, "a")
+	mustOpen(t, s, "stolen")
+	commit(t, s, journaltest.Append("a", 1, 1, "a1"), journaltest.Append("stolen", 1, 1, "s1"))
+	mustOpen(t, direct, "stolen")
+
+	p.deaf.Store(true)
+	group := []*journal.Write{journaltest.Append("a", 1, 2, "a2"), journaltest.Append("stolen", 1, 2, "zombie")}
+	done := make(chan error, 1)
+	go func() { done <- s.Commit(group) }()
+	for len(events(t, direct, "a")) < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	p.deaf.Store(false)
+	p.cut()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if group[0].Err != nil || group[1].Err == nil {
+		t.Fatalf("the one that had landed: %v; the fenced one: %v", group[0].Err, group[1].Err)
+	}
+	commit(t, s, journaltest.Append("a", 1, 3, "a3"))
+	if got, want := fmt.Sprint(events(t, direct, "a")), "[1/1/a1 2/1/a2 3/1/a3]"; got != want {
+		t.Errorf("events %s, want %s", got, want)
+	}
+}
+
+// load appends to some streams until stop, keeping what was acknowledged.
+type load struct {
+	acked [4]uint64 // seq of the newest acknowledged event of each stream
+	err   error
+}
+
+func (l *load) run(s journal.Store, stop <-chan struct{}) {
+	var epochs [len(l.acked)]uint64
+	for i := range l.acked {
+		head, err := s.Open(context.Background(), fmt.Sprint("deal-", i))
+		if err != nil {
+			l.err = err
+			return
+		}
+		epochs[i], l.acked[i] = head.Epoch, head.Seq
+	}
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		var group []*journal.Write
+		for i := range l.acked {
+			seq := l.acked[i] + 1
+			group = append(group, journaltest.Append(fmt.Sprint("deal-", i), epochs[i], seq, fmt.Sprint(seq)))
+		}
+		if l.err = s.Commit(group); l.err != nil {
+			return
+		}
+		for i, w := range group {
+			if w.Err != nil {
+				l.err = fmt.Errorf("stream %d: %w", i, w.Err)
+				return
+			}
+			l.acked[i]++
+		}
+	}
+}
+
+// check wants exactly the acknowledged events, in order.
+func (l *load) check(t *testing.T, s journal.Store) {
+	t.Helper()
+	if l.err != nil {
+		t.Fatal(l.err)
+	}
+	for i, acked := range l.acked {
+		next := uint64(1)
+		for _, e := range events(t, s, fmt.Sprint("deal-", i)) {
+			if want := fmt.Sprintf("%d/1/%d", next, next); e != want {
+				t.Fatalf("stream %d: %s, want %s", i, e, want)
+			}
+			next++
+		}
+		if next-1 != acked || acked == 0 {
+			t.Errorf("stream %d has %d events, %d were acknowledged", i, next-1, acked)
+		}
+	}
+}
+
+func TestOutages(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		outage func(*testing.T, *pgtest.Server)
+	}{
+		{"backends terminated", func(t *testing.T, s *pgtest.Server) {
+			for range 30 {
+				s.Exec(t, "postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'doorbuster'")
+			}
+		}},
+		{"server crashed and started again", func(t *testing.T, s *pgtest.Server) {
+			for range 3 {
+				s.Kill(t)
+				s.Up(t)
+			}
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			server := pgtest.Start(t)
+			s := open(t, database(t, server))
+			defer closeAll(t, s)
+			var l load
+			stop, ended := make(chan struct{}), make(chan struct{})
+			go func() { l.run(s, stop); close(ended) }()
+			more := func() {
+				for before := s.Stats().Groups; s.Stats().Groups < before+20; {
+					time.Sleep(time.Millisecond)
+				}
+			}
+			more()
+			test.outage(t, server)
+			more()
+			close(stop)
+			<-ended
+			l.check(t, s)
+		})
+	}
+}
+
+// The primary is lost and its synchronous standby promoted while orders flow.
+func TestPromotion(t *testing.T) {
+	primary := pgtest.Start(t, "synchronous_standby_names = ''", "max_wal_senders = 4")
+	standby := primary.Standby(t, "heir")
+	url := database(t, primary, standby)
+	primary.Exec(t, "postgres", "ALTER SYSTEM SET synchronous_standby_names = 'heir'")
+	primary.Exec(t, "postgres", "SELECT pg_reload_conf()")
+	for primary.Exec(t, "postgres", "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") != "1" {
+		time.Sleep(10 * time.Millisecond)
+	}
+	s := open(t, url)
+	defer closeAll(t, s)
+	var l load
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() { l.run(s, stop); close(ended) }()
+	for s.Stats().Groups < 50 {
+		time.Sleep(time.Millisecond)
+	}
+	primary.Kill(t)
+	before := s.Stats().Groups
+	standby.Promote(t)
+	for s.Stats().Groups < before+20 {
+		time.Sleep(time.Millisecond)
+	}
+	close(stop)
+	<-ended
+	l.check(t, s)
+}
+
+// Without a server a group is tried for as long as Patience says, and no longer.
+func TestPatienceEnds(t *testing.T) {
+	server := pgtest.Start(t)
+	s, err := postgres.Open(t.Context(), postgres.Config{
+		URL: database(t, server), Clock: newClock(t), Patience: 300 * time.Millisecond, RetryEvery: 10 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(t, s)
+	mustOpen(t, s, "deal")
+	server.Kill(t)
+	if err := s.Commit([]*journal.Write{journaltest.Append("deal", 1, 1, "x")}); err == nil {
+		t.Fatal("a group was committed without a server")
+	}
+}

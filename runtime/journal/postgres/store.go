@@ -1,0 +1,278 @@
+// Package postgres is the journal on a PostgreSQL server, for several nodes at once.
+//
+// A stream is a row that names its owner's epoch and its newest event. A group
+// becomes one statement, and so one transaction: it moves the row of each stream
+// from (epoch, seq) to the new seq, and inserts the records of those that moved. A
+// stream whose row does not move is fenced, alone; the rest of the group commits.
+// Taking a stream over raises the epoch under the same row lock, so it waits for an
+// append that is under way and sees what that one wrote: no event of the old owner
+// can follow the first one of the new.
+//
+// A lost connection leaves the outcome unknown. The group is then sent again, for
+// as long as Config.Patience: either the first try had not landed, and this one
+// does, or the rows have moved, and the records behind them are compared with ours.
+//
+// Nothing is read from a standby. The records carry checksums of their own.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/puzpuzpuz/xsync/v4"
+
+	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/runtime/journal"
+)
+
+// remedy is what an operator can do about damage.
+const remedy = "restore the database from a backup to a point in time before the damage; nothing has been deleted"
+
+// Config says where the server is. Zero values take the defaults.
+type Config struct {
+	// URL is the connection string, as libpq understands it: postgres://… or
+	// key=value, with several hosts if there are standbys. Required.
+	URL string
+	// Clock names the partition of new streams. Required.
+	Clock *clockd.Clock
+	// Log is told of what an operator should see. nil discards it.
+	Log *slog.Logger
+	// Connections bounds the pool, beside the one that commits (8).
+	Connections int
+	// Patience is how long a group is tried again while the server cannot be
+	// reached (60 s). After that the outcome is unknown, and the process must end.
+	Patience time.Duration
+	// RetryEvery is the pause between two tries (100 ms).
+	RetryEvery time.Duration
+}
+
+func (cfg *Config) validate() error {
+	if cfg.URL == "" || cfg.Clock == nil {
+		return errors.New("postgres: URL and Clock are required")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Connections == 0 {
+		cfg.Connections = 8
+	}
+	if cfg.Patience == 0 {
+		cfg.Patience = time.Minute
+	}
+	if cfg.RetryEvery == 0 {
+		cfg.RetryEvery = 100 * time.Millisecond
+	}
+	if cfg.Connections < 2 || cfg.Patience < 0 || cfg.RetryEvery < 0 {
+		return errors.New("postgres: Connections is at least 2, a scan may hold one while its callback writes; Patience and RetryEvery are not negative")
+	}
+	return nil
+}
+
+// Store implements journal.Store.
+type Store struct {
+	cfg    Config
+	ctx    context.Context // of everything that has none of its own
+	cancel context.CancelFunc
+	pool   *pgxpool.Pool
+	commit *pgxpool.Pool // of one connection, so that a group never waits for readers
+	parts  *xsync.Map[int32, struct{}]
+
+	closed   atomic.Bool
+	readOnly atomic.Bool // the server's disk was full at the last write
+	corrupt  *xsync.Map[string, struct{}]
+	counts   counts
+
+	mu    sync.Mutex // guards heads and what they point to
+	heads map[string]*head
+
+	// The fields below belong to whoever calls Commit.
+	next    []int // next[i] is the write behind i of the same stream, or noWrite
+	touched []*head
+	columns columns
+}
+
+type counts struct{ groups, writes, events, bytes, refused atomic.Uint64 }
+
+// head is the end of a stream that this process owns, as far as it knows.
+type head struct {
+	stream     string
+	part       int32
+	epoch, seq uint64
+
+	// What the stream gets from the group at hand.
+	firstWrite, lastWrite int
+	count                 uint64
+	bytes                 int
+}
+
+// Open connects, checks that the server keeps what it acknowledges and that the
+// schema is one this code knows, and returns the Store.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	s := &Store{
+		cfg:   cfg,
+		parts: xsync.NewMap[int32, struct{}](), corrupt: xsync.NewMap[string, struct{}](),
+		heads:   make(map[string]*head),
+		columns: columns{moved: make(map[string]bool)},
+	}
+	var err error
+	if s.pool, err = connect(ctx, cfg.URL, cfg.Connections); err != nil {
+		return nil, err
+	}
+	if s.commit, err = connect(ctx, cfg.URL, 1); err != nil {
+		s.pool.Close()
+		return nil, err
+	}
+	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	warning, err := checkServer(ctx, s.pool)
+	if err != nil {
+		_ = s.Close()
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	if warning != "" {
+		cfg.Log.Warn("journal: " + warning)
+	}
+	return s, nil
+}
+
+// connect makes a pool that accepts only a server that takes writes, so that after
+// a fail-over it finds the new primary among the hosts of the URL.
+func connect(ctx context.Context, url string, connections int) (*pgxpool.Pool, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	cfg.MaxConns = int32(connections) //nolint:gosec // a small number of the configuration
+	// A look before each use, since connections break all at once when a server
+	// ends; the one that commits finds out by committing.
+	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return connections > 1 }
+	cfg.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	if _, set := cfg.ConnConfig.RuntimeParams["application_name"]; !set {
+		cfg.ConnConfig.RuntimeParams["application_name"] = "doorbuster"
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	return pool, nil
+}
+
+func (s *Store) usable() error {
+	if s.closed.Load() {
+		return journal.ErrClosed
+	}
+	return nil
+}
+
+// Open implements journal.Store. It waits for an append of the owner before, if one
+// is under way.
+func (s *Store) Open(ctx context.Context, stream string) (journal.Head, error) {
+	journal.CheckStream(stream)
+	if err := s.usable(); err != nil {
+		return journal.Head{}, err
+	}
+	part, err := s.partition(ctx)
+	if err != nil {
+		return journal.Head{}, err
+	}
+	h := &head{stream: stream}
+	var taken journal.Head
+	err = s.pool.QueryRow(ctx, `
+		INSERT INTO doorbuster.streams AS s (stream, part, epoch, seq, snapshot_seq) VALUES ($1, $2, 1, 0, 0)
+		ON CONFLICT (stream) DO UPDATE SET epoch = s.epoch + 1
+		RETURNING part, epoch, seq, snapshot_seq`, []byte(stream), part).
+		Scan(&h.part, &taken.Epoch, &taken.Seq, &taken.SnapshotSeq)
+	if err != nil {
+		return journal.Head{}, s.failure("open", stream, err)
+	}
+	h.epoch, h.seq = taken.Epoch, taken.Seq
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if before := s.heads[stream]; before == nil || before.epoch < h.epoch {
+		s.heads[stream] = h
+	}
+	return taken, nil
+}
+
+// partition returns where the events of a new stream lie, made if need be.
+func (s *Store) partition(ctx context.Context) (int32, error) {
+	now := time.UnixMilli(s.cfg.Clock.Now().Wall).UTC()
+	part := int32(now.Year()*100 + int(now.Month())) //nolint:gosec // a year of four digits
+	if _, made := s.parts.Load(part); made {
+		return part, nil
+	}
+	_, err := s.pool.Exec(ctx, fmt.Sprintf(
+		"CREATE TABLE IF NOT EXISTS doorbuster.events_%d PARTITION OF doorbuster.events FOR VALUES IN (%d)", part, part))
+	// Of two nodes that make it at once, one may be told so in either way.
+	if state := sqlState(err); err != nil && state != duplicateTable && state != uniqueViolation {
+		return 0, s.failure("make a partition", "", err)
+	}
+	s.parts.Store(part, struct{}{})
+	return part, nil
+}
+
+// Release implements journal.Store.
+func (s *Store) Release(stream string, epoch uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.heads[stream]; h != nil && h.epoch == epoch {
+		delete(s.heads, stream)
+	}
+}
+
+// failure says what could not be done. A full disk of the server raises the alarm.
+func (s *Store) failure(what, stream string, err error) error {
+	if sqlState(err) == diskFull {
+		s.readOnly.Store(true)
+		return journal.ErrReadOnly
+	}
+	if stream != "" {
+		what += fmt.Sprintf(" %q", stream)
+	}
+	return fmt.Errorf("postgres: %s: %w", what, err)
+}
+
+// Tables implements journal.Store.
+func (s *Store) Tables() journal.Tables { return tables{s} }
+
+// Stats implements journal.Store. Of the server's disk it knows only that a write
+// was refused because it was full.
+func (s *Store) Stats() journal.Stats {
+	s.mu.Lock()
+	streams := len(s.heads)
+	s.mu.Unlock()
+	return journal.Stats{
+		Streams:  streams,
+		Groups:   s.counts.groups.Load(),
+		Writes:   s.counts.writes.Load(),
+		Events:   s.counts.events.Load(),
+		Bytes:    s.counts.bytes.Load(),
+		Refused:  s.counts.refused.Load(),
+		ReadOnly: s.readOnly.Load(),
+		Corrupt:  s.corrupt.Size(),
+	}
+}
+
+// Close implements journal.Store.
+func (s *Store) Close() error {
+	if s.closed.Swap(true) {
+		return journal.ErrClosed
+	}
+	s.cancel()
+	s.commit.Close()
+	s.pool.Close()
+	return nil
+}

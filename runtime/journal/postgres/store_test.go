@@ -1,0 +1,359 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/runtime/journal"
+	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
+	"github.com/doorbuster/doorbuster/runtime/journal/postgres"
+	"github.com/doorbuster/doorbuster/runtime/journal/postgres/pgtest"
+)
+
+// server is for the tests that leave it as it was.
+var server *pgtest.Server
+
+func TestMain(m *testing.M) {
+	var err error
+	if server, err = pgtest.New(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	server.Close()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+var databases atomic.Int64
+
+// database makes an empty database with the schema and returns how to connect to it.
+func database(t *testing.T, s *pgtest.Server, others ...*pgtest.Server) string {
+	t.Helper()
+	name := fmt.Sprintf("t%d", databases.Add(1))
+	s.Exec(t, "postgres", "CREATE DATABASE "+name)
+	url := s.URL(name, others...)
+	if _, _, err := postgres.Migrate(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	return url
+}
+
+func open(t *testing.T, url string) *postgres.Store {
+	t.Helper()
+	s, err := postgres.Open(t.Context(), postgres.Config{URL: url, Clock: newClock(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func newClock(t *testing.T) *clockd.Clock {
+	t.Helper()
+	c, err := clockd.New(clockd.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Start()
+	t.Cleanup(c.Close)
+	return c
+}
+
+func TestStore(t *testing.T) {
+	journaltest.Run(t, func(t *testing.T) journaltest.Place {
+		url := database(t, server)
+		return func(t *testing.T) journal.Store { return open(t, url) }
+	})
+}
+
+func mustOpen(t *testing.T, s journal.Store, stream string) journal.Head {
+	t.Helper()
+	h, err := s.Open(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func commit(t *testing.T, s journal.Store, group ...*journal.Write) {
+	t.Helper()
+	if err := s.Commit(group); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// events returns what a stream holds.
+func events(t *testing.T, s journal.Store, stream string) (got []string) {
+	t.Helper()
+	err := s.Read(t.Context(), stream, 0, func(e journal.Event) error {
+		got = append(got, fmt.Sprintf("%d/%d/%s", e.Seq, e.Epoch, e.Data))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// The fence works between processes: what this one believes of its streams is not asked.
+func TestFenceBetweenNodes(t *testing.T) {
+	url := database(t, server)
+	a, b := open(t, url), open(t, url)
+	defer closeAll(t, a, b)
+	mustOpen(t, a, "moved")
+	mustOpen(t, a, "kept")
+	commit(t, a, journaltest.Append("moved", 1, 1, "a1"), journaltest.Append("kept", 1, 1, "k1"))
+	if head := mustOpen(t, b, "moved"); head.Epoch != 2 || head.Seq != 1 {
+		t.Fatalf("the new owner finds %+v", head)
+	}
+	zombie, kept := journaltest.Append("moved", 1, 2, "zombie"), journaltest.Append("kept", 1, 2, "k2")
+	later := journaltest.Append("moved", 1, 3, "built on it")
+	commit(t, a, zombie, kept, later)
+	if !errors.Is(zombie.Err, journal.ErrFenced) || !errors.Is(later.Err, journal.ErrFenced) || kept.Err != nil {
+		t.Fatalf("zombie %v, built on it %v, kept %v", zombie.Err, later.Err, kept.Err)
+	}
+	commit(t, b, journaltest.Append("moved", 2, 2, "b2"))
+	if got, want := fmt.Sprint(events(t, a, "moved"), events(t, b, "kept")), "[1/1/a1 2/2/b2] [1/1/k1 2/1/k2]"; got != want {
+		t.Errorf("events %s, want %s", got, want)
+	}
+	if err := a.PutSnapshot(t.Context(), "moved", 1, 2, []byte("zombie's")); !errors.Is(err, journal.ErrFenced) {
+		t.Errorf("a snapshot of the old owner: %v", err)
+	}
+}
+
+func closeAll(t *testing.T, stores ...*postgres.Store) {
+	t.Helper()
+	for _, s := range stores {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A stream whose owner changes all the time, while each owner writes as fast as it
+// can: whatever was acknowledged is there, once, in the order of the epochs.
+func TestTakeOverUnderLoad(t *testing.T) {
+	url := database(t, server)
+	const owners, each = 4, 40
+	var wg sync.WaitGroup
+	acked := make([][]string, owners)
+	for o := range owners {
+		s := open(t, url)
+		wg.Go(func() {
+			defer closeAll(t, s)
+			for range each {
+				head, err := s.Open(context.Background(), "deal")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for seq := head.Seq + 1; ; seq++ {
+					event := fmt.Sprintf("%d of %d", seq, o)
+					w := journaltest.Append("deal", head.Epoch, seq, event)
+					if err := s.Commit([]*journal.Write{w}); err != nil {
+						t.Error(err)
+						return
+					}
+					if w.Err != nil {
+						break
+					}
+					acked[o] = append(acked[o], fmt.Sprintf("%d/%d/%s", seq, head.Epoch, event))
+					if seq > head.Seq+5 {
+						break
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	s := open(t, url)
+	defer closeAll(t, s)
+	there, epoch := make(map[string]bool), uint64(0)
+	err := s.Read(t.Context(), "deal", 0, func(e journal.Event) error {
+		if e.Epoch < epoch {
+			t.Errorf("event %d of epoch %d follows one of epoch %d", e.Seq, e.Epoch, epoch)
+		}
+		epoch = e.Epoch
+		there[fmt.Sprintf("%d/%d/%s", e.Seq, e.Epoch, e.Data)] = true
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := 0
+	for _, list := range acked {
+		for _, event := range list {
+			if total++; !there[event] {
+				t.Errorf("%s was acknowledged and is not there", event)
+			}
+		}
+	}
+	if total != len(there) || total == 0 {
+		t.Errorf("%d acknowledged, %d there", total, len(there))
+	}
+}
+
+func TestDamage(t *testing.T) {
+	for _, test := range []struct{ name, damage string }{
+		{"changed", "UPDATE doorbuster.events SET frames = frames || '\\x00' WHERE stream = 'bad' AND first = 2"},
+		{"missing in the middle", "DELETE FROM doorbuster.events WHERE stream = 'bad' AND first = 2"},
+		{"missing at the end", "DELETE FROM doorbuster.events WHERE stream = 'bad' AND first = 3"},
+		{"moved", "UPDATE doorbuster.events SET first = 20 WHERE stream = 'bad' AND first = 2"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			url := database(t, server)
+			s := open(t, url)
+			defer closeAll(t, s)
+			for _, stream := range []string{"bad", "good"} {
+				mustOpen(t, s, stream)
+				for seq := range uint64(3) {
+					commit(t, s, journaltest.Append(stream, 1, seq+1, "event"))
+				}
+			}
+			server.Exec(t, name(url), test.damage)
+			err := s.Read(t.Context(), "bad", 0, func(journal.Event) error { return nil })
+			var corrupt *journal.CorruptError
+			if !errors.As(err, &corrupt) || corrupt.Stream != "bad" || corrupt.Remedy == "" {
+				t.Errorf("read: %v", err)
+			}
+			if got := events(t, s, "good"); len(got) != 3 {
+				t.Errorf("the other stream: %v", got)
+			}
+			if s.Stats().Corrupt != 1 {
+				t.Errorf("stats: %+v", s.Stats())
+			}
+		})
+	}
+}
+
+// name returns the database that a URL leads to.
+func name(url string) string {
+	_, path, _ := strings.Cut(strings.TrimPrefix(url, "postgres://"), "/")
+	name, _, _ := strings.Cut(path, "?")
+	return name
+}
+
+// A group with a stream whose tail is not what its row says fences that one alone.
+func TestTailThatMoved(t *testing.T) {
+	url := database(t, server)
+	s := open(t, url)
+	defer closeAll(t, s)
+	for _, stream := range []string{"a", "b", "c"} {
+		mustOpen(t, s, stream)
+	}
+	server.Exec(t, name(url), `INSERT INTO doorbuster.events
+		SELECT part, stream, 1, 1, 1, 0, '\x0178' FROM doorbuster.streams WHERE stream = 'b'`)
+	group := []*journal.Write{
+		journaltest.Append("c", 1, 1, "c1"), journaltest.Append("b", 1, 1, "b1"), journaltest.Append("a", 1, 1, "a1"),
+	}
+	commit(t, s, group...)
+	if group[0].Err != nil || !errors.Is(group[1].Err, journal.ErrFenced) || group[2].Err != nil {
+		t.Fatalf("c %v, b %v, a %v", group[0].Err, group[1].Err, group[2].Err)
+	}
+}
+
+func TestFullDisk(t *testing.T) {
+	url := database(t, server)
+	s := open(t, url)
+	defer closeAll(t, s)
+	mustOpen(t, s, "deal")
+	server.Exec(t, name(url), `
+		CREATE FUNCTION full_disk() RETURNS trigger AS $$ BEGIN RAISE EXCEPTION 'no space' USING ERRCODE = '53100'; END $$ LANGUAGE plpgsql;
+		CREATE TRIGGER full_disk BEFORE INSERT ON doorbuster.events FOR EACH ROW EXECUTE FUNCTION full_disk();
+		CREATE TRIGGER full_disk BEFORE INSERT ON doorbuster.rows FOR EACH ROW EXECUTE FUNCTION full_disk()`)
+	w := journaltest.Append("deal", 1, 1, "refused")
+	commit(t, s, w)
+	row := []journal.Mutation{{Table: "t", Key: "k", Value: []byte("v")}}
+	if err := s.Tables().Apply(t.Context(), row, true); !errors.Is(err, journal.ErrReadOnly) {
+		t.Errorf("a row: %v", err)
+	}
+	if !errors.Is(w.Err, journal.ErrReadOnly) || !s.Stats().ReadOnly {
+		t.Fatalf("%v, %+v", w.Err, s.Stats())
+	}
+	server.Exec(t, name(url), "DROP FUNCTION full_disk() CASCADE")
+	w = journaltest.Append("deal", 1, 1, "accepted")
+	commit(t, s, w)
+	if w.Err != nil || s.Stats().ReadOnly {
+		t.Fatalf("once there is room again: %v, %+v", w.Err, s.Stats())
+	}
+}
+
+func TestServerIsChecked(t *testing.T) {
+	for _, test := range []struct{ name, change, want string }{
+		{"synchronous_commit", "ALTER DATABASE %s SET synchronous_commit = off", "synchronous_commit is off"},
+		{"schema of tomorrow", "INSERT INTO doorbuster.migrations VALUES (99, 98); SELECT '%s'", "version 99"},
+		{"no schema", "DROP SCHEMA doorbuster CASCADE; SELECT '%s'", "run doorbuster migrate"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			url := database(t, server)
+			server.Exec(t, name(url), fmt.Sprintf(test.change, name(url)))
+			s, err := postgres.Open(t.Context(), postgres.Config{URL: url, Clock: newClock(t)})
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%v, want %q", err, test.want)
+			}
+			if s != nil {
+				_ = s.Close()
+			}
+		})
+	}
+	t.Run("schema of tomorrow that today's nodes can use", func(t *testing.T) {
+		url := database(t, server)
+		server.Exec(t, name(url), "INSERT INTO doorbuster.migrations VALUES (2, 1)")
+		closeAll(t, open(t, url))
+	})
+	t.Run("unreachable", func(t *testing.T) {
+		_, err := postgres.Open(t.Context(), postgres.Config{URL: "postgres://127.0.0.1:1/none?connect_timeout=2", Clock: newClock(t)})
+		if err == nil {
+			t.Error("no error")
+		}
+	})
+}
+
+func TestMigrateAtOnce(t *testing.T) {
+	server.Exec(t, "postgres", "CREATE DATABASE fresh")
+	var wg sync.WaitGroup
+	for range 6 {
+		wg.Go(func() {
+			if _, after, err := postgres.Migrate(t.Context(), server.URL("fresh")); err != nil || after != 1 {
+				t.Errorf("version %d, %v", after, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Streams of one month lie in one partition, which can be dropped.
+func TestPartitions(t *testing.T) {
+	url := database(t, server)
+	manual := clockd.NewManual(time.Date(2026, 11, 30, 23, 59, 0, 0, time.UTC).UnixMilli())
+	s, err := postgres.Open(t.Context(), postgres.Config{URL: url, Clock: manual.Clock()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(t, s)
+	mustOpen(t, s, "old")
+	commit(t, s, journaltest.Append("old", 1, 1, "november"))
+	manual.Advance(time.Hour)
+	mustOpen(t, s, "old")
+	mustOpen(t, s, "new")
+	commit(t, s, journaltest.Append("old", 2, 2, "still november's"), journaltest.Append("new", 1, 1, "december"))
+	if got := server.Exec(t, name(url), "SELECT count(*) FROM doorbuster.events_202611"); got != "2" {
+		t.Errorf("%s records in November's partition", got)
+	}
+	if got := server.Exec(t, name(url), "SELECT count(*) FROM doorbuster.events_202612"); got != "1" {
+		t.Errorf("%s records in December's partition", got)
+	}
+}

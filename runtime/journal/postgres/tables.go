@@ -1,0 +1,149 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/doorbuster/doorbuster/runtime/journal"
+)
+
+// rowsPage is how many rows the first query of a scan asks for; each later one asks
+// for twice as many, up to rowsPageMax.
+const (
+	rowsPage    = 64
+	rowsPageMax = 4096
+)
+
+// tables implements journal.Tables.
+type tables struct{ s *Store }
+
+// Get implements journal.Tables.
+func (t tables) Get(ctx context.Context, table, key string) (value []byte, err error) {
+	if err := t.s.usable(); err != nil {
+		return nil, err
+	}
+	err = t.s.pool.QueryRow(ctx, "SELECT value FROM doorbuster.rows WHERE tbl = $1 AND key = $2", []byte(table), []byte(key)).Scan(&value)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, journal.ErrNotFound
+	}
+	if err != nil {
+		return nil, t.s.failure("read table "+table, "", err)
+	}
+	return value, nil
+}
+
+const selectRows = `
+SELECT key, value FROM doorbuster.rows
+WHERE tbl = $1 AND key >= $2 AND key > $3 AND ($4::bytea IS NULL OR key < $4) ORDER BY key LIMIT $5`
+
+// Scan implements journal.Tables. It looks at one snapshot of the database, page by
+// page, so that a scan that ends early has not asked for everything.
+func (t tables) Scan(ctx context.Context, table, prefix, after string, fn func(string, []byte) error) error {
+	if err := t.s.usable(); err != nil {
+		return err
+	}
+	var told error // what fn says is passed on as it is
+	err := pgx.BeginTxFunc(ctx, t.s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		var key, value []byte
+		last := []byte(after)
+		for limit := rowsPage; ; limit = min(2*limit, rowsPageMax) {
+			rows, err := tx.Query(ctx, selectRows, []byte(table), []byte(prefix), last, successor(prefix), limit)
+			if err != nil {
+				return err
+			}
+			n := 0
+			_, err = pgx.ForEachRow(rows, []any{&key, &value}, func() error {
+				n++
+				last = key
+				told = fn(string(key), value)
+				return told
+			})
+			if err != nil || n < limit {
+				return err
+			}
+		}
+	})
+	if told == nil && err != nil {
+		return t.s.failure("scan table "+table, "", err)
+	}
+	return stopped(told)
+}
+
+// successor is the first key that does not begin with prefix, nil if there is none.
+func successor(prefix string) []byte {
+	end := []byte(prefix)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i]++; end[i] != 0 {
+			return end[:i+1]
+		}
+	}
+	return nil
+}
+
+// Apply implements journal.Tables.
+func (t tables) Apply(ctx context.Context, mutations []journal.Mutation, durable bool) error {
+	if err := t.s.usable(); err != nil {
+		return err
+	}
+	batch := &pgx.Batch{}
+	if !durable {
+		batch.Queue("SELECT set_config('synchronous_commit', 'off', true)") // for this transaction
+	}
+	changes := lastOfEach(mutations)
+	batch.Queue(`
+		INSERT INTO doorbuster.rows (tbl, key, value)
+		SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bytea[])
+		ON CONFLICT (tbl, key) DO UPDATE SET value = excluded.value`, changes.set.tables, changes.set.keys, changes.values)
+	batch.Queue(`
+		DELETE FROM doorbuster.rows r USING unnest($1::bytea[], $2::bytea[]) AS d (tbl, key)
+		WHERE r.tbl = d.tbl AND r.key = d.key`, changes.deleted.tables, changes.deleted.keys)
+	err := pgx.BeginFunc(ctx, t.s.pool, func(tx pgx.Tx) error { return tx.SendBatch(ctx, batch).Close() })
+	if err != nil {
+		return t.s.failure("write tables", "", err)
+	}
+	return nil
+}
+
+// changes are mutations in columns.
+type changes struct {
+	set, deleted names
+	values       [][]byte // of set
+}
+
+type names struct{ tables, keys [][]byte }
+
+func (n *names) add(m *journal.Mutation) {
+	n.tables, n.keys = append(n.tables, []byte(m.Table)), append(n.keys, []byte(m.Key))
+}
+
+// lastOfEach keeps the last mutation of each key, since a statement cannot change a
+// row twice, in the order of the keys, so that two batches never wait for each other.
+func lastOfEach(mutations []journal.Mutation) (c changes) {
+	order := make([]*journal.Mutation, len(mutations))
+	for i := range mutations {
+		order[i] = &mutations[i]
+		order[i].Check()
+	}
+	slices.SortStableFunc(order, compareRows)
+	for i, m := range order {
+		if i+1 < len(order) && compareRows(m, order[i+1]) == 0 {
+			continue
+		}
+		if m.Value == nil {
+			c.deleted.add(m)
+			continue
+		}
+		c.set.add(m)
+		c.values = append(c.values, m.Value)
+	}
+	return c
+}
+
+func compareRows(a, b *journal.Mutation) int {
+	return cmp.Or(strings.Compare(a.Table, b.Table), strings.Compare(a.Key, b.Key))
+}
