@@ -11,7 +11,6 @@ package reprice
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
@@ -78,11 +77,10 @@ func (a *Again) evaluate(ctx context.Context, rules *plugins.Registry, merchant 
 		return nil
 	}
 	now, err := rules.EvaluateVersion(ctx, ownerOf(recorded, merchant), string(recorded.Rule), recorded.Version, in)
-	var invalid *plugins.InvalidError
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.As(err, &invalid) && recorded.Fault == abi.FaultRuleInit:
+	case err != nil && isInvalid(err) && recorded.Fault == abi.FaultRuleInit:
 		a.Fault, a.Version, a.SHA256, a.House = abi.FaultRuleInit, recorded.Version, recorded.SHA256, recorded.House
 	case err != nil:
 		a.Differences = []Difference{{"version", fmt.Sprint(recorded.Version), "not there: " + err.Error()}}
