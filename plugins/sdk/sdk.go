@@ -11,10 +11,15 @@ import (
 	"slices"
 	"strings"
 	"text/template"
+
+	"github.com/doorbuster/doorbuster/plugins/sdk/rules"
 )
 
 //go:embed template
 //go:embed go/*.go go/rulestest/*.go go/template
+//go:embed assemblyscript/*.ts assemblyscript/*.mjs assemblyscript/*.json assemblyscript/template
+//go:embed rust/*.rs rust/template
+//go:embed c/*.h c/template
 var files embed.FS
 
 // kitFolder is where a project has its copy of the kit.
@@ -24,10 +29,17 @@ const kitFolder = "doorbuster"
 type language struct {
 	name string
 	kit  []string // files of the kit, below the language's folder
+	root []string // files there that stand in the project's own folder
 }
 
 var languages = []language{
 	{name: "go", kit: []string{"doorbuster.go", "export_wasip1.go", "money.go", "rulestest/rulestest.go", "text.go", "wire.go"}},
+	{
+		name: "assemblyscript", kit: []string{"doorbuster.ts", "doorbuster_test.ts", "doorbuster_test.mjs"},
+		root: []string{"asconfig.json", "package.json", "package-lock.json"},
+	},
+	{name: "rust", kit: []string{"doorbuster.rs", "doorbuster_test.rs"}},
+	{name: "c", kit: []string{"doorbuster.h", "doorbuster_test.h"}},
 }
 
 // Languages returns the names of the languages that there is a kit for.
@@ -53,14 +65,30 @@ func Project(lang, name string) (map[string][]byte, error) {
 			return nil, err
 		}
 	}
-	for _, file := range l.kit {
+	for _, file := range slices.Concat(l.kit, l.root) {
 		source, err := files.ReadFile(path.Join(l.name, file))
 		if err != nil {
 			return nil, err
 		}
-		project[path.Join(kitFolder, file)] = ownImports(source, name)
+		if slices.Contains(l.kit, file) {
+			file = path.Join(kitFolder, file)
+		}
+		project[file] = ownImports(source, name)
 	}
-	return project, nil
+	return project, addTable(project)
+}
+
+// addTable adds vectors.tsv, for the languages whose kits read no JSON.
+func addTable(project map[string][]byte) error {
+	vectors, err := rules.Decode(project["vectors.json"])
+	if err != nil {
+		return err
+	}
+	if err := vectors.Encode(); err != nil {
+		return err
+	}
+	project["vectors.tsv"], err = vectors.Table()
+	return err
 }
 
 // addTemplate adds the files of a template folder, filled in.
