@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/cmd/doorbuster/config"
+	"github.com/doorbuster/doorbuster/runtime/journal/embedded"
 )
 
 // What a server needs of its machine. Below a "least" it cannot work; below a
@@ -54,9 +56,12 @@ func newDoctor() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check that this machine can run a server with this configuration",
-		Args:  cobra.NoArgs,
+		Long: `Check that this machine can run a server with this configuration. It only looks:
+the data folder is neither made nor opened, and what is written to time a sync is
+gone at the end.`,
+		Args: cobra.NoArgs,
 	}
-	s := addSettings(cmd)
+	s := addSettings(cmd, "listen", "admin", "data", "auth")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := s.load()
 		if err != nil {
@@ -92,29 +97,53 @@ func newDoctor() *cobra.Command {
 }
 
 func checkFolder(_ context.Context, cfg config.Config) finding {
-	if err := os.MkdirAll(cfg.Data, 0o750); err != nil {
-		return failed(err, "name a folder with --data that this user may write to")
-	}
-	f, err := os.CreateTemp(cfg.Data, "doctor-")
-	if err != nil {
-		return failed(err, "let this user write to the folder")
-	}
-	if err := errors.Join(f.Close(), os.Remove(f.Name())); err != nil {
-		return failed(err, "let this user write to the folder")
-	}
 	path, err := filepath.Abs(cfg.Data)
 	if err != nil {
 		path = cfg.Data
 	}
-	return finding{seen: path + " is writable"}
+	if err := embedded.InUse(cfg.Data); err != nil {
+		return failed(err, "")
+	}
+	folder, err := nearest(path)
+	if err != nil {
+		return failed(err, "name a folder with --data")
+	}
+	if err := unix.Access(folder, unix.W_OK|unix.X_OK); err != nil {
+		return failed(fmt.Errorf("%s: %w", folder, err), "let this user write to the folder")
+	}
+	if folder != path {
+		return finding{seen: path + " is not there yet, and can be made"}
+	}
+	return finding{seen: path + " is writable, and nobody has it open"}
+}
+
+// nearest returns the folder itself or, while it does not exist, the one in which
+// it will be made.
+func nearest(path string) (string, error) {
+	for {
+		info, err := os.Stat(path)
+		switch {
+		case err == nil && info.IsDir():
+			return path, nil
+		case err == nil:
+			return "", fmt.Errorf("%s is not a folder", path)
+		case !errors.Is(err, fs.ErrNotExist) || path == filepath.Dir(path):
+			return "", err
+		}
+		path = filepath.Dir(path)
+	}
 }
 
 func checkSpace(_ context.Context, cfg config.Config) finding {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(cfg.Data, &fs); err != nil {
+	folder, err := nearest(cfg.Data)
+	if err != nil {
 		return failed(err, "")
 	}
-	free := int64(fs.Bavail) * int64(fs.Bsize) //nolint:unconvert // the widths differ by system
+	var disk unix.Statfs_t
+	if err := unix.Statfs(folder, &disk); err != nil {
+		return failed(err, "")
+	}
+	free := int64(disk.Bavail) * int64(disk.Bsize) //nolint:unconvert // the widths differ by system
 	f := finding{seen: fmt.Sprintf("%d MiB", free>>20)}
 	if free < diskFreeGood {
 		f.grade, f.advice = poor, fmt.Sprintf("a million orders take some hundred MiB; have %d MiB free", diskFreeGood>>20)
@@ -128,7 +157,11 @@ func checkSpace(_ context.Context, cfg config.Config) finding {
 // checkSync measures what every acknowledgement waits for.
 func checkSync(_ context.Context, cfg config.Config) finding {
 	const advice = "the journal needs a local disk that syncs"
-	file, err := os.CreateTemp(cfg.Data, "doctor-")
+	folder, err := nearest(cfg.Data)
+	if err != nil {
+		return failed(err, advice)
+	}
+	file, err := os.CreateTemp(folder, ".doctor-")
 	if err != nil {
 		return failed(err, advice)
 	}

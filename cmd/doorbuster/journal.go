@@ -28,7 +28,7 @@ func newJournal() *cobra.Command {
 // offline makes a command that reads all of a journal.
 func offline(name, short string, read func(context.Context, journal.Store, io.Writer) error) *cobra.Command {
 	cmd := &cobra.Command{Use: name, Short: short, Args: cobra.NoArgs}
-	s := addSettings(cmd)
+	s := addSettings(cmd, "data")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := s.load()
 		if err != nil {

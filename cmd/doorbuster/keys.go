@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -34,11 +35,11 @@ does not answer.`,
 func newKeysCreate() *cobra.Command {
 	var role, merchant string
 	cmd := &cobra.Command{Use: "create", Short: "Make a key and print it, for the only time", Args: cobra.NoArgs}
-	s := addSettings(cmd)
+	s := addSettings(cmd, "data", "admin", "key")
 	cmd.Flags().StringVar(&role, "role", "", "operator or merchant")
 	cmd.Flags().StringVar(&merchant, "merchant", "", "id of the merchant whose key it is")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return s.withKeys(cmd.Context(), func(keys keyring) error {
+		return s.withKeys(cmd.Context(), makeFolder, func(keys keyring) error {
 			_, full, err := keys.Create(cmd.Context(), role, merchant)
 			if err == nil {
 				fmt.Fprintln(cmd.OutOrStdout(), full)
@@ -51,9 +52,9 @@ func newKeysCreate() *cobra.Command {
 
 func newKeysList() *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List the keys, without their secrets", Args: cobra.NoArgs}
-	s := addSettings(cmd)
+	s := addSettings(cmd, "data", "admin", "key")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return s.withKeys(cmd.Context(), func(keys keyring) error {
+		return s.withKeys(cmd.Context(), needFolder, func(keys keyring) error {
 			list, err := keys.List(cmd.Context())
 			if err != nil {
 				return err
@@ -71,9 +72,9 @@ func newKeysList() *cobra.Command {
 
 func newKeysRevoke() *cobra.Command {
 	cmd := &cobra.Command{Use: "revoke <key>", Short: "End a key", Args: cobra.ExactArgs(1)}
-	s := addSettings(cmd)
+	s := addSettings(cmd, "data", "admin", "key")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return s.withKeys(cmd.Context(), func(keys keyring) error { return keys.Revoke(cmd.Context(), args[0]) })
+		return s.withKeys(cmd.Context(), needFolder, func(keys keyring) error { return keys.Revoke(cmd.Context(), args[0]) })
 	}
 	return cmd
 }
@@ -85,12 +86,22 @@ type keyring interface {
 	Revoke(ctx context.Context, id string) error
 }
 
+// What to do about a data folder that is not there: only the first key may come
+// before the first start.
+const (
+	needFolder = false
+	makeFolder = true
+)
+
 // withKeys calls fn with the keys of the data folder, or, if a server has it
 // open, with those of that server.
-func (s *settings) withKeys(ctx context.Context, fn func(keyring) error) error {
+func (s *settings) withKeys(ctx context.Context, absent bool, fn func(keyring) error) error {
 	cfg, err := s.load()
 	if err != nil {
 		return err
+	}
+	if _, err := os.Stat(cfg.Data); err != nil && absent == needFolder {
+		return fmt.Errorf("data folder: %w", err)
 	}
 	store, err := openOffline(cfg.Data)
 	if locked := new(embedded.LockedError); errors.As(err, &locked) {
@@ -171,10 +182,23 @@ func call(ctx context.Context, c *client.Client, ask client.Call, reply any) err
 		return err
 	}
 	if answer.Status/100 != 2 {
-		return fmt.Errorf("%s %s: %d: %s", ask.Method, ask.Path, answer.Status, answer.Body)
+		return refused(answer)
 	}
 	if reply == nil {
 		return nil
 	}
 	return json.Unmarshal(answer.Body, reply)
+}
+
+// refused is a server's answer that says no, as a sentence.
+func refused(answer client.Answer) error {
+	var p struct{ Code, Detail string }
+	if json.Unmarshal(answer.Body, &p) != nil || p.Code == "" {
+		return fmt.Errorf("the server answered %d: %s", answer.Status, answer.Body)
+	}
+	err := fmt.Errorf("the server says: %s (%d %s)", p.Detail, answer.Status, p.Code)
+	if answer.Status == 401 {
+		err = fmt.Errorf("%w; give an operator's key with --key or %s", err, config.Env("key"))
+	}
+	return err
 }

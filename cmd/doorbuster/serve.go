@@ -20,7 +20,7 @@ Every flag has a twin in the environment and in the file that --config names:
 --max-in-flight is DOORBUSTER_MAX_IN_FLIGHT and max_in_flight.`,
 		Args: cobra.NoArgs,
 	}
-	s := addSettings(cmd)
+	s := addSettings(cmd, serverSettings()...)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := s.load()
 		if err != nil {

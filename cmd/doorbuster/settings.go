@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -9,20 +10,36 @@ import (
 	"github.com/doorbuster/doorbuster/cmd/doorbuster/config"
 )
 
-// settings are the flags of a command that needs the server's configuration.
+// settings are the flags of a command that needs something of the server's
+// configuration.
 type settings struct {
 	config config.Config
 	table  *pflag.FlagSet
 	file   string
 }
 
-func addSettings(cmd *cobra.Command) *settings {
+// addSettings gives a command the flags that it has a use for; the others it
+// takes from the environment and the file, which it shares with the server.
+func addSettings(cmd *cobra.Command, names ...string) *settings {
 	s := &settings{config: config.Default()}
 	s.table = s.config.Flags()
 	cmd.Flags().SortFlags = false
-	cmd.Flags().AddFlagSet(s.table)
+	for _, name := range names {
+		cmd.Flags().AddFlag(s.table.Lookup(name))
+	}
 	cmd.Flags().StringVar(&s.file, "config", os.Getenv(config.Env("config")), "YAML file with any of these settings")
 	return s
+}
+
+// serverSettings are those that a server has a use for.
+func serverSettings() []string {
+	return slices.DeleteFunc(allSettings(), func(name string) bool { return name == "key" })
+}
+
+func allSettings() (names []string) {
+	c := config.Default()
+	c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	return names
 }
 
 // load returns the effective configuration.
@@ -41,7 +58,7 @@ func newConfig() *cobra.Command {
 		Short: "Print the effective configuration as YAML, secrets hidden",
 		Args:  cobra.NoArgs,
 	}
-	s := addSettings(show)
+	s := addSettings(show, allSettings()...)
 	show.RunE = func(cmd *cobra.Command, _ []string) error {
 		if _, err := s.load(); err != nil {
 			return err

@@ -6,16 +6,19 @@
 //	--max-in-flight   DOORBUSTER_MAX_IN_FLIGHT   max_in_flight
 //
 // A flag beats the environment, which beats the file, which beats the default.
-// A key in the file that no row knows is an error. An unknown variable in the
-// environment is not: Kubernetes gives every container DOORBUSTER_SERVICE_HOST
-// and the like as soon as there is a service of that name.
+// A key in the file or a DOORBUSTER_ variable that no row knows is an error. The
+// variables that Kubernetes gives every container as soon as there is a service of
+// that name, like DOORBUSTER_SERVICE_HOST, are not meant for us.
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -145,7 +148,7 @@ func Load(settings *pflag.FlagSet, file string, environ []string) error {
 	if err != nil {
 		return fmt.Errorf("environment: %w", err)
 	}
-	var problems []error
+	problems := unknownEnv(settings, k.Keys())
 	settings.VisitAll(func(f *pflag.Flag) {
 		if name := Env(f.Name); k.Exists(name) && !given[f.Name] {
 			given[f.Name] = true
@@ -156,6 +159,49 @@ func Load(settings *pflag.FlagSet, file string, environ []string) error {
 		return err
 	}
 	return loadFile(settings, file, given)
+}
+
+// fileEnv names the file itself; whoever calls Load has read it.
+const fileEnv = EnvPrefix + "CONFIG"
+
+// kubernetesEnv is what Kubernetes calls a service's variables, behind its name.
+var kubernetesEnv = regexp.MustCompile(`^DOORBUSTER_(.+_)?(SERVICE_(HOST|PORT)|PORT)(_.+)?$`)
+
+// unknownEnv reports the variables that no setting has, and what they may mean.
+func unknownEnv(settings *pflag.FlagSet, names []string) (problems []error) {
+	known := map[string]bool{fileEnv: true}
+	settings.VisitAll(func(f *pflag.Flag) { known[Env(f.Name)] = true })
+	for _, name := range names {
+		if known[name] || kubernetesEnv.MatchString(name) {
+			continue
+		}
+		near := slices.MinFunc(slices.Sorted(maps.Keys(known)), func(a, b string) int {
+			return cmp.Compare(distance(name, a), distance(name, b))
+		})
+		problems = append(problems, fmt.Errorf("unknown variable %s in the environment: the nearest setting is %s", name, near))
+	}
+	return problems
+}
+
+// distance is how many letters must be put in, taken out or replaced to make b of a.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		corner := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replaced := corner
+			if a[i] != b[j] {
+				replaced++
+			}
+			corner = row[j+1]
+			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
 }
 
 func loadFile(settings *pflag.FlagSet, file string, given map[string]bool) error {

@@ -88,6 +88,25 @@ func TestLoadReportsEveryMistake(t *testing.T) {
 	}
 }
 
+func TestMisspeltVariablesAreRefused(t *testing.T) {
+	for name, near := range map[string]string{
+		"DOORBUSTER_LOGLEVEL": "DOORBUSTER_LOG_LEVEL", "DOORBUSTER_MAX_INFLIGHT": "DOORBUSTER_MAX_IN_FLIGHT",
+		"DOORBUSTER_LISTN": "DOORBUSTER_LISTEN", "DOORBUSTER_DATA_": "DOORBUSTER_DATA", "DOORBUSTER_CONFG": "DOORBUSTER_CONFIG",
+	} {
+		_, err := load(t, "", []string{name + "=x"})
+		if err == nil || !strings.Contains(err.Error(), "unknown variable "+name+" in") || !strings.HasSuffix(err.Error(), " "+near) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, name := range []string{
+		"DOORBUSTER_CONFIG", "DOORBUSTER_PORT", "DOORBUSTER_PORT_8080_TCP_ADDR", "DOORBUSTER_SERVICE_PORT_HTTP", "DOORBUSTER_ADMIN_SERVICE_HOST", "XDOORBUSTER_LISTN",
+	} {
+		if _, err := load(t, "", []string{name + "=x"}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestLoadRefusesFilesItCannotRead(t *testing.T) {
 	for name, file := range map[string]string{
 		"absent":   filepath.Join(t.TempDir(), "none.yaml"),

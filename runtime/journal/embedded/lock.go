@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -48,6 +49,24 @@ func lockFolder(fs vfs.FS, dir string, wall int64) (*pebble.Lock, error) {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return lock, nil
+}
+
+// lockName is the file that pebble locks.
+const lockName = "LOCK"
+
+// InUse returns a *LockedError if a process has the folder open, and makes nothing
+// of what is not there.
+func InUse(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, lockName)); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	lock, err := pebble.LockDirectory(dir, vfs.Default)
+	if err != nil {
+		locked := &LockedError{Dir: dir, Err: err}
+		locked.readHolder(vfs.Default)
+		return locked
+	}
+	return lock.Close()
 }
 
 // holderLine is one line: process, Unix milliseconds and host.
