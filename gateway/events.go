@@ -62,24 +62,33 @@ func (s *Server) dealEvents(c *call) error {
 			return refuseField(invalidRequest, "Last-Event-ID", "must be an id of this stream")
 		}
 	}
+	return s.openStream(c, "text/event-stream", "retry: 2000\n\n", func(out *eventWriter) error {
+		return s.stream(out, v.Spec.ID, seen)
+	})
+}
+
+// openStream answers with a body that fn writes for as long as it likes, on a
+// goroutine of its own. first is the begin of the body; fn writes it out with its
+// first flush.
+func (s *Server) openStream(c *call, contentType, first string, fn func(*eventWriter) error) error {
 	if s.streams.full() {
 		return refuse(overloaded, "as many event streams as may be are open")
 	}
 	h := &c.ctx.Response.Header
-	h.SetContentType("text/event-stream")
+	h.SetContentType(contentType)
 	h.Set("Cache-Control", "no-store")
 	h.SetConnectionClose() // the stream ends with the connection
 	h.SetContentLength(-2)
 	if c.ctx.IsHead() {
 		return nil
 	}
-	head := h.AppendBytes(nil)
+	head, path := h.AppendBytes(nil), string(c.ctx.Path())
 	c.ctx.HijackSetNoResponse(true)
 	c.ctx.Hijack(func(conn net.Conn) {
 		s.streams.run(func() {
-			out := &eventWriter{conn: conn, clock: s.cfg.Clock, buf: append(head, "retry: 2000\n\n"...)}
-			if err := s.stream(out, v.Spec.ID, seen); err != nil {
-				s.cfg.Logger.Debug("an event stream ended", "deal_id", v.Spec.ID, "error", err)
+			out := &eventWriter{conn: conn, clock: s.cfg.Clock, buf: append(head, first...)}
+			if err := fn(out); err != nil {
+				s.cfg.Logger.Debug("an event stream ended", "path", path, "error", err)
 			}
 		})
 	})

@@ -30,6 +30,7 @@ func publicRoutes() []route {
 
 		{method: "GET", pattern: "/api/v1/rules", allow: merchant | operator, handle: (*Server).listRules},
 		{method: "GET", pattern: "/api/v1/rules/{id}", allow: merchant | operator, handle: (*Server).getRule},
+		{method: "GET", pattern: "/api/v1/rules/{id}/logs", allow: merchant | operator, handle: (*Server).ruleLogs},
 		{method: "POST", pattern: "/api/v1/rules/{id}/versions", allow: merchant | operator, handle: (*Server).uploadRule},
 		{method: "GET", pattern: "/api/v1/rules/{id}/versions/{n}", allow: merchant | operator, handle: (*Server).getVersion},
 		{method: "GET", pattern: "/api/v1/rules/{id}/versions/{n}/wasm", allow: merchant | operator, handle: (*Server).getWasm},
