@@ -196,6 +196,9 @@ type Tables interface {
 	// scan. fn may call Apply; the scan goes on over what there was at its start.
 	Scan(ctx context.Context, table, prefix, after string, fn func(key string, value []byte) error) error
 
+	// Names returns the tables that have a row, in order.
+	Names(ctx context.Context) ([]string, error)
+
 	// Apply makes all mutations or none. If durable it returns after the sync and
 	// no reader sees the mutations before; otherwise they reach the disk with, at
 	// the latest, the next durable write, and never without those applied before.

@@ -80,6 +80,30 @@ func (t *tables) Scan(ctx context.Context, table, prefix, after string, fn func(
 	return nil
 }
 
+// Names implements journal.Tables.
+func (t *tables) Names(ctx context.Context) (names []string, err error) {
+	if err := t.s.usable(); err != nil {
+		return nil, err
+	}
+	iter, err := t.view(&pebble.IterOptions{LowerBound: []byte{keyRow}, UpperBound: []byte{keyRow + 1}})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, iter.Close()) }()
+	for ok := iter.First(); ok; {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		name, _, _ := bytes.Cut(iter.Key()[1:], []byte{0})
+		names = append(names, string(name))
+		ok = iter.SeekGE(successor(appendStream(nil, keyRow, string(name))))
+	}
+	if err := iter.Error(); err != nil {
+		return nil, t.corruption("", err)
+	}
+	return names, nil
+}
+
 func (t *tables) view(opts *pebble.IterOptions) (*pebble.Iterator, error) {
 	t.unsynced.RLock()
 	defer t.unsynced.RUnlock()

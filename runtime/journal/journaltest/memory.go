@@ -315,6 +315,21 @@ func (t tables) Scan(ctx context.Context, table, prefix, after string, fn func(s
 	return nil
 }
 
+func (t tables) Names(context.Context) (names []string, err error) {
+	t.m.mu.Lock()
+	defer t.m.mu.Unlock()
+	if t.m.closed {
+		return nil, journal.ErrClosed
+	}
+	for name, rows := range t.m.disk.tables {
+		if len(rows) > 0 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
 func (t tables) Apply(_ context.Context, mutations []journal.Mutation, _ bool) error {
 	t.m.mu.Lock()
 	defer t.m.mu.Unlock()

@@ -541,6 +541,9 @@ func testTables(t *testing.T, b *bench) {
 				t.Errorf("Scan(%q, %q, %q): got %q, want %q", c.table, c.prefix, c.after, got, c.want)
 			}
 		}
+		if names, err := b.Tables().Names(context.Background()); err != nil || !slices.Equal(names, []string{"keys", "rule", "rules"}) {
+			t.Errorf("Names: %q, %v", names, err)
+		}
 	}
 }
 
@@ -572,8 +575,9 @@ func testClosed(t *testing.T, b *bench) {
 	_, getErr := b.Get(ctx, "deal", 1, nil)
 	_, _, snapshotErr := b.Snapshot(ctx, "deal")
 	_, rowErr := b.Tables().Get(ctx, "t", "k")
+	_, namesErr := b.Tables().Names(ctx)
 	for name, err := range map[string]error{
-		"Open": openErr, "Get": getErr, "Snapshot": snapshotErr, "Tables.Get": rowErr,
+		"Open": openErr, "Get": getErr, "Snapshot": snapshotErr, "Tables.Get": rowErr, "Tables.Names": namesErr,
 		"Commit":       b.Commit([]*journal.Write{Append("deal", 1, 1, "x")}),
 		"Read":         b.Read(ctx, "deal", 0, func(journal.Event) error { return nil }),
 		"PutSnapshot":  b.PutSnapshot(ctx, "deal", 1, 0, nil),

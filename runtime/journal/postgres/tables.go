@@ -74,6 +74,27 @@ func (t tables) Scan(ctx context.Context, table, prefix, after string, fn func(s
 	return stopped(told)
 }
 
+// Names implements journal.Tables.
+func (t tables) Names(ctx context.Context) ([]string, error) {
+	if err := t.s.usable(); err != nil {
+		return nil, err
+	}
+	rows, err := t.s.pool.Query(ctx, "SELECT DISTINCT tbl FROM doorbuster.rows ORDER BY tbl")
+	if err != nil {
+		return nil, t.s.failure("list the tables", "", err)
+	}
+	var name []byte
+	var names []string
+	_, err = pgx.ForEachRow(rows, []any{&name}, func() error {
+		names = append(names, string(name))
+		return nil
+	})
+	if err != nil {
+		return nil, t.s.failure("list the tables", "", err)
+	}
+	return names, nil
+}
+
 // successor is the first key that does not begin with prefix, nil if there is none.
 func successor(prefix string) []byte {
 	end := []byte(prefix)
