@@ -115,6 +115,12 @@ func TestWhoMayDoWhat(t *testing.T) {
 	g.as(g.acme).post("/api/v1/deals", fmt.Sprintf(body, "")).want(201).has(map[string]any{"merchant_id": "acme"})
 	g.as(g.intruder).post("/api/v1/deals/d/pause", "").refused(forbidden)
 	g.as(g.intruder).send(request{method: "PATCH", path: "/api/v1/deals/d", body: `{"stock_add":1}`}).refused(forbidden)
+	g.as(g.intruder).upload("/api/v1/rules/secret/versions", fixedOff(1)).want(201)
+	const backtest = "/api/v1/rules/secret/versions/1/backtest"
+	g.as(g.intruder).post(backtest, `{"deal_id":"d"}`).refused(forbidden)
+	g.as(g.intruder).post(backtest, `{"deal_id":"d","merchant_id":"acme"}`).refused(forbidden)
+	g.as(g.acme).post(backtest, `{"deal_id":"d"}`).refused(ruleNotFound)
+	g.as(g.issuer.shopper("u-1")).post(backtest, `{"deal_id":"d"}`).refused(forbidden)
 	g.as(g.issuer.shopper("u-1")).post("/api/v1/deals/d/pause", "").refused(forbidden)
 	g.as(g.issuer.shopper("u-1")).post("/api/v1/deals", "{}").refused(forbidden)
 	g.as(g.acme).order("d", "u-1", 1).refused(forbidden)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/plugins"
+	"github.com/doorbuster/doorbuster/plugins/reprice"
 	"github.com/doorbuster/doorbuster/runtime/admit"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/obs"
@@ -29,6 +31,12 @@ const (
 	otherBodyMax = 64 << 10 // bytes of any other JSON body
 	headersMax   = 8 << 10  // bytes of a request's line and headers together
 	uploadsMax   = 4        // modules that are received or compiled at once
+
+	// Orders that are turned away because the node is full, a second and processor:
+	// at 10 to 20 µs each they take a few per cent of it. One that waits for its
+	// refusal waits no longer than this; until then its caller cannot ask again.
+	turnedAwayMax  = 2000
+	turnedAwayWait = time.Second
 
 	readTimeout  = 10 * time.Second // for a whole request
 	writeTimeout = 10 * time.Second // for a whole reply
@@ -71,6 +79,7 @@ type Config struct {
 
 	Connections int // open at once on the public listener of a Front that is made; 0 = 16,384
 	Streams     int // event streams open at once; 0 = 1,024
+	BacktestCPU int // per cent of one core that all backtests together may use; 0 = 25
 }
 
 func (c *Config) validate() error {
@@ -86,6 +95,9 @@ func (c *Config) validate() error {
 	if c.Streams == 0 {
 		c.Streams = 1024
 	}
+	if c.BacktestCPU == 0 {
+		c.BacktestCPU = 25
+	}
 	if c.Streams < 1 {
 		return errors.New("gateway: a bound is negative")
 	}
@@ -97,15 +109,17 @@ func (c *Config) validate() error {
 
 // Server answers on two listeners: the public one and the operators'.
 type Server struct {
-	cfg      Config
-	node     *actors.Node
-	front    *Front
-	orders   orderSeries
-	uploads  chan struct{}
-	streams  streams
-	public   *router
-	admin    *router
-	drainOne sync.Once
+	cfg        Config
+	node       *actors.Node
+	front      *Front
+	orders     orderSeries
+	uploads    chan struct{}
+	streams    streams
+	pace       *reprice.Pace // of backtests
+	turnedAway *admit.Pacer  // orders that the node has no room for
+	public     *router
+	admin      *router
+	drainOne   sync.Once
 
 	ctx    context.Context // of the requests; ends when Shutdown has waited for them
 	cancel context.CancelFunc
@@ -117,9 +131,12 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
+	pace, err := reprice.NewPace(cfg.Clock, cfg.BacktestCPU)
+	if err != nil {
+		return nil, err
+	}
 	front := cfg.Front
 	if front == nil {
-		var err error
 		front, err = NewFront(FrontConfig{Metrics: cfg.Metrics, Logger: cfg.Logger, Open: cfg.Auth == nil, Connections: cfg.Connections})
 		if err != nil {
 			return nil, err
@@ -127,9 +144,11 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, node: cfg.Node, front: front,
-		orders:  newOrderSeries(cfg.Metrics),
-		uploads: make(chan struct{}, uploadsMax),
-		streams: make(streams, cfg.Streams),
+		orders:     newOrderSeries(cfg.Metrics),
+		uploads:    make(chan struct{}, uploadsMax),
+		streams:    make(streams, cfg.Streams),
+		pace:       pace,
+		turnedAway: admit.NewPacer(turnedAwayMax*runtime.GOMAXPROCS(0), turnedAwayWait),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.public = newRouter(publicRoutes(), cfg.Metrics.Route)
