@@ -133,11 +133,11 @@ func TestSecondSignal(t *testing.T) {
 
 // live is a running server.
 type live struct {
-	cmd  *exec.Cmd
-	addr string
+	cmd         *exec.Cmd
+	addr, admin string
 }
 
-var listening = regexp.MustCompile(`^listening on ([^,]+),`)
+var listening = regexp.MustCompile(`^listening on ([^,]+), admin on ([^,]+),`)
 
 func serveArgs(data string) []string {
 	return []string{"serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-level", "warn", "--data", data}
@@ -145,8 +145,15 @@ func serveArgs(data string) []string {
 
 func start(t *testing.T, data string) *live {
 	t.Helper()
+	return startAs(t, "doorbuster", data)
+}
+
+// startAs starts one of the programs that TestMain names.
+func startAs(t *testing.T, program, data string) *live {
+	t.Helper()
 	cmd, err := command(context.Background(), serveArgs(data)...)
 	must(t, err)
+	cmd.Args[0] = program
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	must(t, err)
@@ -160,7 +167,7 @@ func start(t *testing.T, data string) *live {
 		t.Fatalf("the server began with %q: %v", line, err)
 	}
 	go func() { _, _ = io.Copy(io.Discard, lines) }()
-	server.addr = match[1]
+	server.addr, server.admin = match[1], match[2]
 	return server
 }
 

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == compileRule { // the server's own child
 		main()
 	}
-	testscript.Main(m, map[string]func(){"doorbuster": main})
+	testscript.Main(m, map[string]func(){"doorbuster": main, "doorbuster-profiled": profiled})
 }
 
 // TestScripts runs the whole binary as its users do. The scripts may use the
