@@ -201,7 +201,7 @@ func (s *server) startEdge(ctx context.Context) error {
 	}
 	s.edge, err = gateway.New(gateway.Config{
 		Node: s.node, Rules: s.rules, Store: s.store, Clock: s.clock, Metrics: s.metrics, Logger: s.log.Logger,
-		Auth: auth, Limiter: limiter, Front: s.front, Drain: func() { close(s.asked) },
+		Auth: auth, Limiter: limiter, Front: s.front, Drain: func() { close(s.asked) }, BacktestCPU: s.cfg.BacktestCPU,
 	})
 	return err
 }

@@ -146,6 +146,7 @@ func TestValidate(t *testing.T) {
 		{"--request-timeout 0s", "request-timeout: "},
 		{"--drain-timeout -1s", "drain-timeout: "},
 		{"--drain-notice 25h", "drain-notice: "},
+		{"--backtest-cpu 101", "backtest-cpu: "},
 		{"--data=", "data: "},
 	} {
 		c, err := load(t, "", nil, strings.Fields(test.args)...)
