@@ -39,8 +39,8 @@ var abiFunctions = []struct {
 	{exportInitialize, false, funcType{}},
 }
 
-// importable is every function that a module may import, by module and name:
-// the log, and WASI preview 1 as its standard defines it.
+// importable is every function that a rule may import, by module and name: the
+// log, and WASI preview 1 as its standard defines it.
 var importable = map[[2]string]funcType{
 	{"doorbuster", "log"}: {tI + tI, ""},
 
@@ -94,7 +94,7 @@ var importable = map[[2]string]funcType{
 
 func wasi(name string) [2]string { return [2]string{"wasi_snapshot_preview1", name} }
 
-// Importable calls fn for every function that a module may import, with the
+// Importable calls fn for every function that a rule may import, with the
 // encoded value types of its parameters and results, so that a host can prove it
 // provides each of them.
 func Importable(fn func(module, name string, params, results []byte)) {

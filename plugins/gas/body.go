@@ -154,6 +154,8 @@ func (c *bodyWriter) instruction() {
 		c.store(in)
 	case op == opMemoryGrow:
 		c.callHelper(helperGrow)
+	case op == opMemorySize && c.w.arena() != nil:
+		c.op(opGlobalGet, c.global(globalSize))
 	case op == opMemoryInit || op == opMemoryCopy || op == opMemoryFill:
 		c.bulkMemory(in)
 	case op == opTableSet:
@@ -174,8 +176,23 @@ func (c *bodyWriter) instruction() {
 	}
 }
 
-// copy writes the instruction as it stands in the source.
-func (c *bodyWriter) copy(in instruction) { c.b = append(c.b, c.in.b[in.start:in.end]...) }
+// copy writes the instruction as it stands in the source, where a memory has no
+// index: there is one in the result.
+func (c *bodyWriter) copy(in instruction) {
+	switch {
+	case in.behind > 0:
+		c.op(in.op, in.align, in.offset)
+		c.b = append(c.b, c.in.b[in.behind:in.end]...)
+	case in.op == opMemoryInit:
+		c.op(in.op, in.index, 0)
+	case in.op == opMemoryCopy:
+		c.op(in.op, 0, 0)
+	case in.op == opMemoryFill:
+		c.op(in.op, 0)
+	default:
+		c.b = append(c.b, c.in.b[in.start:in.end]...)
+	}
+}
 
 // endsBlock says whether the next instruction starts a basic block.
 func endsBlock(op uint16) bool {
@@ -260,8 +277,22 @@ func (c *bodyWriter) store(in instruction) {
 	c.copy(in)
 }
 
-// unmarked leaves whether address + offset lies in a page without a mark.
+func (c *bodyWriter) callMark(address, offset uint32) {
+	c.place(address, offset)
+	c.i32(1)
+	c.callHelper(helperMark)
+}
+
+// unmarked leaves whether the page of address + offset has no mark.
 func (c *bodyWriter) unmarked(address, offset uint32) {
+	if a := c.w.arena(); a != nil {
+		c.place(address, offset)
+		c.i32(arenaShift)
+		c.op(opI32ShrU)
+		c.op(opI32Load8U, 0, a.marksAt())
+		c.op(opI32Eqz)
+		return
+	}
 	c.bit(globalDirty0, address, offset, uint32(c.w.pages.Shift))
 	if c.w.pages.Two {
 		c.bit(globalDirty1, address, offset, uint32(c.w.pages.Shift)+6)
@@ -270,12 +301,6 @@ func (c *bodyWriter) unmarked(address, offset uint32) {
 	c.i64(1)
 	c.op(opI64And)
 	c.op(opI64Eqz)
-}
-
-func (c *bodyWriter) callMark(address, offset uint32) {
-	c.place(address, offset)
-	c.i32(1)
-	c.callHelper(helperMark)
 }
 
 // bit leaves the bit (address + offset) >> shift, modulo 64, of a global in the

@@ -3,6 +3,7 @@ package gas
 import (
 	"bytes"
 	"fmt"
+	"math"
 )
 
 // Section ids. The data count stands before the code, whatever its number says.
@@ -69,6 +70,7 @@ type body struct {
 
 // source is a decoded module. Slices of bytes point into it.
 type source struct {
+	policy  *Policy
 	section string // being decoded
 	faults  []Fault
 	more    int
@@ -77,6 +79,8 @@ type source struct {
 	typeList      []funcType
 	importTypes   []uint32 // type indices of the imported functions
 	importNames   []string // … and their names, "module.name"
+	importBytes   []byte   // … as encoded, without their count
+	foreign       bool     // memory 0 is imported
 	functionTypes []uint32 // … of the module's own
 	tableList     []table
 	hasMemory     bool
@@ -86,11 +90,12 @@ type source struct {
 	exportKinds   map[string]byte
 	exportIndices map[string]uint32
 	exportCount   int
-	exportBytes   []byte // the exports as encoded, without their count
+	exportBytes   []byte // the exports, encoded without their count; the memory is memory 0
 	elementsN     int
-	entriesN      int // of all element segments
-	dataN         int // by the data section
-	dataCountN    int // by the data count section, -1: none
+	entriesN      int    // of all element segments
+	dataBytes     []byte // the data segments, encoded without their count; the memory is memory 0
+	dataN         int    // by the data section
+	dataCountN    int    // by the data count section, -1: none
 	bodies        []body
 	blockLocals   int // see BlockLocalsMax
 }
@@ -105,8 +110,8 @@ func (s *source) fault(offset int, format string, args ...any) {
 
 // decode reads the whole module and collects its faults. A fault ends its
 // section (in the code its function), and decoding goes on behind it.
-func decode(wasm []byte) *source {
-	s := &source{section: "header", dataCountN: -1, exportKinds: map[string]byte{}, exportIndices: map[string]uint32{}}
+func decode(p *Policy, wasm []byte) *source {
+	s := &source{policy: p, section: "header", dataCountN: -1, exportKinds: map[string]byte{}, exportIndices: map[string]uint32{}}
 	if len(wasm) > ModuleBytesMax {
 		s.fault(0, "the module has %d bytes, at most %d", len(wasm), ModuleBytesMax)
 		return s
@@ -187,7 +192,13 @@ func (s *source) imports(r *reader) {
 	for i := 0; i < n && r.more(); i++ {
 		at := r.pos
 		module, name := r.name(), r.name()
-		if kind := r.byte(); kind != 0 && !r.bad {
+		kind := r.byte()
+		if kind == 2 && module == s.policy.Foreign && name == exportMemory && !s.foreign && !r.bad {
+			s.foreign = true
+			r.limits("memory", math.MaxUint16+1)
+			continue
+		}
+		if kind != 0 && !r.bad {
 			r.failf("%q.%q: only functions can be imported", module, name)
 		}
 		typeIndex := r.u32()
@@ -196,7 +207,8 @@ func (s *source) imports(r *reader) {
 		}
 		s.importTypes = append(s.importTypes, typeIndex)
 		s.importNames = append(s.importNames, module+"."+name)
-		want, known := importable[[2]string{module, name}]
+		s.importBytes = append(s.importBytes, r.b[at:r.pos]...)
+		want, known := s.policy.importable(module, name)
 		switch {
 		case !known:
 			r.reportf(at, "%q.%q is not offered", module, name)
@@ -255,7 +267,7 @@ func (s *source) memories(r *reader) {
 		return
 	}
 	s.hasMemory = true
-	s.memoryMin, s.memoryMax = r.limits("memory", MemoryPagesMax)
+	s.memoryMin, s.memoryMax = r.limits("memory", s.policy.memoryPages())
 }
 
 func (s *source) globals(r *reader) {
@@ -334,11 +346,10 @@ func (s *source) typeOf(function uint32) (funcType, bool) {
 
 func (s *source) exports(r *reader) {
 	n := r.count("exports", ExportsMax, 3)
-	from := r.pos
 	for i := 0; i < n && r.more(); i++ {
 		s.export(r)
 	}
-	s.exportCount, s.exportBytes = n, r.b[from:r.pos]
+	s.exportCount = n
 }
 
 func (s *source) export(r *reader) {
@@ -347,7 +358,7 @@ func (s *source) export(r *reader) {
 	if r.bad {
 		return
 	}
-	counts := []int{len(s.importTypes) + len(s.functionTypes), len(s.tableList), memories(s.hasMemory), len(s.globalList)}
+	counts := []int{len(s.importTypes) + len(s.functionTypes), len(s.tableList), s.memoryCount(), len(s.globalList)}
 	switch {
 	case int(kind) >= len(counts):
 		r.reportf(at, "%q: unknown kind %d", name, kind)
@@ -355,20 +366,35 @@ func (s *source) export(r *reader) {
 		r.reportf(at, "%q: index %d of %d", name, index, counts[kind])
 	case len(name) >= len(reservedPrefix) && name[:len(reservedPrefix)] == reservedPrefix:
 		r.reportf(at, "%q: names that start with %q are the host's", name, reservedPrefix)
-	case name == exportStart:
+	case name == exportStart && s.policy.rule:
 		r.reportf(at, "%q: a rule is a library (a WASI reactor), not a command", name)
+	case kind == 2 && s.foreign && index == 0:
+		r.reportf(at, "%q: an imported memory cannot be exported", name)
 	}
 	if _, twice := s.exportKinds[name]; twice {
 		r.reportf(at, "%q is exported twice", name)
 	}
 	s.exportKinds[name], s.exportIndices[name] = kind, index
+	if kind == 2 {
+		index = 0
+	}
+	e := out{b: s.exportBytes}
+	e.vector([]byte(name))
+	e.b = append(e.b, kind)
+	e.u32(index)
+	s.exportBytes = e.b
 }
 
-func memories(has bool) int {
-	if has {
-		return 1
+// memoryCount is how many memories the source can name: the foreign one, then its
+// own.
+func (s *source) memoryCount() int {
+	n := 0
+	for _, has := range []bool{s.foreign, s.hasMemory} {
+		if has {
+			n++
+		}
 	}
-	return 0
+	return n
 }
 
 func (s *source) start(r *reader) {
@@ -424,18 +450,24 @@ func (s *source) dataCount(r *reader) { s.dataCountN = r.count("data segments", 
 // data reads the three forms of data segments.
 func (s *source) data(r *reader) {
 	n := r.count("data segments", SegmentsMax, 2)
+	own := uint32(s.memoryCount() - 1) // the last
 	for i := 0; i < n && r.more(); i++ {
-		at, flags := r.pos, r.u32()
-		switch {
-		case flags > 2:
+		at, flags, memory := r.pos, r.u32(), uint32(0)
+		if flags > 2 {
 			r.failf("data segment of kind %d", flags)
-		case flags == 2 && r.u32() != 0, flags != 1 && !s.hasMemory:
+		}
+		if flags == 2 {
+			memory = r.u32()
+		}
+		if flags != 1 && (memory != own || s.memoryCount() == 0) {
 			r.reportf(at, "data for a memory that is not there")
 		}
+		from := r.pos
 		if flags != 1 {
 			s.constant(r)
 		}
 		r.sub(r.u32()) // the content is the module's own business
+		s.dataBytes = append(append(s.dataBytes, byte(flags&1)), r.b[from:max(from, r.pos)]...)
 		s.dataN++
 	}
 }
@@ -487,8 +519,15 @@ func (s *source) parts() uint64 {
 
 // checkABI checks the exports that rule-abi names.
 func (s *source) checkABI(end int) {
+	if s.policy.Linked {
+		s.checkLinked(end)
+		return
+	}
 	if kind, ok := s.exportKinds[exportMemory]; !ok || kind != 2 {
 		s.fault(end, "the memory must be exported as %q", exportMemory)
+	}
+	if !s.policy.rule {
+		return
 	}
 	for _, f := range abiFunctions {
 		kind, ok := s.exportKinds[f.name]

@@ -101,13 +101,16 @@ const (
 	GlobalPrice   = reservedPrefix + "price"   // i32: what the first of these takes; the host sets it, see RebuildPrice
 	GlobalDirty0  = reservedPrefix + "dirty0"  // i64: Dirty[0]
 	GlobalDirty1  = reservedPrefix + "dirty1"  // i64: Dirty[1]
+	GlobalSize    = reservedPrefix + "size"    // i32: pages of memory that the source has; with an arena only
+	GlobalDenied  = reservedPrefix + "denied"  // i32: not 0 after the source asked for more; with an arena only
 )
 
 // Module is a rewritten module and what its host must know about it.
 type Module struct {
 	// Wasm is the rewritten module.
 	Wasm []byte
-	// Pages says how the module marks what it stored to.
+	// Pages says how the module marks what it stored to, unless its policy has an
+	// arena, which says so then.
 	Pages Pages
 	// Mutable names the exports of the source globals that the code sets: the
 	// host restores them after each evaluation.
@@ -159,11 +162,14 @@ func (e *Error) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Rewrite validates a module and rewrites it. The error is an *Error with every
+// Rewrite validates a rule and rewrites it. The error is an *Error with every
 // fault that was found. The work and the memory it takes are proportional to
 // len(wasm), whatever the bytes claim; wasm is not modified or kept.
-func Rewrite(wasm []byte) (*Module, error) {
-	src := decode(wasm)
+func Rewrite(wasm []byte) (*Module, error) { return rulePolicy.Rewrite(wasm) }
+
+// Rewrite is the package's Rewrite for modules of another kind.
+func (p *Policy) Rewrite(wasm []byte) (*Module, error) {
+	src := decode(p, wasm)
 	if len(src.faults) > 0 {
 		return nil, &Error{Faults: src.faults, More: src.more}
 	}

@@ -47,6 +47,9 @@ func (w *rewriter) rebuildHelper() []byte {
 // changes nothing costs nothing besides its instruction, and does not bother the
 // engine.
 func (w *rewriter) growHelper() []byte {
+	if a := w.arena(); a != nil {
+		return w.arenaGrowHelper(a)
+	}
 	o := w.helper()
 	o.op(opLocalGet, 0)
 	o.op(opI32Eqz)
@@ -78,6 +81,9 @@ func (w *rewriter) growHelper() []byte {
 
 // markHelper is Pages.Mark, after it charged what Pages.Price rises by.
 func (w *rewriter) markHelper() []byte {
+	if a := w.arena(); a != nil {
+		return w.arenaMarkHelper(a)
+	}
 	const address, n, first, last, before = 0, 1, 2, 3, 4
 	const new0, new1 = 5, 6
 	dirty0, dirty1 := w.firstGlobal+globalDirty0, w.firstGlobal+globalDirty1

@@ -25,7 +25,9 @@ const (
 	opTableGet     = 0x25
 	opTableSet     = 0x26
 	opFirstMemory  = 0x28 // i32.load
+	opI32Load8U    = 0x2d
 	opFirstStore   = 0x36 // i32.store
+	opI32Store8    = 0x3a
 	opLastStore    = 0x3e // i64.store32
 	opMemorySize   = 0x3f
 	opMemoryGrow   = 0x40
@@ -36,8 +38,10 @@ const (
 	opFirstPlain   = 0x45 // i32.eqz
 	opI32Eqz       = 0x45
 	opI32LtS       = 0x48
+	opI32LtU       = 0x49
 	opI32GtS       = 0x4a
 	opI32GtU       = 0x4b
+	opI32GeU       = 0x4f
 	opI64Eqz       = 0x50
 	opI64LtS       = 0x53
 	opI64GeU       = 0x5a
@@ -46,6 +50,9 @@ const (
 	opI32Add       = 0x6a
 	opI32Sub       = 0x6b
 	opI32Mul       = 0x6c
+	opI32And       = 0x71
+	opI32Or        = 0x72
+	opI32Shl       = 0x74
 	opI32ShrU      = 0x76
 	opI64Popcnt    = 0x7b
 	opI64Add       = 0x7c
@@ -99,7 +106,9 @@ type instruction struct {
 	op         uint16
 	start, end int    // in the module
 	index      uint32 // function, local, global or segment; the label of a branch
+	align      uint32 // of a memory access
 	offset     uint32 // of a memory access
+	behind     int    // place behind a memory access's alignment and offset
 	targets    []byte // br_table: labels as encoded, the default last
 	targetsN   int
 }
@@ -174,7 +183,9 @@ func (r *bodyReader) immediates(in *instruction) {
 	case op >= opFirstMemory && op <= opLastStore:
 		r.memoryAccess(in)
 	case op == opMemorySize || op == opMemoryGrow:
-		r.memoryIndex()
+		if at := r.pos; r.memoryIndex() != uint32(r.src.memoryCount()-1) {
+			r.reportf(at, "the size of an imported memory is not the module's")
+		}
 	case op == opI32Const:
 		r.signed(32)
 	case op == opI64Const:
@@ -323,19 +334,33 @@ func (r *bodyReader) globalSet(in *instruction) {
 }
 
 func (r *bodyReader) memoryAccess(in *instruction) {
-	if !r.src.hasMemory {
+	if r.src.memoryCount() == 0 {
 		r.reportf(in.start, "there is no memory")
 	}
-	if align := r.u32(); align > 4 {
-		r.failf("alignment %d", align)
+	in.align = r.u32()
+	if in.align&namesMemory != 0 && r.src.memoryCount() == 2 {
+		in.align &^= namesMemory
+		r.memoryIndex()
+	}
+	if in.align > 4 {
+		r.failf("alignment %d", in.align)
 	}
 	in.offset = r.u32()
+	in.behind = r.pos
 }
 
-func (r *bodyReader) memoryIndex() {
-	if r.byte() != 0 || !r.src.hasMemory {
-		r.failf("there is one memory at most")
+// namesMemory is the flag in an alignment that says that an index follows.
+const namesMemory = 0x40
+
+func (r *bodyReader) memoryIndex() uint32 {
+	n := r.src.memoryCount()
+	if n < 2 {
+		if r.byte() != 0 || n == 0 {
+			r.failf("there is one memory at most")
+		}
+		return 0
 	}
+	return r.index("memory", n)
 }
 
 // body decodes one function's locals and instructions.

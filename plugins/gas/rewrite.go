@@ -28,8 +28,30 @@ const (
 	globalPrice
 	globalDirty0
 	globalDirty1
+	globalSize
+	globalDenied
 	injectedGlobals
 )
+
+// injected are the types and the names of the injected globals. The last two are
+// there with an arena only.
+var injected = [injectedGlobals]struct {
+	valueType byte
+	name      string
+}{
+	globalFuel: {i64Type, GlobalFuel}, globalFrames: {i32Type, GlobalFrames}, globalRebuild: {i32Type, GlobalRebuild},
+	globalPrice: {i32Type, GlobalPrice}, globalDirty0: {i64Type, GlobalDirty0}, globalDirty1: {i64Type, GlobalDirty1},
+	globalSize: {i32Type, GlobalSize}, globalDenied: {i32Type, GlobalDenied},
+}
+
+func (w *rewriter) injected() int {
+	if w.arena() == nil {
+		return globalSize
+	}
+	return injectedGlobals
+}
+
+func (w *rewriter) arena() *Arena { return w.src.policy.Arena }
 
 // Injected functions, numbered from firstFunction on.
 const (
@@ -56,6 +78,9 @@ func rewrite(src *source) *Module {
 		types:         slices.Clone(src.typeList),
 		resultBlocks:  map[string]uint32{},
 	}
+	if src.policy.Linked {
+		w.firstGlobal = 0 // imported, and the only ones
+	}
 	m := &Module{Pages: w.pages, Imports: src.importNames, parts: src.parts()}
 	_, m.Initialize = src.exportKinds[exportInitialize]
 	_, m.RuleInit = src.exportKinds[exportInit]
@@ -76,7 +101,7 @@ func (w *rewriter) module() []byte {
 	functions, code := w.functions()
 	m := out{b: []byte("\x00asm\x01\x00\x00\x00")}
 	m.section(secType, w.typeSection())
-	m.section(secImport, w.src.raw[secImport])
+	m.section(secImport, w.importSection())
 	m.section(secFunction, functions)
 	m.section(secTable, w.tableSection())
 	m.section(secMemory, w.memorySection())
@@ -85,7 +110,7 @@ func (w *rewriter) module() []byte {
 	m.section(secElement, w.src.raw[secElement])
 	m.section(secDataCount, w.src.raw[secDataCount])
 	m.section(secCode, code)
-	m.section(secData, w.src.raw[secData])
+	m.section(secData, w.dataSection())
 	return m.b
 }
 
@@ -143,16 +168,63 @@ func (w *rewriter) tableSection() []byte {
 	return o.b
 }
 
+// importSection leaves out a foreign memory, which the arena holds, unless the
+// module is linked to its owner: then the injected globals are the owner's too.
+func (w *rewriter) importSection() []byte {
+	if !w.src.policy.Linked {
+		if len(w.src.importTypes) == 0 {
+			return nil
+		}
+		var o out
+		o.u32(uint32(len(w.src.importTypes)))
+		return append(o.b, w.src.importBytes...)
+	}
+	o, n := out{b: slices.Clone(w.src.importBytes)}, len(w.src.importTypes)
+	entry := func(name string, kind ...byte) {
+		o.vector([]byte(w.src.policy.Foreign))
+		o.vector([]byte(name))
+		o.b = append(o.b, kind...)
+		n++
+	}
+	entry(exportMemory, 2, 0, 0)
+	for _, g := range injected[:w.injected()] {
+		entry(g.name, 3, g.valueType, 1)
+	}
+	var count out
+	count.u32(uint32(n))
+	return append(count.b, o.b...)
+}
+
+func (w *rewriter) dataSection() []byte {
+	if w.src.raw[secData] == nil {
+		return nil
+	}
+	var o out
+	o.u32(uint32(w.src.dataN))
+	return append(o.b, w.src.dataBytes...)
+}
+
 func (w *rewriter) memorySection() []byte {
+	if w.src.policy.Linked {
+		return nil
+	}
 	o := out{b: []byte{1, 1}}
+	if a := w.arena(); a != nil {
+		o.u32(a.pages())
+		o.u32(a.pages())
+		return o.b
+	}
 	o.u32(w.src.memoryMin)
 	o.u32(w.src.memoryMax)
 	return o.b
 }
 
 func (w *rewriter) globalSection() []byte {
+	if w.src.policy.Linked {
+		return nil
+	}
 	var o out
-	o.u32(w.firstGlobal + injectedGlobals)
+	o.u32(w.firstGlobal + uint32(w.injected()))
 	for _, g := range w.src.globalList {
 		mutable := byte(0)
 		if g.mutable {
@@ -160,15 +232,15 @@ func (w *rewriter) globalSection() []byte {
 		}
 		o.b = append(append(o.b, g.valueType, mutable), g.init...)
 	}
-	for i, t := range [injectedGlobals]byte{
-		globalFuel: i64Type, globalFrames: i32Type, globalRebuild: i32Type, globalPrice: i32Type, globalDirty0: i64Type, globalDirty1: i64Type,
-	} {
-		o.b = append(o.b, t, 1)
+	for i, g := range injected[:w.injected()] {
+		o.b = append(o.b, g.valueType, 1)
 		switch {
-		case t == i64Type:
+		case g.valueType == i64Type:
 			o.i64(0)
 		case i == globalFrames:
 			o.i32(FrameUnitsMax)
+		case i == globalSize:
+			o.i32(int32(w.src.memoryMin))
 		default:
 			o.i32(0)
 		}
@@ -187,11 +259,13 @@ func (w *rewriter) exportSection() []byte {
 		names.u32(index)
 		n++
 	}
-	for i, name := range [injectedGlobals]string{
-		globalFuel: GlobalFuel, globalFrames: GlobalFrames, globalRebuild: GlobalRebuild, globalPrice: GlobalPrice,
-		globalDirty0: GlobalDirty0, globalDirty1: GlobalDirty1,
-	} {
-		export(name, w.firstGlobal+uint32(i))
+	if w.src.policy.Linked {
+		var o out
+		o.u32(uint32(n))
+		return append(o.b, own.b...)
+	}
+	for i, g := range injected[:w.injected()] {
+		export(g.name, w.firstGlobal+uint32(i))
 	}
 	for i, g := range w.src.globalList {
 		if g.set {
