@@ -1,4 +1,5 @@
-// Package host runs rules. It is the only importer of wazero.
+// Package host runs rules. Beside package shopify, which runs its modules in the
+// same engine, it is the only importer of wazero.
 //
 // An Engine compiles modules into Programs; a Program prices orders. Every
 // evaluation of a program starts from the same memory, globals and tables, those
@@ -147,6 +148,19 @@ func (e *Engine) Compile(ctx context.Context, wasm, config []byte) (*Program, er
 		return nil, refused("init", "%q", err.Error())
 	}
 	return p, nil
+}
+
+// Runtime is where the engine's modules live, for a package that runs modules of
+// another kind beside the rules. What it makes there has names of its own.
+func (e *Engine) Runtime() wazero.Runtime { return e.runtime }
+
+// Instances is Config.Instances.
+func (e *Engine) Instances() int { return e.config.Instances }
+
+// CompileRewritten is Compile for a module that package gas has rewritten for
+// another kind of host: under the same limits, in the same process of its own.
+func (e *Engine) CompileRewritten(ctx context.Context, wasm []byte) (wazero.CompiledModule, error) {
+	return e.compile(ctx, wasm)
 }
 
 // compile has a rewritten module compiled, and loads the code.
