@@ -25,9 +25,10 @@ const module = "github.com/doorbuster/doorbuster"
 // layers says who may import whom, top down: a package imports only packages
 // that stand further down. A package that is missing here fails the test.
 var layers = []layer{
-	{pkg: "cmd/doorbuster", imports: []string{"cmd/doorbuster/bench", "cmd/doorbuster/config", "gateway", "gateway/client", "actors", "plugins", "plugins/reprice", "plugins/host", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/admit", "runtime/obs", "clockd", "actors/deal", "plugins/abi"}, tests: []string{"runtime/journal/fusetest"}},
+	{pkg: "cmd/doorbuster", imports: []string{"cmd/doorbuster/bench", "cmd/doorbuster/config", "cmd/doorbuster/rule", "gateway", "gateway/client", "actors", "plugins", "plugins/reprice", "plugins/host", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/journal/postgres", "runtime/admit", "runtime/webhook", "runtime/obs", "clockd", "actors/deal", "plugins/abi"}, tests: []string{"runtime/journal/postgres/pgtest", "runtime/journal/fusetest"}},
 	{pkg: "cmd/doorbuster/bench", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "clockd"}},
 	{pkg: "cmd/benchmark", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway", "gateway/client", "clockd"}},
+	{pkg: "cmd/doorbuster/rule", imports: []string{"cmd/doorbuster/config", "plugins", "plugins/sdk", "plugins/sdk/toolchain", "plugins/sdk/rules", "plugins/sample", "clockd", "actors/deal", "plugins/abi"}},
 	{pkg: "cmd/doorbuster/config", imports: []string{"runtime/own"}},
 	{pkg: "deploy"},
 	{pkg: "examples/quickstart"},
@@ -36,7 +37,7 @@ var layers = []layer{
 	{pkg: "cmd/benchmark/peers", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "runtime/journal", "runtime/journal/embedded", "clockd"}},
 	{pkg: "cmd/benchmark/lab", imports: []string{"gateway/client"}},
 	{pkg: "cmd/benchmark/page"},
-	{pkg: "gateway", imports: []string{"actors", "actors/deal", "plugins", "plugins/reprice", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "runtime/obs", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
+	{pkg: "gateway", imports: []string{"actors", "actors/deal", "plugins", "plugins/reprice", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "runtime/webhook", "runtime/obs", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
 	{pkg: "gateway/client", imports: []string{"clockd"}},
 	{pkg: "actors/sim/plant"},
 	{pkg: "actors/sim/plant"},
@@ -57,6 +58,7 @@ var layers = []layer{
 	{pkg: "runtime/journal/fusetest"},
 	{pkg: "runtime/journal/journaltest", imports: []string{"runtime/journal", "clockd"}},
 	{pkg: "runtime/journal", imports: []string{"clockd"}, tests: []string{"runtime/journal/journaltest"}},
+	{pkg: "runtime/webhook", imports: []string{"runtime/journal", "clockd"}, tests: []string{"runtime/journal/journaltest"}},
 	{pkg: "runtime/admit", imports: []string{"clockd"}},
 	{pkg: "runtime/obs", imports: []string{"runtime/own", "clockd"}},
 	{pkg: "runtime/own", imports: []string{"clockd"}},
@@ -95,7 +97,7 @@ var owners = map[string][]string{
 	"github.com/redis/rueidis":                {"cmd/benchmark/peers"},
 	"github.com/rogpeppe/go-internal":         {"tests"},
 	"github.com/schollz/progressbar/v3":       {"cmd/doorbuster", "cmd/doorbuster/bench"},
-	"github.com/spf13/cobra":                  {"cmd/doorbuster", "cmd/doorbuster/bench", "cmd/benchmark", "cmd/benchmark/peers"},
+	"github.com/spf13/cobra":                  {"cmd/doorbuster", "cmd/doorbuster/bench", "cmd/doorbuster/rule", "cmd/benchmark", "cmd/benchmark/peers"},
 	"github.com/spf13/pflag":                  {"cmd/doorbuster", "cmd/doorbuster/config"},
 	"github.com/tetratelabs/wazero":           {"plugins/host"},
 	"github.com/valyala/fasthttp":             {"gateway", "gateway/client", "cmd/benchmark/peers"},

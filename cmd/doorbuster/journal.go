@@ -5,21 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
-	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/cmd/doorbuster/config"
 	"github.com/doorbuster/doorbuster/runtime/journal"
-	"github.com/doorbuster/doorbuster/runtime/journal/embedded"
 )
 
 func newJournal() *cobra.Command {
 	cmd := &cobra.Command{Use: "journal", Short: "Look at the journal of a server that is not running"}
 	cmd.AddCommand(
 		offline("verify", "Read every event, replay every deal and check its invariants", verifyJournal),
+		newJournalCopy(),
 		offline("reprice", "Price every order again from its event, and report what is not as it was", repriceJournal),
 	)
 	return cmd
@@ -28,31 +27,22 @@ func newJournal() *cobra.Command {
 // offline makes a command that reads all of a journal.
 func offline(name, short string, read func(context.Context, journal.Store, io.Writer) error) *cobra.Command {
 	cmd := &cobra.Command{Use: name, Short: short, Args: cobra.NoArgs}
-	s := addSettings(cmd, "data")
+	s := addSettings(cmd, "data", "postgres")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := s.load()
 		if err != nil {
 			return err
 		}
-		if _, err := os.Stat(cfg.Data); err != nil {
-			return fmt.Errorf("data folder: %w", err) // opening would make an empty one
+		if err := mustExist(cfg); err != nil {
+			return err
 		}
-		store, err := openOffline(cfg.Data)
+		store, err := openOffline(cmd.Context(), cfg)
 		if err != nil {
 			return err
 		}
 		return errors.Join(read(cmd.Context(), store, cmd.OutOrStdout()), store.Close())
 	}
 	return cmd
-}
-
-// openOffline opens the journal for a command instead of a server.
-func openOffline(dir string) (*embedded.Store, error) {
-	present, err := clockd.New(clockd.Config{})
-	if err != nil {
-		return nil, err
-	}
-	return openStore(dir, present, slog.New(slog.DiscardHandler))
 }
 
 // verifyJournal replays all deals and reports those that are damaged.
@@ -99,4 +89,65 @@ func replay(ctx context.Context, store journal.Store, stream string) (n int, err
 		return nil
 	})
 	return n, err
+}
+
+func newJournalCopy() *cobra.Command {
+	var from, to string
+	cmd := &cobra.Command{
+		Use:   "copy",
+		Short: "Copy a journal to another store, and compare them event by event",
+		Long: `Copy a journal to another store, and compare them event by event. Stores are named
+embedded:FOLDER or postgres://…; no server may run on either. A copy that was cut
+short is finished by the same command.`,
+		Args: cobra.NoArgs,
+	}
+	cmd.Flags().StringVar(&from, "from", "", "the journal to copy")
+	cmd.Flags().StringVar(&to, "to", "", "where to; a schema is made if there is none")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return copyJournal(cmd.Context(), from, to, cmd.OutOrStdout())
+	}
+	return cmd
+}
+
+func copyJournal(ctx context.Context, from, to string, out io.Writer) (err error) {
+	source, err := place(from)
+	if err != nil {
+		return fmt.Errorf("--from: %w", err)
+	}
+	destination, err := place(to)
+	if err != nil {
+		return fmt.Errorf("--to: %w", err)
+	}
+	if err := mustExist(source); err != nil {
+		return err
+	}
+	a, err := openOffline(ctx, source)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	destination.Migrate = destination.Postgres != ""
+	b, err := openOffline(ctx, destination)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	copied, err := journal.Copy(ctx, a, b, nil)
+	fmt.Fprintf(out, "%d deals, %d events, %d snapshots, %d rows copied and compared\n",
+		copied.Streams, copied.Events, copied.Snapshots, copied.Rows)
+	return err
+}
+
+// place is the configuration of a journal as journal copy names it.
+func place(name string) (config.Config, error) {
+	cfg := config.Default()
+	if folder, ok := strings.CutPrefix(name, "embedded:"); ok && folder != "" {
+		cfg.Data = folder
+		return cfg, nil
+	}
+	if strings.HasPrefix(name, "postgres://") || strings.HasPrefix(name, "postgresql://") {
+		cfg.Postgres = name
+		return cfg, nil
+	}
+	return cfg, fmt.Errorf("%q is neither embedded:FOLDER nor postgres://…", name)
 }

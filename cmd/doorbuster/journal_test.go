@@ -5,12 +5,13 @@ import (
 	"testing"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/cmd/doorbuster/config"
 	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 )
 
 func TestVerifyNamesTheDealThatIsDamaged(t *testing.T) {
-	store, err := openOffline(t.TempDir())
+	store, err := openOffline(t.Context(), config.Config{Data: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +27,7 @@ func TestVerifyNamesTheDealThatIsDamaged(t *testing.T) {
 // TestRepriceFindsTheOrderThatDiffers among others that do not, and the deal
 // that cannot be read.
 func TestRepriceFindsTheOrderThatDiffers(t *testing.T) {
-	store, err := openOffline(t.TempDir())
+	store, err := openOffline(t.Context(), config.Config{Data: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}

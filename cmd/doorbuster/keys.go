@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -14,7 +13,6 @@ import (
 	"github.com/doorbuster/doorbuster/cmd/doorbuster/config"
 	"github.com/doorbuster/doorbuster/gateway"
 	"github.com/doorbuster/doorbuster/gateway/client"
-	"github.com/doorbuster/doorbuster/runtime/journal/embedded"
 )
 
 func newKeys() *cobra.Command {
@@ -35,7 +33,7 @@ does not answer.`,
 func newKeysCreate() *cobra.Command {
 	var role, merchant string
 	cmd := &cobra.Command{Use: "create", Short: "Make a key and print it, for the only time", Args: cobra.NoArgs}
-	s := addSettings(cmd, "data", "admin", "key")
+	s := addSettings(cmd, "data", "postgres", "admin", "key")
 	cmd.Flags().StringVar(&role, "role", "", "operator or merchant")
 	cmd.Flags().StringVar(&merchant, "merchant", "", "id of the merchant whose key it is")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -52,7 +50,7 @@ func newKeysCreate() *cobra.Command {
 
 func newKeysList() *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List the keys, without their secrets", Args: cobra.NoArgs}
-	s := addSettings(cmd, "data", "admin", "key")
+	s := addSettings(cmd, "data", "postgres", "admin", "key")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return s.withKeys(cmd.Context(), needFolder, func(keys keyring) error {
 			list, err := keys.List(cmd.Context())
@@ -72,7 +70,7 @@ func newKeysList() *cobra.Command {
 
 func newKeysRevoke() *cobra.Command {
 	cmd := &cobra.Command{Use: "revoke <key>", Short: "End a key", Args: cobra.ExactArgs(1)}
-	s := addSettings(cmd, "data", "admin", "key")
+	s := addSettings(cmd, "data", "postgres", "admin", "key")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return s.withKeys(cmd.Context(), needFolder, func(keys keyring) error { return keys.Revoke(cmd.Context(), args[0]) })
 	}
@@ -100,11 +98,11 @@ func (s *settings) withKeys(ctx context.Context, absent bool, fn func(keyring) e
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(cfg.Data); err != nil && absent == needFolder {
-		return fmt.Errorf("data folder: %w", err)
+	if err := mustExist(cfg); err != nil && absent == needFolder {
+		return err
 	}
-	store, err := openOffline(cfg.Data)
-	if locked := new(embedded.LockedError); errors.As(err, &locked) {
+	store, err := openOffline(ctx, cfg)
+	if inUse(err) {
 		return withRemoteKeys(cfg, fn)
 	}
 	if err != nil {

@@ -49,7 +49,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(
-		newServe(), newDemo(), bench.New(), newConfig(), newKeys(), newJournal(), newDoctor(), newVersion(),
+		newServe(), newDemo(), bench.New(), newConfig(), newKeys(), newJournal(), newMigrate(), newDoctor(), newVersion(),
 	)
 	return root
 }

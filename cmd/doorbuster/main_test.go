@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/doorbuster/doorbuster/runtime/journal/postgres/pgtest"
 )
 
 func TestMain(m *testing.M) {
@@ -33,11 +35,23 @@ func TestMain(m *testing.M) {
 //	serving               waits until the server on $LISTEN is ready
 //	http METHOD url [body [header...]]
 //	                      prints the status and the body of an answer
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { runScripts(t, "script", nil) }
+
+// TestPostgres runs scripts with an empty database at $POSTGRES.
+func TestPostgres(t *testing.T) {
+	server := pgtest.Start(t)
+	runScripts(t, "postgres", func(env *testscript.Env) { env.Setenv("POSTGRES", server.URL("postgres")) })
+}
+
+func runScripts(t *testing.T, folder string, setup func(*testscript.Env)) {
+	t.Helper()
 	testscript.Run(t, testscript.Params{
-		Dir:                 filepath.Join("testdata", "script"),
+		Dir:                 filepath.Join("testdata", folder),
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
+			if setup != nil {
+				setup(env)
+			}
 			env.Setenv("DOORBUSTER_DRAIN_NOTICE", "0s")
 			for _, name := range []string{"LISTEN", "ADMIN"} {
 				addr, err := freeAddress(t.Context())

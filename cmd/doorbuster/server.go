@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"time"
 
@@ -19,7 +18,6 @@ import (
 	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/runtime/admit"
 	"github.com/doorbuster/doorbuster/runtime/journal"
-	"github.com/doorbuster/doorbuster/runtime/journal/embedded"
 	"github.com/doorbuster/doorbuster/runtime/obs"
 )
 
@@ -42,7 +40,7 @@ type server struct {
 	log     *obs.Log
 	metrics *obs.Metrics
 	front   *gateway.Front // answers that the rest is not ready yet
-	store   *embedded.Store
+	store   journal.Store
 	clock   *clockd.Clock
 	rules   *plugins.Registry
 	node    *actors.Node
@@ -129,7 +127,7 @@ func (s *server) startFront() (err error) {
 
 func (s *server) startJournal(ctx context.Context) (err error) {
 	s.front.Wait("recovering: the journal is being opened")
-	if s.store, err = openStore(s.cfg.Data, s.present, s.log.Logger); err != nil {
+	if s.store, err = openStore(ctx, s.cfg, s.present, s.log.Logger); err != nil {
 		return err
 	}
 	floor, err := actors.ClockFloor(ctx, s.store.Tables())
@@ -141,17 +139,6 @@ func (s *server) startJournal(ctx context.Context) (err error) {
 	}
 	s.clock.Start()
 	return nil
-}
-
-// openStore opens the journal in a data folder.
-func openStore(dir string, present *clockd.Clock, log *slog.Logger) (*embedded.Store, error) {
-	return embedded.Open(embedded.Config{
-		Dir:   dir,
-		Now:   clockd.Mono,
-		Wall:  func() int64 { return present.Now().Wall },
-		Fatal: fatal,
-		Log:   log,
-	})
 }
 
 func (s *server) startNode(ctx context.Context) (err error) {
@@ -228,13 +215,9 @@ func (s *server) auth(ctx context.Context) (*gateway.Auth, error) {
 
 // banner is the line that says that the server serves, and where.
 func (s *server) banner() string {
-	data, err := filepath.Abs(s.cfg.Data)
-	if err != nil {
-		data = s.cfg.Data
-	}
 	r := s.node.Recovery()
-	return fmt.Sprintf("listening on %s, admin on %s, auth %s, data in %s, recovered %d events of %d deals in %v",
-		s.public.Addr(), s.admin.Addr(), s.cfg.Auth, data, r.Events, r.Deals, s.took.Round(time.Millisecond))
+	return fmt.Sprintf("listening on %s, admin on %s, auth %s, %s, recovered %d events of %d deals in %v",
+		s.public.Addr(), s.admin.Addr(), s.cfg.Auth, journalPlace(s.cfg), r.Events, r.Deals, s.took.Round(time.Millisecond))
 }
 
 // edgeTimeout is how long connections may take to end after a drain that did not.

@@ -62,7 +62,9 @@ const (
 type Config struct {
 	Listen            string        // host:port of the API
 	Admin             string        // host:port for operators
-	Data              string        // folder of the journal
+	Data              string        // folder of the journal, and of what can be made again
+	Postgres          string        // connection string of a server that keeps the journal instead; secret
+	Migrate           bool          // bring its schema up to date first
 	Auth              string        // AuthOpen, AuthKeys, or empty: open if all listeners are on loopback
 	JWKS              string        // file with the public keys of shoppers' tokens; empty = no shoppers' tokens
 	PassivateAfter    time.Duration // an idle deal leaves memory
@@ -107,6 +109,8 @@ func (c *Config) Flags() *pflag.FlagSet {
 	t.StringVar(&c.Listen, "listen", c.Listen, "address of the API")
 	t.StringVar(&c.Admin, "admin", c.Admin, "address of metrics, profiles and operator routes")
 	t.StringVar(&c.Data, "data", c.Data, "folder of the journal")
+	t.StringVar(&c.Postgres, "postgres", c.Postgres, "PostgreSQL server that keeps the journal instead, as postgres://user:password@host/database")
+	t.BoolVar(&c.Migrate, "migrate", c.Migrate, "bring the schema of that server up to date before anything else")
 	t.StringVar(&c.Auth, "auth", c.Auth, "who may call: open or keys (default: open if all listeners are on loopback, else keys)")
 	t.StringVar(&c.JWKS, "jwks", c.JWKS, "JWKS file with the public keys of shoppers' tokens")
 	t.DurationVar(&c.PassivateAfter, "passivate-after", c.PassivateAfter, "how long a deal may be idle before it leaves memory")
@@ -121,7 +125,7 @@ func (c *Config) Flags() *pflag.FlagSet {
 	t.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	t.StringVar(&c.LogFormat, "log-format", c.LogFormat, "text or json")
 	t.StringVar(&c.Key, "key", c.Key, "operator's key, for commands that ask a running server")
-	for _, name := range []string{"key"} {
+	for _, name := range []string{"postgres", "key"} {
 		t.Lookup(name).Annotations = map[string][]string{secret: nil}
 	}
 	return t
@@ -281,6 +285,9 @@ func (c *Config) Validate() error {
 		within("request-timeout", c.RequestTimeout, 10*time.Millisecond, DurationMax),
 		within("drain-timeout", c.DrainTimeout, 0, DurationMax),
 		within("drain-notice", c.DrainNotice, 0, DurationMax),
+	}
+	if c.Migrate && c.Postgres == "" {
+		problems = append(problems, errors.New("migrate: only a journal on PostgreSQL has a schema: set postgres too"))
 	}
 	if c.Data == "" {
 		problems = append(problems, errors.New("data: name a folder"))

@@ -24,6 +24,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/puzpuzpuz/xsync/v4"
@@ -44,6 +45,10 @@ type Config struct {
 	Clock *clockd.Clock
 	// Log is told of what an operator should see. nil discards it.
 	Log *slog.Logger
+	// Exclusive keeps other processes that ask for it out of the database while
+	// this one is connected. The fence is what protects the streams; this protects
+	// operators of a single node from starting two.
+	Exclusive bool
 	// Connections bounds the pool, beside the one that commits (8).
 	Connections int
 	// Patience is how long a group is tried again while the server cannot be
@@ -125,10 +130,14 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		columns: columns{moved: make(map[string]bool)},
 	}
 	var err error
-	if s.pool, err = connect(ctx, cfg.URL, cfg.Connections); err != nil {
+	if s.pool, err = connect(ctx, cfg.URL, cfg.Connections, nil); err != nil {
 		return nil, err
 	}
-	if s.commit, err = connect(ctx, cfg.URL, 1); err != nil {
+	var claim func(context.Context, *pgx.Conn) error
+	if cfg.Exclusive {
+		claim = claimDatabase
+	}
+	if s.commit, err = connect(ctx, cfg.URL, 1, claim); err != nil {
 		s.pool.Close()
 		return nil, err
 	}
@@ -145,8 +154,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 }
 
 // connect makes a pool that accepts only a server that takes writes, so that after
-// a fail-over it finds the new primary among the hosts of the URL.
-func connect(ctx context.Context, url string, connections int) (*pgxpool.Pool, error) {
+// a fail-over it finds the new primary among the hosts of the URL. A server that does
+// not hear of a lost client within seconds would hold on to what that had locked.
+func connect(ctx context.Context, url string, connections int, claim func(context.Context, *pgx.Conn) error) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
@@ -156,8 +166,17 @@ func connect(ctx context.Context, url string, connections int) (*pgxpool.Pool, e
 	// ends; the one that commits finds out by committing.
 	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return connections > 1 }
 	cfg.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
-	if _, set := cfg.ConnConfig.RuntimeParams["application_name"]; !set {
-		cfg.ConnConfig.RuntimeParams["application_name"] = "doorbuster"
+	cfg.AfterConnect = claim
+	for name, value := range map[string]string{
+		"application_name":        "doorbuster",
+		"tcp_keepalives_idle":     "5", // s
+		"tcp_keepalives_interval": "2", // s
+		"tcp_keepalives_count":    "3",
+		"tcp_user_timeout":        "10000", // ms
+	} {
+		if _, set := cfg.ConnConfig.RuntimeParams[name]; !set {
+			cfg.ConnConfig.RuntimeParams[name] = value
+		}
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
@@ -168,6 +187,29 @@ func connect(ctx context.Context, url string, connections int) (*pgxpool.Pool, e
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
 	return pool, nil
+}
+
+// exclusiveLock is the advisory lock of a node that has the database for itself. It
+// is held by the connection that commits, and taken again whenever that is made anew.
+const exclusiveLock = 0x6f776e72 // "ownr"
+
+// ErrInUse says that another process has the database for itself.
+var ErrInUse = errors.New("another node serves from this database")
+
+func claimDatabase(ctx context.Context, conn *pgx.Conn) error {
+	var mine bool
+	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", exclusiveLock).Scan(&mine); err != nil || mine {
+		return err
+	}
+	var holder string
+	err := conn.QueryRow(ctx, `
+		SELECT format('%s at %s, backend %s since %s', a.application_name, coalesce(host(a.client_addr), 'a local socket'), a.pid, a.backend_start)
+		FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.objid = $1 AND l.granted LIMIT 1`, exclusiveLock).
+		Scan(&holder)
+	if err != nil {
+		holder = "somebody" // who has just left, or whom we may not see
+	}
+	return fmt.Errorf("%w: %s", ErrInUse, holder)
 }
 
 func (s *Store) usable() error {

@@ -357,3 +357,31 @@ func TestPartitions(t *testing.T) {
 		t.Errorf("%s records in December's partition", got)
 	}
 }
+
+func TestExclusive(t *testing.T) {
+	url := database(t, server)
+	first, err := postgres.Open(t.Context(), postgres.Config{URL: url, Clock: newClock(t), Exclusive: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := postgres.Open(t.Context(), postgres.Config{URL: url, Clock: newClock(t), Exclusive: true})
+	if err == nil || !strings.Contains(err.Error(), "another node serves from this database: doorbuster at 127.0.0.1") {
+		t.Errorf("a second node: %v", err)
+	}
+	if second != nil {
+		closeAll(t, second)
+	}
+	closeAll(t, open(t, url)) // a reader does not ask for it
+	server.Exec(t, "postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+name(url)+"'")
+	mustOpen(t, first, "deal")
+	w := journaltest.Append("deal", 1, 1, "after the connection was lost")
+	if commit(t, first, w); w.Err != nil {
+		t.Error(w.Err)
+	}
+	closeAll(t, first)
+	third, err := postgres.Open(t.Context(), postgres.Config{URL: url, Clock: newClock(t), Exclusive: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAll(t, third)
+}
