@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"crypto/sha256"
 	"fmt"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
@@ -152,17 +153,34 @@ func (l *ledger) place(e *deal.Event) error {
 	return nil
 }
 
-// price runs the rules of the deal once more.
+// digest identifies what a rule was told.
+func digest(in *abi.Input) uint64 {
+	encoded, err := in.Append(nil)
+	if err != nil {
+		panic(err)
+	}
+	return abi.Digest(encoded)
+}
+
+// price runs the rules of the deal once more, on what the order's event says that
+// they were told.
 func (l *ledger) price(o *entry) error {
 	p := &o.Placed
 	unit := l.spec.UnitPrice
 	if o.party != nil {
 		unit = l.spec.Group.UnitPrice
 	}
-	in := abi.Input{Subtotal: unit * int64(p.Quantity), Quantity: p.Quantity, UserQuantity: p.UserQuantity}
+	if p.Stock != l.stock || p.StartsAt != l.spec.StartsAt || p.EndsAt != l.spec.EndsAt || o.party != nil && p.GroupSize != l.spec.Group.Size {
+		return fmt.Errorf("I7: says stock %d, from %d to %d, groups of %d", p.Stock, p.StartsAt, p.EndsAt, p.GroupSize)
+	}
+	in := l.spec.Input()
+	o.Input(&in)
 	for i, e := range p.Evaluations {
-		if i >= len(l.spec.Rules) || string(e.Rule) != l.spec.Rules[i] {
-			return fmt.Errorf("rule %d is %s", i, e.Rule)
+		if i >= len(l.spec.Rules) || string(e.Rule) != l.spec.Rules[i] || e.SHA256 != sha256.Sum256(e.Rule) {
+			return fmt.Errorf("rule %d is %s, sha256 %x", i, e.Rule, e.SHA256)
+		}
+		if e.Digest != digest(&in) {
+			return fmt.Errorf("I7: rule %s was told something else than %+v", e.Rule, in)
 		}
 		var out abi.Output
 		if e.Fault == abi.FaultNone {

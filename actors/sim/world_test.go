@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"hash/fnv"
 	"io"
@@ -322,7 +323,7 @@ func (w *world) Evaluate(_, rule string, in *abi.Input, out *abi.Verdict) {
 		panic("a bug that the simulation planted in a rule")
 	}
 	out.Reset()
-	out.Version = 1
+	out.Version, out.SHA256, out.Digest = 1, sha256.Sum256([]byte(rule)), digest(in)
 	if w.strikes(faultRule) {
 		out.Fault = abi.FaultOutOfFuel
 		return
