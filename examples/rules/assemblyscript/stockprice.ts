@@ -1,13 +1,13 @@
 // stockprice takes off the more, the more of the stock is left.
-import { Answer, Text, discount, input, nothing, payable, shareDown, shareUp, text } from "../../../plugins/sdk/assemblyscript/doorbuster";
+import { Answer, Text, decimal, discount, input, join, nothing, payable, shareDown, shareUp, text } from "../../../plugins/sdk/assemblyscript/doorbuster";
 export { doorbuster_abi_v1, rule_buffer } from "../../../plugins/sdk/assemblyscript/doorbuster";
 
 class Step {
   label: Text;
   reason: Text;
   constructor(public left: i64, public off: i64) { // percent
-    this.label = text("Early bird: " + off.toString() + "% off");
-    this.reason = text("stock_" + left.toString());
+    this.label = join(join(text("Early bird: "), decimal(off)), text("% off"));
+    this.reason = join(text("stock_"), decimal(left));
   }
 }
 

@@ -9,10 +9,10 @@ mod doorbuster;
 #[path = "../../../plugins/sdk/rust/doorbuster_test.rs"]
 mod doorbuster_test;
 
-use doorbuster::{has_prefix_fold, list, Input, Output};
+use doorbuster::{has_prefix_fold, list, trim, Input, Output};
 
 fn evaluate(input: Input<'_>) -> Output<'_> {
-    let to = input.attribute("region").unwrap_or("").trim_matches(' ');
+    let to = trim(input.attribute("region").unwrap_or(""));
     for region in list(input.deal_attribute("not_in").unwrap_or("")) {
         if to.is_empty() {
             return Output::reject("Please say where to deliver", "region_missing");

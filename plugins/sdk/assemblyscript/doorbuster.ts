@@ -167,12 +167,32 @@ export function addressOf(t: Text): usize {
   return usize(t >> 32);
 }
 
+// decimal is a number in decimal digits.
+export function decimal(n: u64): Text {
+  const end = heap.alloc(20) + 20; // the digits of the largest one
+  let at = end;
+  do {
+    at--;
+    store<u8>(at, u8(0x30 + n % 10));
+    n /= 10;
+  } while (n != 0);
+  return view(at, u32(end - at));
+}
+
+// join is a, then b.
+export function join(a: Text, b: Text): Text {
+  const at = heap.alloc(sizeOf(a) + sizeOf(b) + 1);
+  memory.copy(at, addressOf(a), sizeOf(a));
+  memory.copy(at + sizeOf(a), addressOf(b), sizeOf(b));
+  return view(at, sizeOf(a) + sizeOf(b));
+}
+
 // equals compares byte for byte.
 export function equals(a: Text, b: Text): bool {
   if (sizeOf(a) != sizeOf(b) || (a == MISSING) != (b == MISSING)) return false;
-  const left = addressOf(a), right = addressOf(b);
-  for (let i: u32 = 0; i < sizeOf(a); i++) {
-    if (load<u8>(left + i) != load<u8>(right + i)) return false;
+  let left = addressOf(a), right = addressOf(b);
+  for (const end = left + sizeOf(a); left < end; left++) {
+    if (load<u8>(left) != load<u8>(right++)) return false;
   }
   return true;
 }
@@ -186,8 +206,9 @@ function folded(c: u32): u32 {
 // letter has a second case here, so that every language agrees.
 export function hasPrefixFold(t: Text, prefix: Text): bool {
   if (sizeOf(t) < sizeOf(prefix)) return false;
-  for (let i: u32 = 0; i < sizeOf(prefix); i++) {
-    if (folded(load<u8>(addressOf(t) + i)) != folded(load<u8>(addressOf(prefix) + i))) return false;
+  let left = addressOf(t), right = addressOf(prefix);
+  for (const end = right + sizeOf(prefix); right < end; right++) {
+    if (folded(load<u8>(left++)) != folded(load<u8>(right))) return false;
   }
   return true;
 }
@@ -225,10 +246,10 @@ export function trimList(list: Text): Text {
 
 // entrySize is the bytes up to the list's first comma.
 function entrySize(list: Text): u32 {
-  const at = addressOf(list);
-  let size: u32 = 0;
-  while (size < sizeOf(list) && load<u8>(at + size) != 0x2c) size++;
-  return size;
+  let at = addressOf(list);
+  const end = at + sizeOf(list);
+  while (at < end && load<u8>(at) != 0x2c) at++;
+  return u32(at - addressOf(list));
 }
 
 // first is the first entry of a trimmed list that is not empty.

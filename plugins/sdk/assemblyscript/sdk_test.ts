@@ -76,6 +76,8 @@ export function testTexts(): void {
   assert(db.equalsFold(db.text("aZ-ı"), db.text("Az-ı")) && !db.equalsFold(db.text("a"), db.text("b")));
   assert(!db.equalsFold(db.text("aa"), db.text("A")) && db.hasPrefixFold(db.text("aa"), db.text("A")));
   assert(!db.hasPrefixFold(db.text("a"), db.text("aa")) && db.hasPrefixFold(db.text("a"), db.text("")));
+  assert(db.equals(db.join(db.text("a"), db.text("面")), db.text("a面")) && db.join(db.text(""), db.text("")) != db.MISSING);
+  assert(db.equals(db.decimal(0), db.text("0")) && db.equals(db.decimal(u64.MAX_VALUE), db.text("18446744073709551615")));
   let list = db.trimList(db.text(" , a b ,,c,"));
   assert(db.equals(db.first(list), db.text("a b")));
   list = db.rest(list);

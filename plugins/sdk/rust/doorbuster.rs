@@ -130,7 +130,7 @@ impl<'a> Input<'a> {
 
     /// The order's codes, in its order.
     pub fn codes(self) -> impl Iterator<Item = &'a str> {
-        self.refs(self.codes, 1).map(move |r| self.text(r))
+        (0..self.codes.count).map(move |i| self.text(self.entry(self.codes, i)))
     }
 
     /// The value of the order's attribute.
@@ -144,13 +144,9 @@ impl<'a> Input<'a> {
     }
 
     fn value(self, attributes: Ref, key: &str) -> Option<&'a str> {
-        let mut refs = self.refs(attributes, 2);
-        while let (Some(k), Some(v)) = (refs.next(), refs.next()) {
-            if self.text(k) == key {
-                return Some(self.text(v));
-            }
-        }
-        None
+        (0..attributes.count)
+            .find(|i| self.text(self.entry(attributes, 2 * i)) == key)
+            .map(|i| self.text(self.entry(attributes, 2 * i + 1)))
     }
 
     fn text(self, r: Ref) -> &'a str {
@@ -159,13 +155,11 @@ impl<'a> Input<'a> {
         unsafe { core::str::from_utf8_unchecked(bytes) }
     }
 
-    /// The refs of an array, `width` for each entry.
-    fn refs(self, array: Ref, width: usize) -> impl Iterator<Item = Ref> + 'a {
-        let bytes = &self.bytes[array.offset as usize..][..array.count as usize * width * size_of::<Ref>()];
-        bytes.chunks_exact(size_of::<Ref>()).map(|b| Ref {
-            offset: u32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-            count: u32::from_le_bytes([b[4], b[5], b[6], b[7]]),
-        })
+    /// Ref i of an array of them.
+    fn entry(self, array: Ref, i: u32) -> Ref {
+        let bytes = &self.bytes[array.offset as usize..][i as usize * size_of::<Ref>()..][..size_of::<Ref>()];
+        let word = u64::from_le_bytes(bytes.try_into().expect("8 bytes"));
+        Ref { offset: word as u32, count: (word >> 32) as u32 }
     }
 
     /// Takes `amount` off, but no less than 0 and no more than what is left to pay.
@@ -240,7 +234,28 @@ fn share_rest(amount: i64, basis_points: i64) -> i64 {
 /// The entries of a list that commas separate. Spaces around an entry do not count,
 /// and empty entries are not there.
 pub fn list(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(|entry| entry.trim_matches(' ')).filter(|entry| !entry.is_empty())
+    let mut rest = text;
+    core::iter::from_fn(move || {
+        while !rest.is_empty() {
+            let end = rest.bytes().position(|b| b == b',').unwrap_or(rest.len());
+            let entry = trim(&rest[..end]);
+            rest = rest.get(end + 1..).unwrap_or("");
+            if !entry.is_empty() {
+                return Some(entry);
+            }
+        }
+        None
+    })
+}
+
+/// The text without the spaces around it. (`str::trim_matches` decodes UTF-8.)
+pub fn trim(text: &str) -> &str {
+    let plain = |b: &u8| *b != b' ';
+    let bytes = text.as_bytes();
+    match (bytes.iter().position(plain), bytes.iter().rposition(plain)) {
+        (Some(first), Some(last)) => &text[first..=last],
+        _ => "",
+    }
 }
 
 /// Whether `text` begins with `prefix`, when a-z count as A-Z. No other letter has a

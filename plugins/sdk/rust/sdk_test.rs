@@ -5,7 +5,7 @@
 mod doorbuster;
 mod doorbuster_test;
 
-use doorbuster::{has_prefix_fold, list, share_down, share_half_even, share_up, Input, Output};
+use doorbuster::{has_prefix_fold, list, share_down, share_half_even, share_up, trim, Input, Output};
 use doorbuster_test::{fault, Order};
 use std::fs;
 
@@ -61,6 +61,7 @@ fn texts() {
     assert_eq!((input.deal_attribute("k"), input.deal_attribute("l")), (Some("deal's"), None));
     assert_eq!(list(" , a b ,,c,").collect::<Vec<_>>(), ["a b", "c"]);
     assert_eq!(list("").count() + list(" , ").count(), 0);
+    assert_eq!([trim(""), trim("  "), trim(" é "), trim("a b")], ["", "", "é", "a b"]);
     assert!(has_prefix_fold("aZ-ı", "Az-ı") && has_prefix_fold("aa", "A") && has_prefix_fold("a", ""));
     assert!(!has_prefix_fold("a", "aa") && !has_prefix_fold("a", "b"));
 }
