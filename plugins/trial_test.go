@@ -25,6 +25,9 @@ func TestTrial(t *testing.T) {
 	if e.Fault != abi.FaultNone || e.Discount != 990 || e.Fuel == 0 || trial.FuelLimit() != abi.FuelDefault || len(trial.Imports()) != 0 {
 		t.Errorf("%+v, imports %q", e, trial.Imports())
 	}
+	if ns := trial.Time(&abi.Input{Quantity: 1}); ns <= 0 || ns > 1e9 {
+		t.Errorf("an evaluation takes %d ns", ns)
+	}
 	logging, err := plugins.NewTrial(t.Context(), gastest.Rule(gastest.Result).WithImport("doorbuster", "log", gastest.TypeLog).Encode(), 0)
 	if err != nil {
 		t.Fatal(err)

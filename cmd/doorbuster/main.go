@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/doorbuster/doorbuster/cmd/doorbuster/bench"
+	"github.com/doorbuster/doorbuster/cmd/doorbuster/rule"
 )
 
 func main() {
@@ -36,6 +38,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintf(stderr, "doorbuster: %v\n", err)
+		if coded := new(rule.Error); errors.As(err, &coded) {
+			return coded.Code
+		}
 		return 1
 	}
 	return 0
@@ -49,7 +54,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(
-		newServe(), newDemo(), bench.New(), newConfig(), newKeys(), newJournal(), newMigrate(), newDoctor(), newVersion(),
+		newServe(), newDemo(), bench.New(), newConfig(), newKeys(), newJournal(), newMigrate(), rule.New(), newDoctor(), newVersion(),
 	)
 	return root
 }

@@ -166,8 +166,10 @@ func (o *Order) flags() (flags uint16) {
 		set  bool
 		flag uint16
 	}{
-		{o.FirstOrder, abi.FlagFirstOrder}, {o.Group.Opens, abi.FlagOpensGroup},
-		{o.Group.Joins, abi.FlagJoinsGroup}, {o.Quote, abi.FlagQuote},
+		{o.FirstOrder, abi.FlagFirstOrder},
+		{o.Group.Opens, abi.FlagOpensGroup},
+		{o.Group.Joins, abi.FlagJoinsGroup},
+		{o.Quote, abi.FlagQuote},
 	} {
 		if f.set {
 			flags |= f.flag

@@ -53,7 +53,9 @@ func TestTimes(t *testing.T) {
 		n      uint32
 		want   doorbuster.Money
 	}{
-		{0, 0, 0}, {99, 0, 0}, {99, 3, 297},
+		{0, 0, 0},
+		{99, 0, 0},
+		{99, 3, 297},
 		{math.MaxInt64, 1, math.MaxInt64},
 		{math.MaxInt64 / 2, 2, math.MaxInt64 - 1},
 		{math.MaxInt64/2 + 1, 2, math.MaxInt64},
@@ -169,8 +171,13 @@ func TestTexts(t *testing.T) {
 		a, b          string
 		equal, prefix bool
 	}{
-		{"", "", true, true}, {"vip", "VIP", true, true}, {"VIP2", "vip", false, true}, {"vi", "VIP", false, false},
-		{"[", "{", false, false}, {"ß", "SS", false, false}, {"É", "é", false, false},
+		{"", "", true, true},
+		{"vip", "VIP", true, true},
+		{"VIP2", "vip", false, true},
+		{"vi", "VIP", false, false},
+		{"[", "{", false, false},
+		{"ß", "SS", false, false},
+		{"É", "é", false, false},
 	} {
 		if doorbuster.EqualFold(c.a, c.b) != c.equal || doorbuster.HasPrefixFold(c.a, c.b) != c.prefix {
 			t.Errorf("%+v", c)

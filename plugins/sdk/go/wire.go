@@ -65,8 +65,8 @@ func textAt(b []byte, at uint32) string {
 	return text(b[first:end])
 }
 
-func attributesAt(list Attributes, b []byte, at uint32) Attributes {
-	for at, end := span(b, at, pairBytes); at < end; at += pairBytes {
+func attributesAt(list Attributes, b []byte, ref uint32) Attributes {
+	for at, end := span(b, ref, pairBytes); at < end; at += pairBytes {
 		list = append(list, Attribute{Key: textAt(b, at), Value: textAt(b, at+refBytes)})
 	}
 	return list
