@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -31,12 +30,6 @@ const (
 	otherBodyMax = 64 << 10 // bytes of any other JSON body
 	headersMax   = 8 << 10  // bytes of a request's line and headers together
 	uploadsMax   = 4        // modules that are received or compiled at once
-
-	// Orders that are turned away because the node is full, a second and processor:
-	// at 10 to 20 µs each they take a few per cent of it. One that waits for its
-	// refusal waits no longer than this; until then its caller cannot ask again.
-	turnedAwayMax  = 2000
-	turnedAwayWait = time.Second
 
 	readTimeout  = 10 * time.Second // for a whole request
 	writeTimeout = 10 * time.Second // for a whole reply
@@ -109,17 +102,16 @@ func (c *Config) validate() error {
 
 // Server answers on two listeners: the public one and the operators'.
 type Server struct {
-	cfg        Config
-	node       *actors.Node
-	front      *Front
-	orders     orderSeries
-	uploads    chan struct{}
-	streams    streams
-	pace       *reprice.Pace // of backtests
-	turnedAway *admit.Pacer  // orders that the node has no room for
-	public     *router
-	admin      *router
-	drainOne   sync.Once
+	cfg      Config
+	node     *actors.Node
+	front    *Front
+	orders   orderSeries
+	uploads  chan struct{}
+	streams  streams
+	pace     *reprice.Pace // of backtests
+	public   *router
+	admin    *router
+	drainOne sync.Once
 
 	ctx    context.Context // of the requests; ends when Shutdown has waited for them
 	cancel context.CancelFunc
@@ -144,11 +136,10 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, node: cfg.Node, front: front,
-		orders:     newOrderSeries(cfg.Metrics),
-		uploads:    make(chan struct{}, uploadsMax),
-		streams:    make(streams, cfg.Streams),
-		pace:       pace,
-		turnedAway: admit.NewPacer(turnedAwayMax*runtime.GOMAXPROCS(0), turnedAwayWait),
+		orders:  newOrderSeries(cfg.Metrics),
+		uploads: make(chan struct{}, uploadsMax),
+		streams: make(streams, cfg.Streams),
+		pace:    pace,
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.public = newRouter(publicRoutes(), cfg.Metrics.Route)
