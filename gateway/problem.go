@@ -154,7 +154,7 @@ func problemOfError(err error) problem {
 		return versionNotFound
 	case errors.Is(err, plugins.ErrNothingToChange):
 		return ruleStateConflict
-	case errors.Is(err, plugins.ErrBadID), errors.Is(err, plugins.ErrBadFuelLimit), errors.Is(err, plugins.ErrModeUnsupported):
+	case errors.Is(err, plugins.ErrBadID), errors.Is(err, plugins.ErrBadFuelLimit), errors.Is(err, plugins.ErrBadRollout):
 		return invalidRequest
 	case errors.Is(err, plugins.ErrTooMany):
 		return ruleInvalid
@@ -216,7 +216,7 @@ func asRefusal(err error) *refusal {
 			no.faults = append(no.faults, fault{field: f.Section, message: f.Reason, section: f.Section, offset: int64(f.Offset)})
 		}
 	}
-	if no.problem == invalidRequest || no.problem == ruleStateConflict {
+	if no.problem == invalidRequest || no.problem == ruleStateConflict || errors.Is(err, plugins.ErrTooMany) {
 		no.detail = err.Error()
 	}
 	return no

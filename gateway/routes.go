@@ -36,6 +36,8 @@ func publicRoutes() []route {
 		{method: "GET", pattern: "/api/v1/rules/{id}/versions/{n}/wasm", allow: merchant | operator, handle: (*Server).getWasm},
 		{method: "POST", pattern: "/api/v1/rules/{id}/versions/{n}/evaluate", allow: merchant | operator, handle: (*Server).evaluateRule},
 		{method: "POST", pattern: "/api/v1/rules/{id}/versions/{n}/backtest", allow: merchant | operator, handle: (*Server).backtestRule},
+		{method: "GET", pattern: "/api/v1/rules/{id}/events", allow: merchant | operator, handle: (*Server).listRuleEvents},
+		{method: "GET", pattern: "/api/v1/rules/{id}/rollout", allow: merchant | operator, handle: (*Server).getRollout},
 		{method: "PUT", pattern: "/api/v1/rules/{id}/rollout", allow: merchant | operator, handle: (*Server).setRollout},
 		{method: "POST", pattern: "/api/v1/rules/{id}/promote", allow: merchant | operator, handle: steerRule((*plugins.Registry).Promote)},
 		{method: "POST", pattern: "/api/v1/rules/{id}/rollback", allow: merchant | operator, handle: steerRule((*plugins.Registry).Rollback)},

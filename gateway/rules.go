@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"context"
 	"encoding/hex"
 	"errors"
 	"math"
@@ -44,18 +43,8 @@ type ruleReply struct {
 	Rollout    rolloutReply `json:"rollout"`
 }
 
-type rolloutReply struct {
-	Stable   uint32 `json:"stable"`
-	Previous uint32 `json:"previous,omitempty"`
-	Pinned   bool   `json:"pinned"`
-}
-
-func newRolloutReply(r plugins.Rollout) rolloutReply {
-	return rolloutReply{Stable: r.Stable, Previous: r.Previous, Pinned: r.Pinned}
-}
-
 func newRuleReply(r *plugins.Rule) ruleReply {
-	return ruleReply{RuleID: r.RuleID, MerchantID: r.Merchant, Latest: r.Latest, Rollout: newRolloutReply(r.Rollout)}
+	return ruleReply{RuleID: r.RuleID, MerchantID: r.Merchant, Latest: r.Latest, Rollout: newRolloutReply(&r.Rollout)}
 }
 
 // merchantOf says whose rules a request is about: a merchant's own, or those
@@ -218,57 +207,6 @@ func (s *Server) getWasm(c *call) error {
 	c.ctx.Response.Header.SetContentType("application/wasm")
 	c.ctx.Response.SetBodyRaw(wasm)
 	return nil
-}
-
-// rolloutBody is the body of a request to set a rollout.
-type rolloutBody struct {
-	MerchantID string `json:"merchant_id"`
-	Stable     uint32 `json:"stable"`
-	Candidate  uint32 `json:"candidate"`
-	Mode       string `json:"mode"`
-	Percent    int    `json:"percent"`
-}
-
-func (s *Server) setRollout(c *call) error {
-	var body rolloutBody
-	if err := c.readJSON(&body); err != nil {
-		return err
-	}
-	id, err1 := c.ruleID()
-	owner, err2 := c.writerOf(body.MerchantID)
-	if err := errors.Join(err1, err2); err != nil {
-		return err
-	}
-	r, err := s.cfg.Rules.SetRollout(s.ctx, c.by(), owner, id, plugins.Change{Stable: body.Stable, Candidate: body.Candidate, Mode: body.Mode})
-	if err != nil {
-		return err
-	}
-	return c.reply(fasthttp.StatusOK, newRolloutReply(r))
-}
-
-// merchantBody is a body that may say whose rule it is, and nothing else.
-type merchantBody struct {
-	MerchantID string `json:"merchant_id"`
-}
-
-// steerRule makes the handler of a step of a rule's rollout.
-func steerRule(step func(r *plugins.Registry, ctx context.Context, by, merchant, rule string) (plugins.Rollout, error)) func(*Server, *call) error {
-	return func(s *Server, c *call) error {
-		var body merchantBody
-		if err := c.readOptionalJSON(&body); err != nil {
-			return err
-		}
-		id, err1 := c.ruleID()
-		owner, err2 := c.writerOf(body.MerchantID)
-		if err := errors.Join(err1, err2); err != nil {
-			return err
-		}
-		r, err := step(s.cfg.Rules, s.ctx, c.by(), owner, id)
-		if err != nil {
-			return err
-		}
-		return c.reply(fasthttp.StatusOK, newRolloutReply(r))
-	}
 }
 
 // evaluateBody is a sample input.

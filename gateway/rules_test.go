@@ -50,7 +50,7 @@ func TestRules(t *testing.T) {
 	}
 	rollout(`{"merchant_id":"acme","stable":1}`).want(200).has(map[string]any{"stable": 1, "pinned": true})
 	rollout(`{"merchant_id":"acme","stable":9}`).refused(versionNotFound)
-	rollout(`{"merchant_id":"acme","stable":1,"candidate":2,"mode":"canary","percent":5}`).refused(invalidRequest)
+	rollout(`{"merchant_id":"acme","stable":1,"candidate":2,"mode":"canary"}`).refused(invalidRequest)
 	rollout(`{"stable":1}`).refused(invalidRequest)
 	rollout(`{"merchant_id":"acme","stabel":1}`).refused(unknownField)
 	h.post("/api/v1/rules/mine/promote?merchant_id=acme", "").want(200).has(map[string]any{"stable": 2})

@@ -25,27 +25,52 @@ func (c *counters) add(v *abi.Verdict) {
 	}
 }
 
-// Evaluate prices one order with the rule's stable version. It never fails: what
-// went wrong is out.Fault, and a rule that does not exist is FaultRuleInit of
-// version 0. It keeps nothing of in and does not allocate.
+// Evaluate prices one order with the version that the rule's rollout chooses for
+// its user. It never fails: what went wrong is out.Fault, and a rule that does not
+// exist is FaultRuleInit of version 0. It keeps nothing of in and does not allocate.
 func (r *Registry) Evaluate(merchant, id string, in *abi.Input, out *abi.Verdict) {
 	found := r.lookup(merchant, id)
-	if found == nil {
-		out.Reset()
-		out.Fault = abi.FaultRuleInit
+	for found != nil {
+		v, byCandidate := found.choose(in)
+		if !v.run(in, out) {
+			if now := r.lookup(merchant, id); now != found {
+				found = now // replaced in this moment, and the old version closed
+				continue
+			}
+			out.Reset()
+			out.Fault = abi.FaultRuleInit // it does not run in this release
+			v.sign(out)
+		}
+		found.counters.add(out)
+		if found.comparison != nil {
+			r.steward.watch(found, byCandidate, in, out)
+		}
+		if found.counters.log.wants(in, out) {
+			r.logs.offer(found, out.Version, in)
+		}
 		return
 	}
-	if program := found.stable.program.Load(); program != nil {
-		program.Evaluate(in, found.stable.FuelLimit, out, nil)
-	} else {
-		out.Reset()
-		out.Fault = abi.FaultRuleInit
+	out.Reset()
+	out.Fault = abi.FaultRuleInit
+}
+
+// choose returns the version for an order, and whether that is the candidate.
+func (u *rule) choose(in *abi.Input) (*version, bool) {
+	if c := u.comparison; c != nil && c.mode == ModeCanary && c.takes(in.UserID) {
+		return u.candidate, true
 	}
-	found.stable.sign(out)
-	found.counters.add(out)
-	if found.counters.log.wants(in, out) {
-		r.logs.offer(found, out.Version, in)
+	return u.stable, false
+}
+
+// run evaluates. It returns false, and has done nothing, when the version is not
+// loaded.
+func (v *version) run(in *abi.Input, out *abi.Verdict) bool {
+	program := v.program.Load()
+	if program == nil || !program.Evaluate(in, v.FuelLimit, out, nil) {
+		return false
 	}
+	v.sign(out)
+	return true
 }
 
 // Evaluation is one evaluation that somebody looks at.
@@ -65,43 +90,46 @@ func (v *version) sign(out *abi.Verdict) {
 // EvaluateVersion runs any version of a rule on a sample or recorded input. It
 // is not counted.
 func (r *Registry) EvaluateVersion(ctx context.Context, merchant, id string, n uint32, in *abi.Input) (*Evaluation, error) {
-	v, program, err := r.runnable(ctx, merchant, id, n)
+	v, err := r.version(merchant, id, n)
 	if err != nil {
 		return nil, err
 	}
-	e := observe(program, in, v.FuelLimit)
-	v.sign(&e.Verdict)
-	return e, nil
+	for {
+		program, err := r.program(ctx, v)
+		if err != nil {
+			return nil, err
+		}
+		if e := observe(program, in, v.FuelLimit); e != nil {
+			v.sign(&e.Verdict)
+			return e, nil
+		}
+	}
 }
 
 // EvaluateAgain is EvaluateVersion for very many recorded inputs: it gives the
-// verdict alone, and does not allocate once the version is compiled.
+// verdict alone, and does not allocate once the version is loaded.
 func (r *Registry) EvaluateAgain(ctx context.Context, merchant, id string, n uint32, in *abi.Input, out *abi.Verdict) error {
-	v, program, err := r.runnable(ctx, merchant, id, n)
+	v, err := r.version(merchant, id, n)
 	if err != nil {
 		return err
 	}
-	program.Evaluate(in, v.FuelLimit, out, nil)
-	v.sign(out)
+	for !v.run(in, out) {
+		if _, err := r.program(ctx, v); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-// runnable returns a version with its program.
-func (r *Registry) runnable(ctx context.Context, merchant, id string, n uint32) (*version, *host.Program, error) {
-	v, err := r.version(merchant, id, n)
-	if err != nil {
-		return nil, nil, err
-	}
-	program, err := r.program(ctx, v)
-	return v, program, err
-}
-
-// observe runs a program once for somebody who looks at it.
+// observe runs a program once for somebody who looks at it. It returns nil when
+// the program is closed.
 func observe(program *host.Program, in *abi.Input, fuel uint64) *Evaluation {
 	e := &Evaluation{}
 	var trace host.Trace
 	start := clockd.Mono()
-	program.Evaluate(in, fuel, &e.Verdict, &trace)
+	if !program.Evaluate(in, fuel, &e.Verdict, &trace) {
+		return nil
+	}
 	e.Nanoseconds = clockd.Mono() - start
 	e.Logs, e.LogsDropped = trace.Logs, trace.Dropped
 	if trace.Err != nil {
@@ -109,34 +137,6 @@ func observe(program *host.Program, in *abi.Input, fuel uint64) *Evaluation {
 		e.FaultDetail, _, _ = strings.Cut(trace.Err.Error(), "\n")
 	}
 	return e
-}
-
-// program returns a version's program, compiling it when nobody needed it since
-// the start.
-func (r *Registry) program(ctx context.Context, v *version) (*host.Program, error) {
-	if p := v.program.Load(); p != nil {
-		return p, nil
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.compile(ctx, v)
-}
-
-// compile is program for a caller that holds mu, or has the registry for itself.
-func (r *Registry) compile(ctx context.Context, v *version) (*host.Program, error) {
-	if p := v.program.Load(); p != nil {
-		return p, nil
-	}
-	wasm, err := r.wasm(ctx, v)
-	if err != nil {
-		return nil, err
-	}
-	p, err := r.engine.Compile(ctx, wasm, nil)
-	if err != nil {
-		return nil, err
-	}
-	v.program.Store(p)
-	return p, nil
 }
 
 // RuleStats is what one rule did on the order path since the start.

@@ -4,7 +4,8 @@
 // A rule belongs to a merchant and is known by its id. Each upload makes a
 // version: numbered from 1, immutable, and named by the SHA-256 of its bytes, so
 // that the same bytes give the same version again. Which version prices orders is
-// the rule's rollout: the newest one, unless the merchant pinned another. Every
+// the rule's rollout: the newest one, unless the merchant pinned another; a
+// candidate can run beside it, and is given up when it leaves its bounds. Every
 // change is an audited row, durable before the call returns, and takes effect at
 // the next order.
 //
@@ -23,6 +24,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -43,6 +45,14 @@ const (
 	VersionsMax = 1_000
 	// RulesMax bounds the rules of all merchants together.
 	RulesMax = 10_000
+	// MerchantVersionsMax and MerchantBytesMax bound the versions that are stored of
+	// one merchant's rules, and their modules. Orders refer to versions for ever, so
+	// none is ever removed.
+	MerchantVersionsMax = 2_000
+	MerchantBytesMax    = 256 << 20
+	// LoadedMax bounds the programs that are in memory besides those that price
+	// orders: for evaluations of other versions, the first loaded leaves first.
+	LoadedMax = 32
 )
 
 // Errors of this package, wrapped with the detail. An upload that breaks the
@@ -52,7 +62,7 @@ var (
 	ErrBadFuelLimit    = errors.New("bad fuel limit")
 	ErrRuleNotFound    = errors.New("rule not found")
 	ErrVersionNotFound = errors.New("version not found")
-	ErrModeUnsupported = errors.New("rollout mode is not supported")
+	ErrBadRollout      = errors.New("bad rollout")
 	ErrNothingToChange = errors.New("the rollout has no other version to go to")
 	ErrTooMany         = errors.New("too many")
 	errBadRow          = errors.New("plugins: unreadable row")
@@ -72,50 +82,64 @@ type Config struct {
 	Now func() int64
 	// Host is how rules run.
 	Host host.Config
+	// Logger hears what nobody waits for. nil: nothing does.
+	Logger *slog.Logger
 }
 
 func (c *Config) validate() error {
 	if c.Tables == nil || c.Now == nil {
 		return errors.New("plugins: Tables and Now are required")
 	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
 	return nil
 }
 
 // Registry holds all rules. Its methods are safe for concurrent use.
 type Registry struct {
-	config Config
-	engine *host.Engine
-	logs   *logger
+	config  Config
+	engine  *host.Engine
+	logs    *logger
+	steward *steward
 
 	// rules is the current map. It is read without a lock and never changed: a
 	// writer, under mu, puts a changed copy in its place.
 	rules atomic.Pointer[map[ruleKey]*rule]
-	mu    sync.Mutex // guards changes: uploads, rollouts, compiling an old version
+	mu    sync.Mutex // guards changes: uploads, rollouts, unloading a version
+
+	loadedMu sync.Mutex // guards loaded
+	loaded   []*version // on demand, in the order of their loading
 }
 
 type ruleKey struct{ merchant, id string }
 
 // rule is one rule at one moment. It is never changed after it was published.
 type rule struct {
-	key      ruleKey
-	versions []*version // version n at n-1
-	stable   *version
-	rollout  Rollout
-	counters *counters // one for all moments of the rule
+	key        ruleKey
+	versions   []*version // version n at n-1
+	rollout    Rollout
+	stable     *version
+	candidate  *version    // nil: none
+	comparison *comparison // of these two, nil: no candidate
+	counters   *counters   // one for all moments of the rule
+	audits     uint64      // how many changes there were
 }
 
-// version is one version. program is nil until somebody needs it.
+// version is one version. Those that price orders have a program, and so have a
+// few others.
 type version struct {
 	Version
+	key     ruleKey
 	sum     [sha256.Size]byte // Version.SHA256
 	house   bool
 	program atomic.Pointer[host.Program]
+	loading sync.Mutex // held while the program is made
 }
 
-// newVersion makes a version that is not compiled yet. An owner of "" is the
-// house.
-func newVersion(owner string, known Version) (*version, error) {
-	v := &version{Version: known, house: owner == ""}
+// newVersion makes a version that is not loaded yet.
+func newVersion(key ruleKey, known Version) (*version, error) {
+	v := &version{Version: known, key: key, house: key.merchant == ""}
 	sum, err := hex.DecodeString(known.SHA256)
 	if err != nil || copy(v.sum[:], sum) != len(sum) || len(sum) != len(v.sum) {
 		return nil, fmt.Errorf("%w: version %d of %q: sha256 %q", errBadRow, known.Version, known.RuleID, known.SHA256)
@@ -157,9 +181,9 @@ func New(ctx context.Context, config Config) (*Registry, error) {
 		return nil, err
 	}
 	r := &Registry{config: config, engine: engine}
-	r.logs = r.startLogger()
+	r.logs, r.steward = r.startLogger(), r.startSteward()
 	r.rules.Store(&map[ruleKey]*rule{})
-	if err := errors.Join(r.load(ctx), r.addHouseRules(ctx)); err != nil {
+	if err := errors.Join(r.loadRules(ctx), r.addHouseRules(ctx)); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
@@ -167,15 +191,26 @@ func New(ctx context.Context, config Config) (*Registry, error) {
 
 // Close frees the engine and its programs. No evaluation may be running.
 func (r *Registry) Close() error {
+	r.steward.stop()
 	r.logs.stop()
 	return r.engine.Close()
 }
 
-// publish puts a rule in the place of its earlier self. The caller holds mu.
+// publish puts a rule in the place of its earlier self, and unloads the versions
+// that no longer price orders once their last evaluation has ended. The caller
+// holds mu.
 func (r *Registry) publish(changed *rule) {
-	rules := maps.Clone(*r.rules.Load())
+	old := *r.rules.Load()
+	rules := maps.Clone(old)
 	rules[changed.key] = changed
 	r.rules.Store(&rules)
+	if was := old[changed.key]; was != nil {
+		for _, v := range was.inUse() {
+			if !slices.Contains(changed.inUse(), v) {
+				r.unload(v)
+			}
+		}
+	}
 }
 
 // lookup finds a merchant's rule, then the house's, or nil.

@@ -94,8 +94,8 @@ func TestVersionsAndRollout(t *testing.T) {
 	step(r.SetRollout(t.Context(), "ann", "acme", "sale", plugins.Change{Stable: 1}))(plugins.Rollout{Stable: 1, Previous: 2, Pinned: true}, 100)
 	upload(t, r, "acme", "sale", fixed(300))
 	expect(t, r, "acme", "sale", 100, 1) // pinned
-	step(r.Promote(t.Context(), "ann", "acme", "sale"))(plugins.Rollout{Stable: 3, Previous: 1, Pinned: true}, 300)
-	step(r.Rollback(t.Context(), "bob", "acme", "sale"))(plugins.Rollout{Stable: 1, Previous: 3, Pinned: true}, 100)
+	step(r.Promote(t.Context(), "ann", "", "acme", "sale"))(plugins.Rollout{Stable: 3, Previous: 1, Pinned: true}, 300)
+	step(r.Rollback(t.Context(), "bob", "", "acme", "sale"))(plugins.Rollout{Stable: 1, Previous: 3, Pinned: true}, 100)
 
 	// The same after a restart, and a version that nobody needed since runs.
 	r = open(t, store.Tables())
@@ -104,9 +104,9 @@ func TestVersionsAndRollout(t *testing.T) {
 	if err != nil || e.Discount != 200 || e.Verdict.Version != 2 || e.Nanoseconds <= 0 {
 		t.Fatalf("%+v %v", e, err)
 	}
-	step(r.Promote(t.Context(), "ann", "acme", "sale"))(plugins.Rollout{Stable: 3, Previous: 1, Pinned: true}, 300)
+	step(r.Promote(t.Context(), "ann", "", "acme", "sale"))(plugins.Rollout{Stable: 3, Previous: 1, Pinned: true}, 300)
 	var trail []string
-	err = r.Audits(t.Context(), "acme", "sale", func(a plugins.Audit) error {
+	err = r.Audits(t.Context(), "acme", "sale", 0, func(a plugins.Audit) error {
 		trail = append(trail, fmt.Sprint(a.By, a.Action, a.From, a.To, a.Version))
 		return nil
 	})
@@ -136,7 +136,7 @@ func TestMerchantsAreApart(t *testing.T) {
 	if len(list) != 2 || list[0].RuleID != "sale" || list[1].Merchant != "bolt" || !list[1].Runnable {
 		t.Fatalf("%+v", list)
 	}
-	if _, err := r.Rollback(t.Context(), "ann", "carl", "tiered"); !errors.Is(err, plugins.ErrRuleNotFound) {
+	if _, err := r.Rollback(t.Context(), "ann", "", "carl", "tiered"); !errors.Is(err, plugins.ErrRuleNotFound) {
 		t.Fatalf("a merchant changed a house rule: %v", err)
 	}
 }
@@ -155,8 +155,8 @@ func TestRefusals(t *testing.T) {
 	_, noRuleVersion := r.Version("acme", "nothing", 1)
 	_, noWasm := r.Wasm(t.Context(), "acme", "sale", 2)
 	_, noEvaluate := r.EvaluateVersion(t.Context(), "acme", "sale", 2, &abi.Input{})
-	_, promoted := r.Promote(t.Context(), "", "acme", "sale")
-	_, rolledBack := r.Rollback(t.Context(), "", "acme", "sale")
+	_, promoted := r.Promote(t.Context(), "", "", "acme", "sale")
+	_, rolledBack := r.Rollback(t.Context(), "", "", "acme", "sale")
 	for name, c := range map[string]struct{ got, want error }{
 		"rule id":           {up(plugins.Upload{Merchant: "acme", RuleID: "a/b", Wasm: fixed(1)}), plugins.ErrBadID},
 		"long id":           {up(plugins.Upload{Merchant: "acme", RuleID: strings.Repeat("a", 65), Wasm: fixed(1)}), plugins.ErrBadID},
@@ -168,9 +168,9 @@ func TestRefusals(t *testing.T) {
 		"version of none":   {noRuleVersion, plugins.ErrRuleNotFound},
 		"wasm":              {noWasm, plugins.ErrVersionNotFound},
 		"evaluate":          {noEvaluate, plugins.ErrVersionNotFound},
-		"audits":            {r.Audits(t.Context(), "acme", "nothing", nil), plugins.ErrRuleNotFound},
-		"canary":            {set(plugins.Change{Stable: 1, Mode: "canary"}), plugins.ErrModeUnsupported},
-		"candidate":         {set(plugins.Change{Stable: 1, Candidate: 2}), plugins.ErrModeUnsupported},
+		"audits":            {r.Audits(t.Context(), "acme", "nothing", 0, nil), plugins.ErrRuleNotFound},
+		"canary":            {set(plugins.Change{Stable: 1, Mode: "canary"}), plugins.ErrBadRollout},
+		"candidate":         {set(plugins.Change{Stable: 1, Candidate: 2}), plugins.ErrBadRollout},
 		"pin to nothing":    {set(plugins.Change{Stable: 9}), plugins.ErrVersionNotFound},
 		"promote nothing":   {promoted, plugins.ErrNothingToChange},
 		"roll back nothing": {rolledBack, plugins.ErrNothingToChange},
@@ -258,7 +258,7 @@ func TestNothingHappensUnlessStored(t *testing.T) {
 	if _, _, err := r.Upload(t.Context(), plugins.Upload{Merchant: "acme", RuleID: "sale", Wasm: fixed(3)}); !errors.Is(err, errDisk) {
 		t.Fatal(err)
 	}
-	if _, err := r.Rollback(t.Context(), "", "acme", "sale"); !errors.Is(err, errDisk) {
+	if _, err := r.Rollback(t.Context(), "", "", "acme", "sale"); !errors.Is(err, errDisk) {
 		t.Fatal(err)
 	}
 	expect(t, r, "acme", "sale", 2, 2)

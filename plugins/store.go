@@ -36,13 +36,11 @@ func (k ruleKey) numbered(n uint64) string { return fmt.Sprintf("%s/%016x", k.pa
 // store writes a rule's change: its rollout, its audit and, for an upload, the
 // version and the module. The caller holds mu.
 func (r *Registry) store(ctx context.Context, u *rule, audit Audit, added *Version, wasm []byte) error {
-	n, err := r.auditCount(ctx, u.key)
-	if err != nil {
-		return err
-	}
+	u.audits++
+	audit.Seq = u.audits
 	rows := []journal.Mutation{
 		{Table: tableRollout, Key: u.key.path(), Value: encode(u.rollout)},
-		{Table: tableAudit, Key: u.key.numbered(n + 1), Value: encode(audit)},
+		{Table: tableAudit, Key: u.key.numbered(u.audits), Value: encode(audit)},
 	}
 	if added != nil {
 		rows = append(rows,
@@ -63,21 +61,14 @@ func encode(row any) []byte {
 	return b
 }
 
-func (r *Registry) auditCount(ctx context.Context, key ruleKey) (n uint64, err error) {
-	err = r.config.Tables.Scan(ctx, tableAudit, key.path()+"/", "", func(string, []byte) error {
-		n++
-		return nil
-	})
-	return n, err
-}
-
-// Audits calls fn for the changes of a merchant's rule, oldest first.
-func (r *Registry) Audits(ctx context.Context, merchant, id string, fn func(Audit) error) error {
+// Audits calls fn for the changes of a merchant's rule behind a number, oldest
+// first.
+func (r *Registry) Audits(ctx context.Context, merchant, id string, after uint64, fn func(Audit) error) error {
 	found := r.lookup(merchant, id)
 	if found == nil {
 		return fmt.Errorf("%w: %q", ErrRuleNotFound, id)
 	}
-	return r.config.Tables.Scan(ctx, tableAudit, found.key.path()+"/", "", func(key string, value []byte) error {
+	return r.config.Tables.Scan(ctx, tableAudit, found.key.path()+"/", found.key.numbered(after), func(key string, value []byte) error {
 		var a Audit
 		if err := decodeRow(tableAudit, key, value, &a); err != nil {
 			return err
@@ -105,8 +96,8 @@ func (r *Registry) wasm(ctx context.Context, v *version) ([]byte, error) {
 	return wasm, nil
 }
 
-// load reads all rules and compiles their stable versions.
-func (r *Registry) load(ctx context.Context) error {
+// loadRules reads all rules and loads the versions that price orders.
+func (r *Registry) loadRules(ctx context.Context) error {
 	rules := map[ruleKey]*rule{}
 	err := r.config.Tables.Scan(ctx, tableVersion, "", "", func(key string, value []byte) error {
 		var known Version
@@ -115,11 +106,11 @@ func (r *Registry) load(ctx context.Context) error {
 		}
 		merchant, rest, _ := strings.Cut(key, "/")
 		id, _, _ := strings.Cut(rest, "/")
-		v, err := newVersion(merchant, known)
+		k := ruleKey{merchant, id}
+		v, err := newVersion(k, known)
 		if err != nil {
 			return err
 		}
-		k := ruleKey{merchant, id}
 		if rules[k] == nil {
 			rules[k] = &rule{key: k, counters: &counters{}}
 		}
@@ -130,28 +121,44 @@ func (r *Registry) load(ctx context.Context) error {
 		}
 		return nil
 	})
-	for _, u := range rules {
-		err = errors.Join(err, r.loadStable(ctx, u))
+	err = errors.Join(err, r.config.Tables.Scan(ctx, tableAudit, "", "", func(key string, _ []byte) error {
+		merchant, rest, _ := strings.Cut(key, "/")
+		id, _, _ := strings.Cut(rest, "/")
+		if u := rules[ruleKey{merchant, id}]; u != nil {
+			u.audits++
+		}
+		return nil
+	}))
+	for k, u := range rules {
+		loaded, failure := r.loadRollout(ctx, u)
+		if failure == nil {
+			rules[k] = loaded
+		}
+		err = errors.Join(err, failure)
 	}
 	r.rules.Store(&rules)
 	return err
 }
 
-func (r *Registry) loadStable(ctx context.Context, u *rule) error {
+// loadRollout returns the rule under its stored rollout.
+func (r *Registry) loadRollout(ctx context.Context, u *rule) (*rule, error) {
 	row, err := r.config.Tables.Get(ctx, tableRollout, u.key.path())
 	if err != nil {
-		return fmt.Errorf("plugins: rollout of %s: %w", u.key.path(), err)
+		return nil, fmt.Errorf("plugins: rollout of %s: %w", u.key.path(), err)
 	}
-	if err := decodeRow(tableRollout, u.key.path(), row, &u.rollout); err != nil {
-		return err
+	var rollout Rollout
+	if err := decodeRow(tableRollout, u.key.path(), row, &rollout); err != nil {
+		return nil, err
 	}
-	if n := u.rollout.Stable; n < 1 || int(n) > len(u.versions) {
-		return fmt.Errorf("%w: %s %q: version %d of %d", errBadRow, tableRollout, u.key.path(), n, len(u.versions))
+	if n, m := rollout.Stable, rollout.Candidate; n < 1 || int(n) > len(u.versions) || int(m) > len(u.versions) {
+		return nil, fmt.Errorf("%w: %s %q: versions %d and %d of %d", errBadRow, tableRollout, u.key.path(), n, m, len(u.versions))
 	}
-	u.stable = u.versions[u.rollout.Stable-1]
-	var invalid *InvalidError
-	if _, err = r.compile(ctx, u.stable); errors.As(err, &invalid) {
-		return nil
+	u = u.with(rollout)
+	for _, v := range u.inUse() {
+		var invalid *InvalidError
+		if _, err := r.load(ctx, v); err != nil && !errors.As(err, &invalid) {
+			return nil, err
+		}
 	}
-	return err
+	return u, nil
 }

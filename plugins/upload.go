@@ -48,6 +48,9 @@ func (r *Registry) upload(ctx context.Context, u Upload) (Version, bool, error) 
 	if v := (*r.rules.Load())[key].find(sha, limit); v != nil {
 		return v.Version, false, nil
 	}
+	if err := r.room(key, len(u.Wasm)); err != nil {
+		return Version{}, false, err // before anything is done for it
+	}
 	// Compiling takes long and needs no lock: other merchants' uploads go on.
 	program, err := r.engine.Compile(ctx, u.Wasm, nil)
 	if err != nil {
@@ -65,9 +68,6 @@ func (r *Registry) upload(ctx context.Context, u Upload) (Version, bool, error) 
 	}
 	added := changed.versions[len(changed.versions)-1]
 	added.program.Store(program)
-	if _, err := r.compile(ctx, changed.stable); err != nil {
-		return Version{}, false, errors.Join(err, program.Close())
-	}
 	audit := Audit{At: added.CreatedAt, By: u.By, Action: ActionUpload, To: changed.rollout.Stable, Version: added.Version.Version}
 	if old != nil {
 		audit.From = old.rollout.Stable
@@ -76,7 +76,34 @@ func (r *Registry) upload(ctx context.Context, u Upload) (Version, bool, error) 
 		return Version{}, false, errors.Join(err, program.Close())
 	}
 	r.publish(changed)
+	r.unloadUnused(added)
 	return added.Version, true, nil
+}
+
+// room says whether a merchant may store a module more.
+func (r *Registry) room(key ruleKey, size int) error {
+	rules := *r.rules.Load()
+	versions, bytes := 0, size
+	for k, u := range rules {
+		if k.merchant != key.merchant {
+			continue
+		}
+		versions += len(u.versions)
+		for _, v := range u.versions {
+			bytes += v.Size
+		}
+	}
+	switch u := rules[key]; {
+	case u == nil && len(rules) >= RulesMax:
+		return fmt.Errorf("%w rules: the engine has %d", ErrTooMany, RulesMax)
+	case u != nil && len(u.versions) >= VersionsMax:
+		return fmt.Errorf("%w versions: %q has %d", ErrTooMany, key.id, VersionsMax)
+	case versions >= MerchantVersionsMax:
+		return fmt.Errorf("%w versions: the rules of a merchant may have %d", ErrTooMany, MerchantVersionsMax)
+	case bytes > MerchantBytesMax:
+		return fmt.Errorf("%w bytes: the modules of a merchant may have %d MiB", ErrTooMany, MerchantBytesMax>>20)
+	}
+	return nil
 }
 
 // find returns the version with these bytes and this limit. A rule that does not
@@ -94,30 +121,27 @@ func (u *rule) find(sha string, limit uint64) *version {
 
 // withVersion returns the rule with one more version; old is nil for a new rule.
 func (r *Registry) withVersion(old *rule, key ruleKey, v Version) (*rule, error) {
-	changed := &rule{key: key, counters: &counters{}}
-	if old != nil {
-		*changed = *old
-	} else if len(*r.rules.Load()) >= RulesMax {
-		return nil, fmt.Errorf("%w rules: %d", ErrTooMany, RulesMax)
+	if err := r.room(key, v.Size); err != nil {
+		return nil, err
 	}
-	if len(changed.versions) >= VersionsMax {
-		return nil, fmt.Errorf("%w versions of %q: %d", ErrTooMany, key.id, VersionsMax)
+	changed := rule{key: key, counters: &counters{}}
+	if old != nil {
+		changed = *old
 	}
 	v.Version = uint32(len(changed.versions) + 1)
-	added, err := newVersion(key.merchant, v)
+	added, err := newVersion(key, v)
 	if err != nil {
 		return nil, err
 	}
 	changed.versions = append(slices.Clip(changed.versions), added)
-	if !changed.rollout.Pinned {
-		changed.rollout = changed.rollout.to(v.Version)
+	rollout := changed.rollout
+	if !rollout.Pinned {
+		rollout = rollout.to(v.Version)
 	}
-	changed.stable = changed.versions[changed.rollout.Stable-1]
-	return changed, nil
+	return changed.with(rollout), nil
 }
 
-// houseRules are the built rules of examples/rules; examples/rules/build.sh
-// makes them.
+// houseRules are rules of examples/rules/c, built by go generate.
 //
 //go:embed house/*.wasm
 var houseRules embed.FS

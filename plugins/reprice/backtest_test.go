@@ -140,7 +140,7 @@ func TestBacktestSkips(t *testing.T) {
 
 func rollback(t *testing.T, rules *plugins.Registry) {
 	t.Helper()
-	if _, err := rules.Rollback(t.Context(), "test", "acme", "ten"); err != nil {
+	if _, err := rules.Rollback(t.Context(), "test", "", "acme", "ten"); err != nil {
 		t.Fatal(err)
 	}
 }
