@@ -207,7 +207,7 @@ func (s *source) imports(r *reader) {
 		}
 		s.importTypes = append(s.importTypes, typeIndex)
 		s.importNames = append(s.importNames, module+"."+name)
-		s.importBytes = append(s.importBytes, r.b[at:r.pos]...)
+		s.importFunction(module, name, typeIndex)
 		want, known := s.policy.importable(module, name)
 		switch {
 		case !known:
@@ -218,6 +218,19 @@ func (s *source) imports(r *reader) {
 			r.reportf(at, "%q.%q is %s, not %s", module, name, want, s.typeList[typeIndex])
 		}
 	}
+}
+
+// importFunction writes an import as the result has it.
+func (s *source) importFunction(module, name string, typeIndex uint32) {
+	if module != s.policy.Foreign || !s.policy.Linked {
+		module = s.policy.Prefix + module
+	}
+	o := out{b: s.importBytes}
+	o.vector([]byte(module))
+	o.vector([]byte(name))
+	o.b = append(o.b, 0)
+	o.u32(typeIndex)
+	s.importBytes = o.b
 }
 
 func (s *source) functions(r *reader) {

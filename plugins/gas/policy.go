@@ -6,6 +6,9 @@ package gas
 type Policy struct {
 	// Imports are the functions that a module may import, by module and name.
 	Imports map[[2]string]Signature
+	// Prefix stands before the names of the modules that the result imports, so that
+	// two kinds of module can live in one engine.
+	Prefix string
 	// Foreign names a module whose memory may be imported, "" for none. Without
 	// Linked the arena's region takes the place of that memory: an address that
 	// the module gets from its host is an address there.
