@@ -13,6 +13,7 @@ import (
 	"github.com/doorbuster/doorbuster/plugins/sample"
 	"github.com/doorbuster/doorbuster/plugins/sdk"
 	"github.com/doorbuster/doorbuster/plugins/sdk/rules"
+	"github.com/doorbuster/doorbuster/plugins/sdk/toolchain"
 )
 
 func TestProjects(t *testing.T) {
@@ -49,33 +50,79 @@ func TestProjects(t *testing.T) {
 
 // TestKits: a project gets every source file of its kit but the kit's own tests.
 func TestKits(t *testing.T) {
-	var kit []string
-	for _, pattern := range []string{"go/*.go", "go/*/*.go"} {
-		found, err := filepath.Glob(pattern)
+	for lang, patterns := range map[string][]string{
+		"go": {"*.go", "*/*.go"}, "assemblyscript": {"doorbuster*"}, "rust": {"doorbuster*"}, "c": {"doorbuster*"},
+	} {
+		project, err := sdk.Project(lang, "spring")
 		if err != nil {
 			t.Fatal(err)
 		}
-		kit = append(kit, found...)
-	}
-	kit = slices.DeleteFunc(kit, func(file string) bool { return strings.HasSuffix(file, "_test.go") })
-	project, err := sdk.Project("go", "spring")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range kit {
-		if project["doorbuster/"+strings.TrimPrefix(filepath.ToSlash(file), "go/")] == nil {
-			t.Errorf("%s is not copied", file)
+		for _, pattern := range patterns {
+			found, err := filepath.Glob(filepath.Join(lang, pattern))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, file := range found {
+				into := "doorbuster/" + strings.TrimPrefix(filepath.ToSlash(file), lang+"/")
+				if project[into] == nil && !strings.HasSuffix(file, "_test.go") {
+					t.Errorf("%s is not copied", file)
+				}
+			}
 		}
 	}
 }
 
-// TestGoProject runs a new project's own tests, offline.
-func TestGoProject(t *testing.T) {
-	project, err := sdk.Project("go", "spring-sale_1")
+// nodeModules is where `npm ci` puts the AssemblyScript compiler.
+const nodeModules = "assemblyscript/node_modules"
+
+// TestNewProjects runs what a new project's README says, offline, and builds its
+// module.
+func TestNewProjects(t *testing.T) {
+	commands := map[string][][]string{
+		"go":             {{"go", "test", "./..."}},
+		"assemblyscript": {{"npm", "test"}},
+		"rust":           {{"cargo", "test", "--offline"}},
+		"c":              {{"cc", "-std=c11", "-Wall", "-Werror", "-o", "rule_test", "rule_test.c"}, {"./rule_test"}},
+	}
+	for _, lang := range sdk.Languages() {
+		t.Run(lang, func(t *testing.T) {
+			t.Parallel()
+			dir := newProject(t, lang)
+			if lang == "assemblyscript" {
+				installed, err := filepath.Abs(nodeModules)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Symlink(installed, filepath.Join(dir, "node_modules")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, command := range commands[lang] {
+				run(t, dir, command...)
+			}
+			sources, err := filepath.Glob(filepath.Join(dir, "rule.*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, source := range sources {
+				if slices.Contains([]string{".go", ".ts", ".rs", ".c"}, filepath.Ext(source)) {
+					if err := toolchain.Build(t.Context(), source, filepath.Join(dir, "rule.wasm")); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// newProject writes a new project's files.
+func newProject(t *testing.T, lang string) (dir string) {
+	t.Helper()
+	project, err := sdk.Project(lang, "spring-sale_1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
+	dir = t.TempDir()
 	for file, source := range project {
 		path := filepath.Join(dir, filepath.FromSlash(file))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -85,11 +132,44 @@ func TestGoProject(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "test", "./...")
+	return dir
+}
+
+// TestOwnTests runs the kits' own tests, in their languages. (Go's run as Go tests.)
+func TestOwnTests(t *testing.T) {
+	const testdata, vectors = "../../abi/testdata", "../rules/vectors"
+	t.Run("assemblyscript", func(t *testing.T) {
+		t.Parallel()
+		asc, err := filepath.Abs(filepath.Join(nodeModules, ".bin/asc"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		module := filepath.Join(t.TempDir(), "sdk_test.wasm")
+		run(t, "assemblyscript", asc, "sdk_test.ts", "--target", "test", "--outFile", module)
+		run(t, "assemblyscript", "node", "doorbuster_test.mjs", module)
+		run(t, "assemblyscript", "node", "sdk_test.mjs", module, testdata, vectors)
+	})
+	t.Run("rust", func(t *testing.T) {
+		t.Parallel()
+		test := filepath.Join(t.TempDir(), "sdk_test")
+		run(t, "rust", "rustc", "--edition=2021", "--test", "-Dwarnings", "sdk_test.rs", "-o", test)
+		run(t, "rust", test)
+	})
+	t.Run("c", func(t *testing.T) {
+		t.Parallel()
+		test := filepath.Join(t.TempDir(), "sdk_test")
+		run(t, "c", "cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover", "-o", test, "sdk_test.c")
+		run(t, "c", test, testdata, vectors)
+	})
+}
+
+func run(t *testing.T, dir string, command ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOPROXY=off", "GOFLAGS=", "GOWORK=off")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		t.Fatalf("%s: %v\n%s", command[0], err, out)
 	}
 }
 
