@@ -123,7 +123,7 @@ func (r *Registry) EvaluateAgain(ctx context.Context, merchant, id string, n uin
 
 // observe runs a program once for somebody who looks at it. It returns nil when
 // the program is closed.
-func observe(program *host.Program, in *abi.Input, fuel uint64) *Evaluation {
+func observe(program *program, in *abi.Input, fuel uint64) *Evaluation {
 	e := &Evaluation{}
 	var trace host.Trace
 	start := clockd.Mono()

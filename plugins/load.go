@@ -1,15 +1,11 @@
 package plugins
 
-import (
-	"context"
-
-	"github.com/doorbuster/doorbuster/plugins/host"
-)
+import "context"
 
 // program returns a version's program, loading it when nobody has needed it of
 // late. Whoever evaluates with it must be ready to find it closed. The caller does
 // not hold mu.
-func (r *Registry) program(ctx context.Context, v *version) (*host.Program, error) {
+func (r *Registry) program(ctx context.Context, v *version) (*program, error) {
 	if p := v.program.Load(); p != nil {
 		return p, nil
 	}
@@ -26,7 +22,7 @@ func (r *Registry) program(ctx context.Context, v *version) (*host.Program, erro
 }
 
 // load is program for a version that is about to price orders.
-func (r *Registry) load(ctx context.Context, v *version) (*host.Program, error) {
+func (r *Registry) load(ctx context.Context, v *version) (*program, error) {
 	v.loading.Lock()
 	defer v.loading.Unlock()
 	if p := v.program.Load(); p != nil {
@@ -36,7 +32,7 @@ func (r *Registry) load(ctx context.Context, v *version) (*host.Program, error) 
 	if err != nil {
 		return nil, err
 	}
-	p, err := r.engine.Compile(ctx, wasm, nil)
+	p, err := r.engines.compile(ctx, wasm)
 	if err != nil {
 		return nil, err
 	}

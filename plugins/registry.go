@@ -31,7 +31,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/doorbuster/doorbuster/plugins/abi"
 	"github.com/doorbuster/doorbuster/plugins/gas"
 	"github.com/doorbuster/doorbuster/plugins/host"
 	"github.com/doorbuster/doorbuster/runtime/journal"
@@ -99,7 +98,7 @@ func (c *Config) validate() error {
 // Registry holds all rules. Its methods are safe for concurrent use.
 type Registry struct {
 	config  Config
-	engine  *host.Engine
+	engines *engines
 	logs    *logger
 	steward *steward
 
@@ -133,7 +132,7 @@ type version struct {
 	key     ruleKey
 	sum     [sha256.Size]byte // Version.SHA256
 	house   bool
-	program atomic.Pointer[host.Program]
+	program atomic.Pointer[program]
 	loading sync.Mutex // held while the program is made
 }
 
@@ -176,11 +175,11 @@ func New(ctx context.Context, config Config) (*Registry, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	engine, err := host.New(config.Host)
+	engines, err := newEngines(config.Host)
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{config: config, engine: engine}
+	r := &Registry{config: config, engines: engines}
 	r.logs, r.steward = r.startLogger(), r.startSteward()
 	r.rules.Store(&map[ruleKey]*rule{})
 	if err := errors.Join(r.loadRules(ctx), r.addHouseRules(ctx)); err != nil {
@@ -193,7 +192,7 @@ func New(ctx context.Context, config Config) (*Registry, error) {
 func (r *Registry) Close() error {
 	r.steward.stop()
 	r.logs.stop()
-	return r.engine.Close()
+	return r.engines.Close()
 }
 
 // publish puts a rule in the place of its earlier self, and unloads the versions
@@ -289,15 +288,4 @@ func checkID(kind, id string) error {
 		}
 	}
 	return nil
-}
-
-// fuelLimit returns the budget that an upload asked for, 0 being the default.
-func fuelLimit(asked uint64) (uint64, error) {
-	switch {
-	case asked == 0:
-		return abi.FuelDefault, nil
-	case asked > abi.FuelMax:
-		return 0, fmt.Errorf("%w: %d, at most %d", ErrBadFuelLimit, asked, abi.FuelMax)
-	}
-	return asked, nil
 }

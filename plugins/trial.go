@@ -13,28 +13,28 @@ import (
 // Trial is one module without a registry: what its author runs before anybody
 // uploads it. It is validated, rewritten and compiled as an upload is.
 type Trial struct {
-	engine  *host.Engine
-	program *host.Program
+	engines *engines
+	program *program
 	fuel    uint64
 }
 
 // NewTrial makes a trial of a module. asked is the budget of an evaluation,
-// 0: abi.FuelDefault. A module that breaks the rule ABI is an *InvalidError with
+// 0: the default of its kind. A module that breaks the rule ABI is an *InvalidError with
 // every fault.
 func NewTrial(ctx context.Context, wasm []byte, asked uint64) (*Trial, error) {
-	fuel, err := fuelLimit(asked)
+	fuel, err := fuelLimit(asked, wasm)
 	if err != nil {
 		return nil, err
 	}
-	engine, err := host.New(host.Config{Instances: 1})
+	engines, err := newEngines(host.Config{Instances: 1})
 	if err != nil {
 		return nil, err
 	}
-	program, err := engine.Compile(ctx, wasm, nil)
+	program, err := engines.compile(ctx, wasm)
 	if err != nil {
-		return nil, errors.Join(err, engine.Close())
+		return nil, errors.Join(err, engines.Close())
 	}
-	return &Trial{engine: engine, program: program, fuel: fuel}, nil
+	return &Trial{engines: engines, program: program, fuel: fuel}, nil
 }
 
 // FuelLimit is the budget of an evaluation.
@@ -70,4 +70,4 @@ func (t *Trial) Time(in *abi.Input) int64 {
 }
 
 // Close frees the module.
-func (t *Trial) Close() error { return t.engine.Close() }
+func (t *Trial) Close() error { return t.engines.Close() }

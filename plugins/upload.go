@@ -16,7 +16,7 @@ import (
 type Upload struct {
 	Merchant, RuleID string
 	Wasm             []byte
-	FuelLimit        uint64 // of its evaluations, 0: abi.FuelDefault
+	FuelLimit        uint64 // of its evaluations, 0: the default of its kind
 	By               string // who uploads, for the audit
 }
 
@@ -37,7 +37,7 @@ func (r *Registry) upload(ctx context.Context, u Upload) (Version, bool, error) 
 	if err := checkID("rule", u.RuleID); err != nil {
 		return Version{}, false, err
 	}
-	limit, err := fuelLimit(u.FuelLimit)
+	limit, err := fuelLimit(u.FuelLimit, u.Wasm)
 	if err != nil {
 		return Version{}, false, err
 	}
@@ -52,7 +52,7 @@ func (r *Registry) upload(ctx context.Context, u Upload) (Version, bool, error) 
 		return Version{}, false, err // before anything is done for it
 	}
 	// Compiling takes long and needs no lock: other merchants' uploads go on.
-	program, err := r.engine.Compile(ctx, u.Wasm, nil)
+	program, err := r.engines.compile(ctx, u.Wasm)
 	if err != nil {
 		return Version{}, false, err
 	}

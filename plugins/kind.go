@@ -1,0 +1,95 @@
+package plugins
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/plugins/host"
+	"github.com/doorbuster/doorbuster/plugins/shopify"
+)
+
+// engines compile the modules that can be a rule's version: those of the rule ABI,
+// and Shopify's discount functions.
+type engines struct {
+	rules     *host.Engine
+	functions *shopify.Engine
+}
+
+func newEngines(config host.Config) (*engines, error) {
+	rules, err := host.New(config)
+	if err != nil {
+		return nil, err
+	}
+	functions, err := shopify.New(rules)
+	if err != nil {
+		return nil, errors.Join(err, rules.Close())
+	}
+	return &engines{rules, functions}, nil
+}
+
+// Close frees the engines and their programs. No evaluation may be running.
+func (e *engines) Close() error { return e.rules.Close() }
+
+func (e *engines) compile(ctx context.Context, wasm []byte) (*program, error) {
+	if shopify.Detect(wasm) {
+		function, err := e.functions.Compile(ctx, wasm)
+		if err != nil {
+			return nil, err
+		}
+		return &program{function: function}, nil
+	}
+	rule, err := e.rules.Compile(ctx, wasm, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &program{rule: rule}, nil
+}
+
+// program is a compiled module: one of the two. It is no interface, so that what the
+// order path passes to it stays where it is.
+type program struct {
+	rule     *host.Program
+	function *shopify.Program
+}
+
+// Evaluate is that of both kinds.
+func (p *program) Evaluate(in *abi.Input, fuel uint64, out *abi.Verdict, trace *host.Trace) bool {
+	if p.function != nil {
+		return p.function.Evaluate(in, fuel, out, trace)
+	}
+	return p.rule.Evaluate(in, fuel, out, trace)
+}
+
+// Imports names the functions that the module imports, "module.name".
+func (p *program) Imports() []string {
+	if p.function != nil {
+		return p.function.Imports()
+	}
+	return p.rule.Imports()
+}
+
+// Close frees the program once its last evaluation has ended.
+func (p *program) Close() error {
+	if p.function != nil {
+		return p.function.Close()
+	}
+	return p.rule.Close()
+}
+
+// fuelLimit returns the budget that an upload asked for, 0 being the default of its
+// kind: Shopify's functions have Shopify's, which is all that they may have.
+func fuelLimit(asked uint64, wasm []byte) (uint64, error) {
+	byDefault, most := uint64(abi.FuelDefault), uint64(abi.FuelMax)
+	if shopify.Detect(wasm) {
+		byDefault, most = shopify.InstructionsMax, shopify.InstructionsMax
+	}
+	switch {
+	case asked == 0:
+		return byDefault, nil
+	case asked > most:
+		return 0, fmt.Errorf("%w: %d, at most %d", ErrBadFuelLimit, asked, most)
+	}
+	return asked, nil
+}
