@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"io"
 	"math"
+	"mime"
+	"mime/multipart"
 	"slices"
 	"strconv"
 	"strings"
@@ -100,6 +103,61 @@ func isWasm(contentType []byte) bool {
 	return bytes.EqualFold(contentType, []byte("application/wasm"))
 }
 
+// module reads an uploaded module: by itself, or with what a Shopify function comes
+// with in a form. bundle is nil without one.
+func (c *call) module() (wasm []byte, bundle *plugins.Bundle, err error) {
+	contentType := c.ctx.Request.Header.ContentType()
+	if isWasm(contentType) {
+		wasm, err = c.body(isWasm, "", abi.ModuleBytesMax)
+		return wasm, nil, err
+	}
+	kind, parameters, err := mime.ParseMediaType(string(contentType))
+	if err != nil || kind != "multipart/form-data" {
+		return nil, nil, refuse(unsupportedMediaType, "the body must be application/wasm, or multipart/form-data of a Shopify function")
+	}
+	form, err := c.body(func([]byte) bool { return true }, "", abi.ModuleBytesMax)
+	if err != nil {
+		return nil, nil, err
+	}
+	return readModuleForm(form, parameters["boundary"])
+}
+
+// readModuleForm takes a form apart. Each part may come once.
+func readModuleForm(form []byte, boundary string) (wasm []byte, bundle *plugins.Bundle, err error) {
+	parts := map[string][]byte{"module": nil, "provider": nil, "configuration": nil, "input_query": nil, "export": nil, "discount_classes": nil}
+	for r := multipart.NewReader(bytes.NewReader(form), boundary); ; {
+		part, err := r.NextRawPart()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, nil, refuse(invalidRequest, "the form cannot be read: "+err.Error())
+		}
+		had, known := parts[part.FormName()]
+		if !known || had != nil {
+			return nil, nil, refuseField(invalidRequest, part.FormName(), "is no part of this form, or comes twice")
+		}
+		content, err := io.ReadAll(part)
+		if err != nil {
+			return nil, nil, refuse(invalidRequest, "the form cannot be read: "+err.Error())
+		}
+		parts[part.FormName()] = append([]byte{}, content...)
+	}
+	if len(parts["module"]) == 0 {
+		return nil, nil, refuseField(invalidRequest, "module", "is required: the function's .wasm")
+	}
+	bundle = &plugins.Bundle{
+		Provider: parts["provider"], Configuration: parts["configuration"],
+		Query: string(parts["input_query"]), Export: string(parts["export"]),
+	}
+	if classes := strings.TrimSpace(string(parts["discount_classes"])); classes != "" {
+		for class := range strings.SplitSeq(classes, ",") {
+			bundle.Classes = append(bundle.Classes, strings.TrimSpace(class))
+		}
+	}
+	return parts["module"], bundle, nil
+}
+
 // uploadRule takes a module. The caller is known before the module is read,
 // and only a few are read at once: each is megabytes.
 func (s *Server) uploadRule(c *call) error {
@@ -121,14 +179,11 @@ func (s *Server) uploadRule(c *call) error {
 	default:
 		return refuse(overloaded, "as many modules as may be are being uploaded")
 	}
-	if !isWasm(c.ctx.Request.Header.ContentType()) {
-		return refuse(unsupportedMediaType, "the body must be application/wasm")
-	}
-	wasm, err := c.body(isWasm, "", abi.ModuleBytesMax)
+	wasm, bundle, err := c.module()
 	if err != nil {
 		return err
 	}
-	v, created, err := s.cfg.Rules.Upload(s.ctx, plugins.Upload{Merchant: owner, RuleID: id, Wasm: wasm, FuelLimit: fuel, By: c.by()})
+	v, created, err := s.cfg.Rules.Upload(s.ctx, plugins.Upload{Merchant: owner, RuleID: id, Wasm: wasm, Bundle: bundle, FuelLimit: fuel, By: c.by()})
 	if err != nil {
 		return err
 	}

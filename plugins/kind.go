@@ -10,6 +10,10 @@ import (
 	"github.com/doorbuster/doorbuster/plugins/shopify"
 )
 
+// Bundle is what a Shopify function is uploaded with. It becomes part of the module,
+// and so of its digest.
+type Bundle = shopify.Bundle
+
 // engines compile the modules that can be a rule's version: those of the rule ABI,
 // and Shopify's discount functions.
 type engines struct {

@@ -16,8 +16,9 @@ import (
 type Upload struct {
 	Merchant, RuleID string
 	Wasm             []byte
-	FuelLimit        uint64 // of its evaluations, 0: the default of its kind
-	By               string // who uploads, for the audit
+	Bundle           *Bundle // of a Shopify function, to be stored with it; nil: none
+	FuelLimit        uint64  // of its evaluations, 0: the default of its kind
+	By               string  // who uploads, for the audit
 }
 
 // Upload makes a version of a module: it is validated, rewritten, compiled and
@@ -36,6 +37,9 @@ func (r *Registry) Upload(ctx context.Context, u Upload) (v Version, created boo
 func (r *Registry) upload(ctx context.Context, u Upload) (Version, bool, error) {
 	if err := checkID("rule", u.RuleID); err != nil {
 		return Version{}, false, err
+	}
+	if u.Bundle != nil {
+		u.Wasm = u.Bundle.Wrap(u.Wasm)
 	}
 	limit, err := fuelLimit(u.FuelLimit, u.Wasm)
 	if err != nil {
