@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -45,7 +46,10 @@ func Build(ctx context.Context, source, out string) error {
 	if _, err := os.Stat(source); err != nil {
 		return err
 	}
-	return build(ctx, source, out)
+	if err := build(ctx, source, out); err != nil {
+		return err
+	}
+	return os.Chmod(out, 0o644) // linkers make it executable
 }
 
 // buildC compiles one freestanding file. Debian's clang has no driver for linking
@@ -65,10 +69,7 @@ func buildC(ctx context.Context, source, out string) error {
 		"-ffreestanding", "-nostdlib", "-c", source, "-o", object); err != nil {
 		return err
 	}
-	if err := run(ctx, "", lld, append(linkFlags, "--no-entry", "--strip-all", object, "-o", out)...); err != nil {
-		return err
-	}
-	return os.Chmod(out, 0o644) // wasm-ld makes it executable
+	return run(ctx, "", lld, slices.Concat(linkFlags, []string{"--no-entry", "--strip-all", object, "-o", out})...)
 }
 
 // buildRust compiles one file that is no_std on wasm32, and needs core alone.
