@@ -1,6 +1,8 @@
 package deal
 
 import (
+	"slices"
+
 	"github.com/doorbuster/doorbuster/plugins/abi"
 )
 
@@ -181,10 +183,11 @@ func (s *State) price(c *Command, rules Rules, r *Reply) bool {
 	if c.Kind == Quote {
 		in.Flags |= abi.FlagQuote
 	}
-	return s.Spec.price(rules, r)
+	return s.Spec.price(rules, s.off, r)
 }
 
-// Reprice answers what the order of e would cost under the spec's rules: r has
+// Reprice answers what the order of e would cost under the spec's rules, none of
+// which is off: r has
 // its price in Event.Placed, or says RuleRejected. The spec is the order's deal,
 // perhaps with other rules; r must be Reset.
 func (s *Spec) Reprice(e *Event, rules Rules, r *Reply) {
@@ -196,14 +199,22 @@ func (s *Spec) Reprice(e *Event, rules Rules, r *Reply) {
 	in := &r.input
 	in.DealID, in.Currency, in.DealAttributes = keep(r, s.ID), s.Currency, s.Attributes
 	r.Event.Input(in)
-	s.price(rules, r)
+	s.price(rules, nil, r)
 }
 
-// price runs the rules, in order, on r.input, and adds up their discounts in
-// r.Event. False: one refused the order.
-func (s *Spec) price(rules Rules, r *Reply) bool {
+// price runs the rules, in order and but for those that are off, on r.input, and
+// adds up their discounts in r.Event. False: one refused the order.
+func (s *Spec) price(rules Rules, off []string, r *Reply) bool {
 	p, in := &r.Event.Placed, &r.input
 	for _, rule := range s.Rules {
+		if slices.Contains(off, rule) {
+			if s.OnRuleError == RejectOnRuleError {
+				r.Detail = "a promotion rule of this deal kept failing and is switched off"
+				r.refuse(RuleRejected)
+				return false
+			}
+			continue
+		}
 		in.DiscountSoFar = p.Discount
 		rules.Evaluate(s.Merchant, rule, in, &r.verdict)
 		v := &r.verdict
@@ -315,7 +326,7 @@ func (s *State) GroupOf(e *Event) (GroupView, bool) {
 	case GroupFailed:
 		i := s.findGroup(e.Group)
 		return s.viewGroup(&s.groups[i]), true
-	case DealCreated, DealChanged, DealPausedAt, DealResumed, DealClosed, OrderRefunded:
+	case DealCreated, DealChanged, DealPausedAt, DealResumed, DealClosed, OrderRefunded, RuleSwitchedOff:
 	}
 	return GroupView{}, false
 }

@@ -24,10 +24,14 @@ const (
 	OrderRefunded  Kind = 10
 	GroupFailed    Kind = 11 // its paid orders are due a refund, its reserved ones expire
 	OrderPlaced    Kind = 12
+	// RuleSwitchedOff: the deal goes on without a rule that kept failing, until its
+	// rules are set again.
+	RuleSwitchedOff Kind = 13
 )
 
-// retired was OrderPlaced before an order recorded all that its rules were told.
-const retired Kind = 6
+// retired was the Kind of OrderPlaced before an order recorded all that its rules
+// were told.
+const retired = 6
 
 // Event is one thing that happened to a deal. Which fields count depends on
 // Kind. After Decode its slices lie in the decoded record.
@@ -42,6 +46,7 @@ type Event struct {
 	Order  uint64 // other order events: the order's seq
 	Group  uint64 // GroupFailed: the seq of the order that opened the group
 	Ref    []byte // OrderConfirmed, OrderCancelled, OrderRefunded
+	Rule   []byte // RuleSwitchedOff
 }
 
 // Placed is everything about an order that must outlive the moment: what the
@@ -147,6 +152,8 @@ func (e *Event) Append(dst []byte) []byte {
 		dst = binary.AppendUvarint(dst, e.Order)
 	case GroupFailed:
 		dst = binary.AppendUvarint(dst, e.Group)
+	case RuleSwitchedOff:
+		dst = appendText(dst, e.Rule)
 	case DealPausedAt, DealResumed, DealClosed:
 	}
 	return dst
@@ -179,6 +186,8 @@ func (e *Event) Decode(b []byte) error {
 		e.Order = r.uint()
 	case GroupFailed:
 		e.Group = r.uint()
+	case RuleSwitchedOff:
+		e.Rule = r.text(MaxIDLen)
 	case DealPausedAt, DealResumed, DealClosed:
 	case retired:
 		return fmt.Errorf("%w: an order of an earlier format, which did not record what its rules were told", ErrMalformed)

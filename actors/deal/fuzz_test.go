@@ -47,6 +47,7 @@ func samples() []Event {
 		{Kind: OrderExpired, At: 9, Order: 3},
 		{Kind: OrderRefunded, At: 10, Order: 3, Ref: []byte("back-1")},
 		{Kind: GroupFailed, At: maxTime, Group: 1 << 62},
+		{Kind: RuleSwitchedOff, At: 11, Rule: []byte("r")},
 	}
 }
 
@@ -96,7 +97,7 @@ func TestDecodeRefuses(t *testing.T) {
 	earlier[0] = byte(retired)
 	for name, record := range map[string][]byte{
 		"nothing":         {},
-		"kind":            {13, 1},
+		"kind":            {14, 1},
 		"retired kind":    earlier,
 		"long spelling":   {byte(DealPausedAt), 0x80, 0},
 		"time":            append([]byte{byte(DealPausedAt)}, binary.AppendUvarint(nil, math.MaxInt64/4+1)...),

@@ -7,7 +7,13 @@ import (
 
 // snapshotVersion is the first byte of a snapshot. A reader of a later
 // version still reads earlier ones.
-const snapshotVersion = 1
+const (
+	snapshotVersion = 2
+	snapshotFirst   = 1 // it had no rules that are switched off
+)
+
+// viewVersion is the first byte of a view.
+const viewVersion = 1
 
 // AppendSnapshot encodes the whole state behind dst, in the format of
 // FORMAT.md. Idempotency keys that have left the window at s.At are left out.
@@ -24,6 +30,7 @@ func (s *State) AppendSnapshot(dst []byte) []byte {
 		dst = binary.AppendUvarint(dst, uint64(n))
 	}
 	dst = append(dst, flags(s.Paused, s.Closed))
+	dst = appendNames(dst, s.off)
 	dst = binary.AppendUvarint(dst, uint64(s.users.len()))
 	for i, h := range s.held {
 		dst = appendText(dst, s.users.at(uint32(i)))
@@ -49,7 +56,8 @@ func (s *State) AppendSnapshot(dst []byte) []byte {
 func (s *State) Restore(b []byte) error {
 	*s = *NewState()
 	r := reader{b: b}
-	if v := r.byte(); v != snapshotVersion {
+	v := r.byte()
+	if v < snapshotFirst || v > snapshotVersion {
 		return fmt.Errorf("%w: snapshot version %d", ErrMalformed, v)
 	}
 	s.Seq = r.uint()
@@ -61,6 +69,9 @@ func (s *State) Restore(b []byte) error {
 		*n = r.int()
 	}
 	s.Paused, s.Closed = r.flags()
+	if v > snapshotFirst {
+		s.readOff(&r)
+	}
 	s.readUsers(&r)
 	for n := r.uint(); n > 0 && !r.bad; n-- {
 		s.groups = append(s.groups, readGroup(&r))
@@ -74,6 +85,14 @@ func (s *State) Restore(b []byte) error {
 	c := newRecount(s)
 	c.numbers()
 	return c.err
+}
+
+func (s *State) readOff(r *reader) {
+	for range r.count(MaxRules) {
+		if !s.switchOff(string(r.text(MaxIDLen))) {
+			r.fail()
+		}
+	}
 }
 
 // The shortest encodings of a user and of an order bound how many of them a
@@ -201,7 +220,7 @@ func (s *State) relink() {
 // AppendView encodes a view behind dst: what a list of deals shows without
 // the deals' states. v.Spec must not be nil.
 func (v *View) AppendView(dst []byte) []byte {
-	dst = append(dst, snapshotVersion)
+	dst = append(dst, viewVersion)
 	dst = binary.AppendUvarint(dst, v.Seq)
 	dst = v.Spec.append(dst)
 	dst = append(dst, flags(v.Paused, v.Closed))
@@ -214,7 +233,7 @@ func (v *View) AppendView(dst []byte) []byte {
 // DecodeView reads what AppendView wrote. b is not kept.
 func DecodeView(b []byte) (View, error) {
 	r := reader{b: b}
-	if v := r.byte(); v != snapshotVersion {
+	if v := r.byte(); v != viewVersion {
 		return View{}, fmt.Errorf("%w: view version %d", ErrMalformed, v)
 	}
 	v := View{Seq: r.uint(), Spec: new(Spec)}

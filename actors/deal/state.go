@@ -3,6 +3,7 @@ package deal
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 )
 
@@ -21,6 +22,7 @@ type State struct {
 	Sold      int64 // held by confirmed orders
 
 	Paused, Closed bool
+	off            []string // rules of Spec that are switched off, in that order
 
 	orders []order // in rising seq
 	groups []group // in rising seq
@@ -89,6 +91,9 @@ func (s *State) Apply(e *Event) error {
 		s.Spec, s.Stock, s.Available = e.Spec, e.Spec.Stock, e.Spec.Stock
 		s.id = []byte(e.Spec.ID)
 	case DealChanged:
+		if e.Patch.Rules != nil {
+			s.off = nil
+		}
 		s.Spec = s.Spec.With(e.Patch)
 		s.Stock += e.Patch.StockAdd
 		s.Available += e.Patch.StockAdd
@@ -110,6 +115,8 @@ func (s *State) Apply(e *Event) error {
 		ok = s.refund(e.Order)
 	case GroupFailed:
 		ok = s.failGroup(e.Group)
+	case RuleSwitchedOff:
+		ok = s.switchOff(string(e.Rule))
 	default:
 		ok = false
 	}
@@ -118,6 +125,24 @@ func (s *State) Apply(e *Event) error {
 			ErrInvariant, e.Seq, e.Kind, s.Available, s.Reserved, s.Sold, s.Stock)
 	}
 	return nil
+}
+
+// switchOff is false for a rule that the deal does not have, or that is off.
+func (s *State) switchOff(rule string) bool {
+	if !slices.Contains(s.Spec.Rules, rule) || slices.Contains(s.off, rule) {
+		return false
+	}
+	s.off = append(s.off, rule)
+	return true
+}
+
+// SwitchedOff returns the rules that are switched off. They are only to be read.
+func (s *State) SwitchedOff() []string { return s.off }
+
+// SwitchOff makes e the event that switches off a rule of the deal at now.
+func (s *State) SwitchOff(rule []byte, now int64, e *Event) {
+	e.Reset()
+	e.Kind, e.At, e.Rule = RuleSwitchedOff, max(now, s.At), rule
 }
 
 func (s *State) place(e *Event) bool {

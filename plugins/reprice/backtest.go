@@ -140,10 +140,10 @@ func (b *Backtest) slice(ctx context.Context, store journal.Store, stream string
 // take looks at one event of the deal, in their order, and returns the change
 // that it is, or nil.
 func (b *Backtest) take(seq uint64, record []byte) (*Change, error) {
-	switch deal.Kind(record[0]) { //nolint:exhaustive // no other event says anything of a price
+	switch deal.Kind(record[0]) {
 	case deal.DealCreated, deal.DealChanged, deal.OrderPlaced:
-	default:
-		return nil, nil //nolint:nilnil // no change
+	default: // no other event says anything of a price
+		return nil, nil
 	}
 	e := &b.event
 	if err := e.Decode(record); err != nil {
@@ -162,7 +162,7 @@ func (b *Backtest) take(seq uint64, record []byte) (*Change, error) {
 	case e.At >= b.candidate.From:
 		return b.order(e)
 	}
-	return nil, nil //nolint:nilnil // no change
+	return nil, nil
 }
 
 // see takes the deal as it is from now on.
@@ -188,7 +188,7 @@ func (b *Backtest) order(e *deal.Event) (*Change, error) {
 	}
 	b.summary.add(c)
 	if c.Difference() == 0 && !c.Refused {
-		return nil, nil //nolint:nilnil // no change
+		return nil, nil
 	}
 	return c, nil
 }

@@ -12,6 +12,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/plugins"
@@ -83,7 +84,7 @@ func (a *Again) evaluate(ctx context.Context, rules *plugins.Registry, merchant 
 	case err != nil && isInvalid(err) && recorded.Fault == abi.FaultRuleInit:
 		a.Fault, a.Version, a.SHA256, a.House = abi.FaultRuleInit, recorded.Version, recorded.SHA256, recorded.House
 	case err != nil:
-		a.Differences = []Difference{{"version", fmt.Sprint(recorded.Version), "not there: " + err.Error()}}
+		a.Differences = []Difference{{"version", strconv.FormatUint(uint64(recorded.Version), 10), "not there: " + err.Error()}}
 		return nil
 	default:
 		a.Evaluation = *now
