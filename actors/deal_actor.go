@@ -43,6 +43,7 @@ type activation struct {
 	event    []byte // scratch for one encoded event
 	due      int64  // what the wheel was last told
 	keys     *keyFilter
+	faults   ruleFaults
 	place    int // in the node's activeSet
 
 	lastUsed    atomic.Int64 // Unix ms of the last batch with a request
@@ -156,6 +157,9 @@ func (a *activation) serve(p *pending, r *Request, mono int64) error {
 		}
 		a.state.Settled(reply)
 		p.grows = p.grows || r.takesRoom()
+	}
+	if err := a.watchRules(p, r); err != nil {
+		return err
 	}
 	r.View = a.state.View()
 	return nil

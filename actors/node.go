@@ -120,6 +120,7 @@ type Node struct {
 	recovery  Recovery
 	readOnly  atomic.Bool   // as the store said last
 	evicted   atomic.Uint64 // tick of the last eviction
+	rulesOff  atomic.Uint64
 	draining  atomic.Bool
 }
 

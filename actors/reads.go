@@ -209,13 +209,14 @@ type Stats struct {
 	Waiting  int // requests in the deals' mailboxes or under way behind them
 	Pool     own.Stats
 	ReadOnly bool
+	RulesOff uint64 // times that a rule was switched off for a deal
 }
 
 // Stats returns the node's present numbers.
 func (n *Node) Stats() Stats {
 	st := Stats{
 		Deals: n.directory.deals.Size(), Active: n.active.len(),
-		Pool: n.pool.Stats(), ReadOnly: n.readOnly.Load(),
+		Pool: n.pool.Stats(), ReadOnly: n.readOnly.Load(), RulesOff: n.rulesOff.Load(),
 	}
 	n.active.list(func(a *activation) bool {
 		st.Waiting += a.waiting.InFlight()

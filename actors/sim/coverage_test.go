@@ -42,7 +42,7 @@ var codeNames = [...]string{
 var eventNames = [...]string{
 	deal.DealCreated: "created", deal.DealChanged: "changed", deal.DealPausedAt: "paused", deal.DealResumed: "resumed",
 	deal.DealClosed: "closed", deal.OrderPlaced: "placed", deal.OrderConfirmed: "confirmed", deal.OrderCancelled: "cancelled",
-	deal.OrderExpired: "expired", deal.OrderRefunded: "refunded", deal.GroupFailed: "group failed",
+	deal.OrderExpired: "expired", deal.OrderRefunded: "refunded", deal.GroupFailed: "group failed", deal.RuleSwitchedOff: "rule switched off",
 }
 
 var errorNames = map[error]string{

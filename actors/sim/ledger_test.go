@@ -3,6 +3,7 @@ package sim
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/plugins/abi"
@@ -99,6 +100,10 @@ func (l *ledger) enter(e *deal.Event) error {
 		return l.move(e.Order, deal.RefundDue, deal.Refunded)
 	case deal.GroupFailed:
 		return l.failGroup(e)
+	case deal.RuleSwitchedOff:
+		if !slices.Contains(l.spec.Rules, string(e.Rule)) {
+			return fmt.Errorf("rule %q is none of the deal's", e.Rule)
+		}
 	default:
 		return fmt.Errorf("kind %d", e.Kind)
 	}

@@ -1,0 +1,101 @@
+package actors
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/runtime/own"
+)
+
+// brittle faults as "bad", and works as any other rule.
+func brittle(rule string, in *abi.Input, out *abi.Verdict) {
+	if rule != "bad" {
+		tenPercent(rule, in, out)
+		return
+	}
+	out.Reset()
+	out.Version, out.Fault = 1, abi.FaultTrap
+}
+
+// TestFailingRuleIsSwitchedOff: after RuleFaultsMax faults, for this deal alone, and
+// still after a restart; setting the rules switches it on.
+func TestFailingRuleIsSwitchedOff(t *testing.T) {
+	for _, policy := range []deal.RulePolicy{deal.SkipOnRuleError, deal.RejectOnRuleError} {
+		t.Run(fmt.Sprint(policy), func(t *testing.T) {
+			runs := 0
+			h := newHouse(t, func(c *Config) {
+				c.Rules = rulesFunc(func(rule string, in *abi.Input, out *abi.Verdict) {
+					if rule == "bad" {
+						runs++
+					}
+					brittle(rule, in, out)
+				})
+			})
+			for _, id := range []string{"d", "other"} {
+				h.create(id, func(s *deal.Spec) { s.Stock, s.Rules, s.OnRuleError = 1000, []string{"bad", "ten"}, policy })
+			}
+			buy := func(n int) {
+				t.Helper()
+				a := h.place("d", fmt.Sprint("u", n), "k", 1)
+				want := deal.OK
+				if policy == deal.RejectOnRuleError {
+					want = deal.RuleRejected
+				}
+				if a.err != nil || a.code != want || want == deal.OK && a.total*10 != 9900*9 {
+					t.Fatalf("order %d: %+v", n, a)
+				}
+			}
+			for n := range RuleFaultsMax + 5 {
+				buy(n)
+			}
+			if runs != RuleFaultsMax || h.node.Stats().RulesOff != 1 {
+				t.Fatalf("the rule ran %d times, and was switched off %d times", runs, h.node.Stats().RulesOff)
+			}
+			h.crash()
+			buy(100)
+			if runs != RuleFaultsMax {
+				t.Fatal("a restart switched the rule on")
+			}
+			h.place("other", "u", "k", 1)
+			if runs != RuleFaultsMax+1 {
+				t.Fatal("the rule is off for another deal")
+			}
+			a := h.do("d", own.ClassPriority, func(c *deal.Command) {
+				c.Kind, c.Patch = deal.Change, &deal.Patch{Rules: &[]string{"bad", "ten"}}
+			})
+			if a.err != nil || a.code != deal.OK {
+				t.Fatalf("%+v", a)
+			}
+			buy(200)
+			if runs != RuleFaultsMax+2 {
+				t.Fatal("the rule is not on again")
+			}
+		})
+	}
+}
+
+// TestRareFaultsSwitchNothingOff: it takes RuleFaultsMax of them within the window.
+func TestRareFaultsSwitchNothingOff(t *testing.T) {
+	var f ruleFaults
+	for n := range int64(3 * RuleFaultsMax) {
+		if f.add([]byte("r"), n*(RuleFaultsWindow/(RuleFaultsMax-1)+1)) {
+			t.Fatal("fault", n)
+		}
+	}
+	var tripped []int
+	f = ruleFaults{}
+	for n := range 5 * deal.MaxRules { // names come and go with a deal's rules
+		f.add(fmt.Append(nil, n), 0)
+	}
+	for n := range 2 * RuleFaultsMax {
+		if f.add([]byte("r"), int64(n)*RuleFaultsWindow/(RuleFaultsMax-1)) {
+			tripped = append(tripped, n+1)
+		}
+	}
+	if !slices.Equal(tripped, []int{RuleFaultsMax, 2 * RuleFaultsMax}) {
+		t.Fatal(tripped)
+	}
+}
