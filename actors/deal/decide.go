@@ -186,10 +186,9 @@ func (s *State) price(c *Command, rules Rules, r *Reply) bool {
 	return s.Spec.price(rules, s.off, r)
 }
 
-// Reprice answers what the order of e would cost under the spec's rules, none of
-// which is off: r has
-// its price in Event.Placed, or says RuleRejected. The spec is the order's deal,
-// perhaps with other rules; r must be Reset.
+// Reprice answers what the order of e would cost under the spec's rules, all of
+// them switched on: r has its price in Event.Placed, or says RuleRejected. The
+// spec is the order's deal, perhaps with other rules; r must be Reset.
 func (s *Spec) Reprice(e *Event, rules Rules, r *Reply) {
 	p := &r.Event.Placed
 	codes, attributes, evaluations := p.Codes, p.Attributes, p.Evaluations

@@ -30,8 +30,8 @@ type Candidate struct {
 }
 
 // Backtest prices the recorded orders of one deal as if a candidate had been
-// there. The candidate stands where the deal named its rule, or behind all rules
-// of a deal that did not. All else is as it was: the rules behind it run in the
+// there. The candidate stands where the deal named its rule, even if that was
+// switched off, or behind all rules of a deal that did not. All else is as it was: the rules behind it run in the
 // versions that the order records; one that the order did not come to, because a
 // rule before it ended the pricing, runs in its stable version of now.
 //
@@ -44,7 +44,8 @@ type Backtest struct {
 	summary   *Summary
 
 	spec  *deal.Spec // as of the last event, nil before the first
-	tried *deal.Spec // spec with the candidate among its rules
+	off   []string   // rules that were switched off by then
+	tried *deal.Spec // spec without them, and with the candidate
 	event deal.Event
 	reply deal.Reply
 	found Change // of event
@@ -141,7 +142,7 @@ func (b *Backtest) slice(ctx context.Context, store journal.Store, stream string
 // that it is, or nil.
 func (b *Backtest) take(seq uint64, record []byte) (*Change, error) {
 	switch deal.Kind(record[0]) {
-	case deal.DealCreated, deal.DealChanged, deal.OrderPlaced:
+	case deal.DealCreated, deal.DealChanged, deal.RuleSwitchedOff, deal.OrderPlaced:
 	default: // no other event says anything of a price
 		return nil, nil
 	}
@@ -156,7 +157,13 @@ func (b *Backtest) take(seq uint64, record []byte) (*Change, error) {
 	case b.spec == nil:
 		return nil, fmt.Errorf("%w: an event before its deal", deal.ErrMalformed)
 	case e.Kind == deal.DealChanged:
+		if e.Patch.Rules != nil {
+			b.off = nil // as the deal does
+		}
 		b.see(b.spec.With(e.Patch))
+	case e.Kind == deal.RuleSwitchedOff:
+		b.off = append(b.off, string(e.Rule))
+		b.see(b.spec)
 	case b.candidate.To != 0 && e.At >= b.candidate.To:
 		b.ended = true
 	case e.At >= b.candidate.From:
@@ -167,9 +174,12 @@ func (b *Backtest) take(seq uint64, record []byte) (*Change, error) {
 
 // see takes the deal as it is from now on.
 func (b *Backtest) see(spec *deal.Spec) {
-	tried := *spec
-	if !slices.Contains(spec.Rules, b.candidate.Rule) {
-		tried.Rules = append(slices.Clone(spec.Rules), b.candidate.Rule)
+	tried, candidate := *spec, b.candidate.Rule
+	tried.Rules = slices.DeleteFunc(slices.Clone(spec.Rules), func(rule string) bool {
+		return rule != candidate && slices.Contains(b.off, rule)
+	})
+	if !slices.Contains(tried.Rules, candidate) {
+		tried.Rules = append(tried.Rules, candidate)
 	}
 	b.spec, b.tried = spec, &tried
 }

@@ -183,6 +183,29 @@ func TestBacktestStack(t *testing.T) {
 	wantLines(t, lines, "2: -88")
 }
 
+// TestBacktestWithoutRulesThatWereOff: a rule that was switched off is not run
+// where the order was priced without it; a candidate for it is.
+func TestBacktestWithoutRulesThatWereOff(t *testing.T) {
+	rules := open(t, journaltest.NewMemory())
+	upload(t, rules, "ten", off(10))
+	upload(t, rules, "bad", off(100))
+	s := newShop(t, rules, deal.SkipOnRuleError, "bad", "ten")
+	var e deal.Event
+	s.state.SwitchOff([]byte("bad"), now+1, &e)
+	e.Seq = s.state.Seq + 1
+	if err := s.state.Apply(&e); err != nil {
+		t.Fatal(err)
+	}
+	s.records = append(s.records, e.Append(nil))
+	s.order("ann", 1) // 3: ten alone
+	s.do(&deal.Command{Kind: deal.Change, Patch: &deal.Patch{Rules: &[]string{"bad", "ten"}}})
+	s.order("ann", 1) // 5: both
+	_, lines := s.backtest(reprice.Candidate{Rule: "ten", Version: 1})
+	wantLines(t, lines, "")
+	_, lines = s.backtest(reprice.Candidate{Rule: "bad", Version: 1})
+	wantLines(t, lines, "3: -100")
+}
+
 // TestBacktestFollowsTheDeal: an order is priced under the deal as it was then,
 // and only those of the asked time are.
 func TestBacktestFollowsTheDeal(t *testing.T) {
