@@ -203,7 +203,7 @@ func newVerificationReply(o *actors.Order, again *reprice.Verification) *verific
 	case !r.Same:
 		r.Verdict = fmt.Sprintf("Not the same: priced again from its recorded input, the order differs in %d places. Tell an operator.", len(r.Differences))
 	case len(named) == 0:
-		r.Verdict = "The same: the deal had no rules, so the total is the subtotal."
+		r.Verdict = "The same: no rule ran, so the total is the subtotal."
 	default:
 		r.Verdict = fmt.Sprintf("The same: priced again from its recorded input, the order costs what it did; result, input digest and fuel of %s are equal.",
 			strings.Join(named, ", "))
@@ -222,7 +222,7 @@ func whyPrice(p *deal.Placed, currency string) string {
 	text := fmt.Sprintf("%d × %s (%s)", p.Quantity, moneyText(p.UnitPrice, currency), kind)
 	switch {
 	case len(p.Evaluations) == 0:
-		return text + " = " + moneyText(p.Total(), currency) + "; the deal had no rules"
+		return text + " = " + moneyText(p.Total(), currency) + "; no rule ran"
 	case p.Discount == 0:
 		return text + " = " + moneyText(p.Total(), currency) + "; no rule took anything off"
 	}

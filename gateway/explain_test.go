@@ -52,7 +52,7 @@ func TestExplain(t *testing.T) {
 	h.deal("plain", `,"group":{"size":2,"window_s":600,"unit_price":5}`)
 	id = h.post("/api/v1/orders", orderBody("plain", "u", 1, `,"group":{"open":true}`)).want(201).text("order_id")
 	h.get("/api/v1/orders/" + id + "/explain?verify=true").want(200).has(map[string]any{
-		"why": "1 × 0.05 CNY (the price for members of a group) = 0.05 CNY; the deal had no rules", "verification.same": true,
+		"why": "1 × 0.05 CNY (the price for members of a group) = 0.05 CNY; no rule ran", "verification.same": true,
 	})
 }
 
