@@ -200,9 +200,15 @@ func (s *Server) refuseOrder(ctx *fasthttp.RequestCtx, f orderFault) problem {
 	return f.problem
 }
 
-// failOrder answers with an error of the node.
+// failOrder answers with an error of the node. Who is turned away because the node
+// is full may have to wait for that.
 func (s *Server) failOrder(ctx *fasthttp.RequestCtx, err error) problem {
 	p := problemOfError(err)
+	if p == overloaded {
+		if wait := s.turnedAway.Delay(s.cfg.Clock.Now().Mono); wait > 0 {
+			_ = s.cfg.Clock.Sleep(s.front.stopping, wait) // a shutdown ends it
+		}
+	}
 	if p == internalError {
 		s.cfg.Logger.Error("an order failed", "request_id", string(requestID(ctx)), "deal_id", dealOf(ctx), "error", err)
 	}

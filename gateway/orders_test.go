@@ -271,6 +271,19 @@ func TestOverload(t *testing.T) {
 	if after := a.header.Get("Retry-After"); after < "1" || after > "4" {
 		t.Errorf("Retry-After is %q", after)
 	}
+	// The next refusal is one too many for this moment: its caller has to wait.
+	next := make(chan answer, 1)
+	go func() { next <- h.order("d", "u", 1) }()
+	select {
+	case <-next:
+		t.Error("two refusals at one moment")
+	case <-time.After(50 * time.Millisecond):
+		until(t, "the refusal", func() bool {
+			h.clock.Advance(time.Millisecond)
+			return len(next) == 1
+		})
+		(<-next).refused(overloaded)
+	}
 	h.post("/api/v1/orders/"+id+"/confirm", "").want(200)
 	h.post("/api/v1/quotes", orderBody("d", "u", 1, "")).refused(overloaded)
 	for _, r := range held {

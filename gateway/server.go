@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -32,6 +33,12 @@ const (
 	uploadsMax   = 4        // modules that are received or compiled at once
 
 	readTimeout  = 10 * time.Second // for a whole request
+	// Orders that are turned away because the node is full, a second and processor,
+	// so that refusing takes little from those who are let in. One that waits for
+	// its refusal waits no longer than this; until then its caller cannot ask again.
+	turnedAwayMax  = 500
+	turnedAwayWait = 2 * time.Second
+
 	writeTimeout = 10 * time.Second // for a whole reply
 	idleTimeout  = 75 * time.Second // between two requests of a connection
 
@@ -102,16 +109,17 @@ func (c *Config) validate() error {
 
 // Server answers on two listeners: the public one and the operators'.
 type Server struct {
-	cfg      Config
-	node     *actors.Node
-	front    *Front
-	orders   orderSeries
-	uploads  chan struct{}
-	streams  streams
-	pace     *reprice.Pace // of backtests
-	public   *router
-	admin    *router
-	drainOne sync.Once
+	cfg        Config
+	node       *actors.Node
+	front      *Front
+	orders     orderSeries
+	uploads    chan struct{}
+	streams    streams
+	pace       *reprice.Pace // of backtests
+	turnedAway *admit.Pacer  // orders that the node has no room for
+	public     *router
+	admin      *router
+	drainOne   sync.Once
 
 	ctx    context.Context // of the requests; ends when Shutdown has waited for them
 	cancel context.CancelFunc
@@ -136,10 +144,11 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, node: cfg.Node, front: front,
-		orders:  newOrderSeries(cfg.Metrics),
-		uploads: make(chan struct{}, uploadsMax),
-		streams: make(streams, cfg.Streams),
-		pace:    pace,
+		orders:     newOrderSeries(cfg.Metrics),
+		uploads:    make(chan struct{}, uploadsMax),
+		streams:    make(streams, cfg.Streams),
+		pace:       pace,
+		turnedAway: admit.NewPacer(turnedAwayMax*runtime.GOMAXPROCS(0), turnedAwayWait),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.public = newRouter(publicRoutes(), cfg.Metrics.Route)

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestRecovered(t *testing.T) {
+	r := newRecorder()
+	// The P99 of each window, in ms; a burst ends in the third.
+	for _, ms := range []int64{5, 5, 400, 300, 7, 300, 7, 6, 5, 5} {
+		w := newHistogram()
+		if err := w.RecordValue(ms * 1000); err != nil {
+			t.Fatal(err)
+		}
+		r.windows = append(r.windows, w)
+	}
+	end := 2*window + window/2
+	if took, ok := r.recovered(end, 7.5); !ok || took != 6*window-end {
+		t.Errorf("recovered after %v, %v", took, ok)
+	}
+	if took, ok := r.recovered(end, 4); ok {
+		t.Errorf("recovered after %v to what never was", took)
+	}
+	if p99 := r.between(0, 2*window); p99 < 4.9 || p99 > 5.1 {
+		t.Errorf("P99 before is %v ms", p99)
+	}
+	if p99 := r.between(2*window, 3*window); p99 < 390 {
+		t.Errorf("P99 in the burst is %v ms", p99)
+	}
+}
+
+func TestObserve(t *testing.T) {
+	r := newRecorder()
+	r.observe(0, 201, 5*time.Millisecond, nil)
+	r.observe(0, 503, time.Millisecond, []byte(`{"title":"x","code":"overloaded"}`))
+	r.observe(0, 503, time.Millisecond, []byte(`{"title":"x","code":"overloaded"}`))
+	r.observe(0, 429, time.Millisecond, []byte(`{}`))
+	r.observe(0, 0, time.Second, nil)
+	if r.accepted() != 1 || r.refusals() != "1 (429 ), 2 (503 overloaded)" {
+		t.Errorf("%d accepted, refused %s", r.accepted(), r.refusals())
+	}
+}
+
+// TestSession runs everything but some ways to be slow, as short and as small as it
+// can be.
+func TestSession(t *testing.T) {
+	all := slownesses
+	defer func() { slownesses = all }()
+	slownesses = slownesses[4:]
+	var out bytes.Buffer
+	path := filepath.Join(t.TempDir(), "performance.md")
+	cmd := newCommand()
+	cmd.SetArgs([]string{"--seconds", "1", "--warmup", "1", "--connections", "0.02", "--page", path})
+	cmd.SetOut(&out)
+	if err := cmd.ExecuteContext(t.Context()); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"| 10× | 80 |", "| as fast as the answers come | 80 |", "A burst of 5× the capacity", "| half-closed in the middle of the body | 8 |"} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+}
+
+func TestNonsenseIsRefused(t *testing.T) {
+	for _, args := range [][]string{{"--seconds", "0"}, {"--warmup", "0"}, {"--connections", "0"}, {"x"}} {
+		cmd := newCommand()
+		cmd.SetArgs(args)
+		cmd.SilenceErrors = true
+		cmd.SetOut(new(bytes.Buffer))
+		if err := cmd.ExecuteContext(t.Context()); err == nil {
+			t.Errorf("%v: no error", args)
+		}
+	}
+}

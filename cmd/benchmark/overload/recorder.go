@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
+	"github.com/doorbuster/doorbuster/gateway/client"
+)
+
+const (
+	// window is how finely the course of a load is looked at.
+	window     = 200 * time.Millisecond
+	windowsMax = 1 << 15
+	latencyMax = time.Minute
+)
+
+// recorder takes the answers of one load.
+type recorder struct {
+	begin   int64
+	summary client.Summary
+	used    lab.Usage // of the server
+
+	mu      sync.Mutex // guards everything below
+	latency *hdrhistogram.Histogram
+	windows []*hdrhistogram.Histogram // of accepted orders, by when they were answered
+	refused map[string]int            // by code
+}
+
+func newRecorder() *recorder {
+	return &recorder{begin: clockd.Mono(), latency: newHistogram(), refused: make(map[string]int)}
+}
+
+func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, latencyMax.Microseconds(), 2) }
+
+// observe is for client.Load.
+func (r *recorder) observe(_, status int, latency time.Duration, body []byte) {
+	now := time.Duration(clockd.Mono() - r.begin)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case status == 201:
+		micros := min(latency, latencyMax).Microseconds()
+		_ = r.latency.RecordValue(micros) // in range, as the next
+		i := min(int(now/window), windowsMax-1)
+		for len(r.windows) <= i {
+			r.windows = append(r.windows, newHistogram())
+		}
+		_ = r.windows[i].RecordValue(micros)
+	case status != 0: // no answer: the summary counts it
+		r.refused[fmt.Sprintf("%d %s", status, codeOf(body))]++
+	}
+}
+
+// codeOf finds the code in a problem.
+func codeOf(body []byte) string {
+	_, rest, _ := bytes.Cut(body, []byte(`"code":"`))
+	code, _, _ := bytes.Cut(rest, []byte(`"`))
+	return string(code)
+}
+
+func (r *recorder) accepted() int64 { return r.latency.TotalCount() }
+
+func (r *recorder) goodput() float64 { return float64(r.accepted()) / r.summary.Elapsed.Seconds() }
+
+// cpu is the µs of processor that an accepted order took, with all that was refused
+// beside it.
+func (r *recorder) cpu() float64 {
+	return float64(r.used.CPU.Microseconds()) / float64(r.accepted())
+}
+
+// quantile is in ms.
+func (r *recorder) quantile(q float64) float64 { return float64(r.latency.ValueAtQuantile(q)) / 1000 }
+
+// refusals lists the refused orders by status and code.
+func (r *recorder) refusals() string {
+	var parts []string
+	for _, code := range slices.Sorted(maps.Keys(r.refused)) {
+		parts = append(parts, fmt.Sprintf("%d (%s)", r.refused[code], code))
+	}
+	if parts == nil {
+		return "0"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// between returns the P99 in ms of what was answered in the windows that lie
+// wholly between two moments of the load.
+func (r *recorder) between(from, to time.Duration) float64 {
+	all := newHistogram()
+	for i, w := range r.windows {
+		if at := time.Duration(i) * window; at >= from && at+window <= to {
+			all.Merge(w)
+		}
+	}
+	return float64(all.ValueAtQuantile(99)) / 1000
+}
+
+// recovered returns how long after a moment the first of recoveryWindows began
+// whose P99 is at most limit, in ms.
+func (r *recorder) recovered(after time.Duration, limit float64) (time.Duration, bool) {
+	normal := 0
+	for i, w := range r.windows {
+		at := time.Duration(i) * window
+		if at+window <= after {
+			continue
+		}
+		if w.TotalCount() > 0 && float64(w.ValueAtQuantile(99))/1000 <= limit {
+			normal++
+		} else {
+			normal = 0
+		}
+		if normal == recoveryWindows {
+			return max(0, at-(recoveryWindows-1)*window-after), true
+		}
+	}
+	return 0, false
+}
