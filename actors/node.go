@@ -30,6 +30,10 @@ type Config struct {
 	// Observe is told of each group that was made durable, on the
 	// committer's goroutine. Optional.
 	Observe func(journal.Group)
+	// Listed is told of each deal with new events, after they are in the lists: at
+	// most about once a second for each, and again after a restart for those that
+	// were not in the lists before it. It must not block. Optional.
+	Listed func(deal.View)
 	// Recovering is told how many deals have been replayed, of how many that
 	// must be before the first order. Optional.
 	Recovering func(done, deals int)

@@ -61,6 +61,28 @@ func (n *Node) Deals(ctx context.Context, q DealQuery) (page []deal.View, more b
 	return page, more, err
 }
 
+// Events calls fn for a deal's committed events after a seq, in order, and with the
+// deal as it stands now, which it returns. The event is valid only during the call.
+// An error of fn ends it and is returned. ErrDealNotFound, ErrUnavailable.
+func (n *Node) Events(ctx context.Context, dealID string, after uint64, fn func(*deal.View, *deal.Event) error) (deal.View, error) {
+	v, err := n.Deal(dealID)
+	if err != nil {
+		return v, err
+	}
+	var e deal.Event
+	return v, n.store.Read(ctx, dealID, after, func(je journal.Event) error {
+		if je.Seq > v.Seq {
+			return journal.ErrStop
+		}
+		e.Reset()
+		if err := e.Decode(je.Data); err != nil {
+			return err
+		}
+		e.Seq = je.Seq
+		return fn(&v, &e)
+	})
+}
+
 // Order is an order as it was placed and as it stands.
 type Order struct {
 	Deal     string

@@ -163,8 +163,11 @@ func (v *views) apply(ctx context.Context) error {
 	for _, d := range v.deals {
 		if err != nil {
 			v.touch(d.deal.entry)
-		} else {
-			d.deal.listed = d.seq
+			continue
+		}
+		d.deal.listed = d.seq
+		if v.node.cfg.Listed != nil {
+			v.node.cfg.Listed(d.deal.view())
 		}
 	}
 	clear(v.rows)

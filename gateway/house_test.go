@@ -24,11 +24,13 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/doorbuster/doorbuster/actors"
+	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
 	"github.com/doorbuster/doorbuster/runtime/obs"
+	"github.com/doorbuster/doorbuster/runtime/webhook"
 )
 
 // TestMain looks for goroutines that were left behind. Those it ignores are
@@ -139,12 +141,18 @@ func newHouse(t testing.TB, tune func(*Config, *actors.Config)) *house {
 	logger := slog.New(slog.DiscardHandler)
 	nodeCfg := actors.Config{Rules: h.rules, Logger: logger, Fatal: func(err error) { t.Errorf("fatal: %v", err) }}
 	cfg := Config{Rules: h.rules, Store: h.store, Clock: h.clock.Clock(), Metrics: obs.NewMetrics(), Logger: logger}
+	cfg.Webhooks, err = webhook.New(context.Background(), webhook.Config{Tables: h.store.Tables(), Clock: h.clock.Clock(), Logger: logger, Loopback: true})
+	must(t, err)
+	hooks := cfg.Webhooks
+	nodeCfg.Listed = func(v deal.View) { hooks.Touch(v.Spec.Merchant, v.Spec.ID, v.Spec.EndsAt) }
 	if tune != nil {
 		tune(&cfg, &nodeCfg)
 	}
 	h.node, err = actors.NewNode(context.Background(), h.store, h.clock.Clock(), nodeCfg)
 	must(t, err)
 	t.Cleanup(h.node.Close)
+	hooks.Start(NewOutbox(h.node))
+	t.Cleanup(hooks.Close)
 	cfg.Node = h.node
 	h.server, err = New(cfg)
 	must(t, err)

@@ -42,6 +42,10 @@ func publicRoutes() []route {
 		{method: "POST", pattern: "/api/v1/rules/{id}/promote", allow: merchant | operator, handle: steerRule((*plugins.Registry).Promote)},
 		{method: "POST", pattern: "/api/v1/rules/{id}/rollback", allow: merchant | operator, handle: steerRule((*plugins.Registry).Rollback)},
 
+		{method: "GET", pattern: "/api/v1/webhooks/{id}", allow: merchant | operator, handle: (*Server).getWebhook},
+		{method: "PUT", pattern: "/api/v1/webhooks/{id}", allow: merchant | operator, handle: (*Server).putWebhook},
+		{method: "DELETE", pattern: "/api/v1/webhooks/{id}", allow: merchant | operator, handle: (*Server).deleteWebhook},
+
 		{method: "GET", pattern: "/openapi.yaml", handle: (*Server).openAPI},
 	}, healthRoutes()...)
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/admit"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/obs"
+	"github.com/doorbuster/doorbuster/runtime/webhook"
 )
 
 // Bounds of what a request may be.
@@ -59,6 +60,8 @@ type Config struct {
 	Clock   *clockd.Clock
 	Metrics *obs.Metrics
 	Logger  *slog.Logger
+
+	Webhooks *webhook.Hub // nil = there are none
 
 	Auth *Auth // nil = open mode: every caller is trusted
 	// Limiter is what one client may do; optional. A shopper's token that was

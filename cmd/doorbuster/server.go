@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/actors"
+	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/cmd/doorbuster/config"
 	"github.com/doorbuster/doorbuster/gateway"
@@ -19,6 +20,7 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/admit"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/obs"
+	"github.com/doorbuster/doorbuster/runtime/webhook"
 )
 
 const (
@@ -42,6 +44,7 @@ type server struct {
 	front   *gateway.Front // answers that the rest is not ready yet
 	store   journal.Store
 	clock   *clockd.Clock
+	hooks   *webhook.Hub
 	rules   *plugins.Registry
 	node    *actors.Node
 	edge    *gateway.Server
@@ -80,9 +83,13 @@ func startServer(ctx context.Context, cfg config.Config, logs io.Writer) (_ *ser
 	if err := s.startJournal(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.startHooks(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.startNode(ctx); err != nil {
 		return nil, err
 	}
+	s.hooks.Start(gateway.NewOutbox(s.node))
 	if err := s.startEdge(ctx); err != nil {
 		return nil, err
 	}
@@ -141,6 +148,18 @@ func (s *server) startJournal(ctx context.Context) (err error) {
 	return nil
 }
 
+// startHooks makes the webhooks known. They are told nothing before there is a node.
+func (s *server) startHooks(ctx context.Context) error {
+	networks, err := config.Networks(s.cfg.WebhookNetworks)
+	if err != nil {
+		return err
+	}
+	s.hooks, err = webhook.New(ctx, webhook.Config{
+		Tables: s.store.Tables(), Clock: s.clock, Logger: s.log.Logger, Loopback: s.cfg.Auth == config.AuthOpen, Networks: networks,
+	})
+	return err
+}
+
 func (s *server) startNode(ctx context.Context) (err error) {
 	s.front.Wait("recovering: the rules are being loaded")
 	s.rules, err = plugins.New(ctx, plugins.Config{
@@ -155,6 +174,9 @@ func (s *server) startNode(ctx context.Context) (err error) {
 		Rules:  s.rules,
 		Logger: s.log.Logger,
 		Fatal:  fatal,
+		Listed: func(v deal.View) {
+			s.hooks.Touch(v.Spec.Merchant, v.Spec.ID, v.Spec.EndsAt)
+		},
 		Recovering: func(done, deals int) {
 			s.front.Wait(fmt.Sprintf("recovering: %d of %d deals replayed", done, deals))
 		},
@@ -188,7 +210,7 @@ func (s *server) startEdge(ctx context.Context) error {
 	}
 	s.edge, err = gateway.New(gateway.Config{
 		Node: s.node, Rules: s.rules, Store: s.store, Clock: s.clock, Metrics: s.metrics, Logger: s.log.Logger,
-		Auth: auth, Limiter: limiter, Front: s.front, Drain: func() { close(s.asked) }, BacktestCPU: s.cfg.BacktestCPU,
+		Webhooks: s.hooks, Auth: auth, Limiter: limiter, Front: s.front, Drain: func() { close(s.asked) }, BacktestCPU: s.cfg.BacktestCPU,
 	})
 	return err
 }
@@ -264,6 +286,9 @@ func (s *server) close() {
 		if listener != nil {
 			_ = listener.Close() // the gateway may have closed it
 		}
+	}
+	if s.hooks != nil {
+		s.hooks.Close()
 	}
 	if s.node != nil {
 		s.node.Close()

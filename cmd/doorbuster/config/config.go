@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -76,6 +77,7 @@ type Config struct {
 	RequestTimeout    time.Duration // then 504
 	DrainTimeout      time.Duration // for what is in flight at the end
 	DrainNotice       time.Duration // to go on answering that it is at the end, within DrainTimeout
+	WebhookNetworks   string        // CIDRs, separated by commas, that webhooks may reach although they are private
 	Key               string        // an operator's, for commands that ask a running server; secret
 	LogLevel          string        // debug, info, warn, error
 	LogFormat         string        // text, json
@@ -122,6 +124,7 @@ func (c *Config) Flags() *pflag.FlagSet {
 	t.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "how long a request may take before it is answered with 504")
 	t.DurationVar(&c.DrainTimeout, "drain-timeout", c.DrainTimeout, "how long requests in flight may take to finish at the end")
 	t.DurationVar(&c.DrainNotice, "drain-notice", c.DrainNotice, "how long to go on answering with 503 draining at least, so that balancers see it")
+	t.StringVar(&c.WebhookNetworks, "webhook-networks", c.WebhookNetworks, "private networks that webhooks may reach, such as 10.1.0.0/16,fd00::/64 (default: none)")
 	t.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	t.StringVar(&c.LogFormat, "log-format", c.LogFormat, "text or json")
 	t.StringVar(&c.Key, "key", c.Key, "operator's key, for commands that ask a running server")
@@ -296,7 +299,25 @@ func (c *Config) Validate() error {
 		problems = append(problems, fmt.Errorf(
 			"auth: open believes every caller, so it is for loopback only, and --listen %s or --admin %s is not: use --auth keys", c.Listen, c.Admin))
 	}
+	if _, err := Networks(c.WebhookNetworks); err != nil {
+		problems = append(problems, err)
+	}
 	return errors.Join(problems...)
+}
+
+// Networks reads the value of --webhook-networks.
+func Networks(text string) (networks []netip.Prefix, err error) {
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		network, err := netip.ParsePrefix(part)
+		if err != nil {
+			return nil, fmt.Errorf("webhook-networks: %q is not a network like 10.1.0.0/16", part)
+		}
+		networks = append(networks, network.Masked())
+	}
+	return networks, nil
 }
 
 func address(name, value string) error {

@@ -54,7 +54,7 @@ func TestEachSourceBeatsTheOneBelow(t *testing.T) {
 func TestEverySettingHasItsTwins(t *testing.T) {
 	c := Default()
 	c.Flags().VisitAll(func(f *pflag.Flag) {
-		value := map[string]string{"string": "x", "int": "77", "duration": "77s"}[f.Value.Type()]
+		value := map[string]string{"string": "x", "int": "77", "duration": "77s", "bool": "true"}[f.Value.Type()]
 		if value == "" {
 			t.Fatalf("--%s has the type %s, which this test does not know", f.Name, f.Value.Type())
 		}
@@ -146,6 +146,8 @@ func TestValidate(t *testing.T) {
 		{"--request-timeout 0s", "request-timeout: "},
 		{"--drain-timeout -1s", "drain-timeout: "},
 		{"--drain-notice 25h", "drain-notice: "},
+		{"--webhook-networks 10.1.0.0/16,fd00::/64", ""},
+		{"--webhook-networks 10.1.0.0", "webhook-networks: "},
 		{"--backtest-cpu 101", "backtest-cpu: "},
 		{"--data=", "data: "},
 	} {

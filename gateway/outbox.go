@@ -1,0 +1,157 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"github.com/doorbuster/doorbuster/actors"
+	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/runtime/webhook"
+)
+
+// Outbox reads the events that webhooks are told from the journal: a topic is a
+// deal. A Place's Mark is the end by the clock that was told, which is no event.
+type Outbox struct{ node *actors.Node }
+
+// NewOutbox makes the source of a webhook.Hub.
+func NewOutbox(node *actors.Node) Outbox { return Outbox{node} }
+
+var _ webhook.Source = Outbox{}
+
+// outboxPage is how many deals are looked at in one go.
+const outboxPage = 1024
+
+// Topics implements webhook.Source.
+func (o Outbox) Topics(ctx context.Context, merchant string, fn func(string, webhook.Place, int64) error) error {
+	q := actors.DealQuery{Merchant: merchant, Limit: outboxPage}
+	for {
+		page, more, err := o.node.Deals(ctx, q)
+		if err != nil {
+			return err
+		}
+		now := o.node.Now().Wall
+		for i := range page {
+			v := &page[i]
+			end, due := webhook.Place{Seq: v.Seq}, v.Spec.EndsAt
+			if v.Status(now) == deal.Ended {
+				end.Mark, due = v.Spec.EndsAt, 0
+			}
+			if err := fn(v.Spec.ID, end, due); err != nil {
+				return err
+			}
+			q.After = v.Spec.ID
+		}
+		if !more {
+			return nil
+		}
+	}
+}
+
+// Read implements webhook.Source. An event of a deal may be two that are told; if
+// they do not fit into one delivery, the first is told twice.
+func (o Outbox) Read(ctx context.Context, topic string, at webhook.Place, fn func(webhook.Event, webhook.Place) error) (webhook.Place, error) {
+	tell := func(behind webhook.Place, id, kind string, ms int64, data any) error {
+		text, err := json.Marshal(data)
+		if err != nil {
+			return err
+		}
+		return fn(webhook.Event{ID: id, Type: kind, CreatedAt: webhook.TimeText(ms), Data: text}, behind)
+	}
+	v, err := o.node.Events(ctx, topic, at.Seq, func(v *deal.View, e *deal.Event) error {
+		behind := webhook.Place{Seq: e.Seq, Mark: at.Mark}
+		id := string(deal.AppendOrderID(nil, []byte(topic), e.Seq))
+		if kind, about := newsOf[e.Kind], e.Order; kind != "" {
+			if e.Kind == deal.OrderPlaced {
+				about = e.Seq
+			}
+			data, err := o.order(ctx, topic, about, e)
+			if err == nil {
+				err = tell(behind, id, kind, e.At, data)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		var err error
+		switch {
+		case e.Kind == deal.OrderPlaced && e.Placed.Available == 0:
+			err = tell(behind, id+"-sold_out", "deal.sold_out", e.At, dealNews{DealID: topic})
+		case e.Kind == deal.GroupFailed:
+			err = tell(behind, id, "group.failed", e.At, dealNews{DealID: topic, GroupID: string(deal.AppendGroupID(nil, []byte(topic), e.Group))})
+		case e.Kind == deal.RuleSwitchedOff:
+			err = tell(behind, id, "rule.switched_off", e.At, dealNews{DealID: topic, RuleID: string(e.Rule)})
+		case e.Kind == deal.DealClosed:
+			behind.Mark = v.Spec.EndsAt // which is not told as well
+			err = tell(behind, id, "deal.ended", e.At, dealNews{DealID: topic})
+		}
+		if err == nil {
+			at = behind
+		}
+		return err
+	})
+	switch {
+	case errors.Is(err, webhook.ErrStop):
+		return at, nil
+	case err != nil:
+		return at, err
+	}
+	if ends := v.Spec.EndsAt; ends != 0 && ends != at.Mark && !v.Closed && o.node.Now().Wall >= ends {
+		behind := webhook.Place{Seq: at.Seq, Mark: ends}
+		err := tell(behind, topic+"-ended-"+webhook.TimeText(ends), "deal.ended", ends, dealNews{DealID: topic})
+		if errors.Is(err, webhook.ErrStop) {
+			return at, nil
+		}
+		at = behind
+	}
+	return at, err
+}
+
+// newsOf are the events of a deal that are told as one of an order.
+var newsOf = map[deal.Kind]string{
+	deal.OrderPlaced: "order.placed", deal.OrderConfirmed: "order.confirmed", deal.OrderCancelled: "order.cancelled",
+	deal.OrderExpired: "order.expired", deal.OrderRefunded: "order.refunded",
+}
+
+// dealNews is what is told of a deal.
+type dealNews struct {
+	DealID  string `json:"deal_id"`
+	GroupID string `json:"group_id,omitempty"`
+	RuleID  string `json:"rule_id,omitempty"` // that is switched off
+}
+
+// orderNews is what is told of an order. Seq is the event's and rises within a deal.
+type orderNews struct {
+	OrderID    string `json:"order_id"`
+	DealID     string `json:"deal_id"`
+	UserID     string `json:"user_id"`
+	Quantity   uint32 `json:"quantity"`
+	Currency   string `json:"currency"`
+	Total      int64  `json:"total"`
+	Seq        uint64 `json:"seq"`
+	PaymentRef string `json:"payment_ref,omitempty"`
+	Reason     string `json:"reason,omitempty"`
+	RefundRef  string `json:"refund_ref,omitempty"`
+}
+
+func (o Outbox) order(ctx context.Context, dealID string, seq uint64, e *deal.Event) (orderNews, error) {
+	var placed actors.Order
+	if err := o.node.LoadOrder(ctx, dealID, seq, &placed); err != nil {
+		return orderNews{}, err
+	}
+	p := &placed.Event.Placed
+	n := orderNews{
+		OrderID: string(deal.AppendOrderID(nil, []byte(dealID), seq)), DealID: dealID, UserID: string(p.User),
+		Quantity: p.Quantity, Currency: string(placed.Currency[:]), Total: p.Total(), Seq: e.Seq,
+	}
+	switch e.Kind {
+	case deal.OrderConfirmed:
+		n.PaymentRef = string(e.Ref)
+	case deal.OrderCancelled:
+		n.Reason = string(e.Ref)
+	case deal.OrderRefunded:
+		n.RefundRef = string(e.Ref)
+	default:
+	}
+	return n, nil
+}

@@ -1,0 +1,150 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/doorbuster/doorbuster/runtime/webhook"
+)
+
+// inbox is a merchant's server.
+type inbox struct {
+	*httptest.Server
+	mu     sync.Mutex // guards events
+	events []webhook.Event
+}
+
+func newInbox(t *testing.T, secret string) *inbox {
+	in := &inbox{}
+	in.Server = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		must(t, err)
+		var at int64
+		_, err = fmt.Sscanf(r.Header.Get(webhook.HeaderSignature), "t=%d,", &at)
+		if err != nil || webhook.Sign(secret, at, body) != r.Header.Get(webhook.HeaderSignature) {
+			t.Errorf("signature %q: %v", r.Header.Get(webhook.HeaderSignature), err)
+		}
+		var got struct{ Events []webhook.Event }
+		must(t, json.Unmarshal(body, &got))
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		in.events = append(in.events, got.Events...)
+	}))
+	t.Cleanup(in.Close)
+	return in
+}
+
+func (in *inbox) types() (types []string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, e := range in.events {
+		types = append(types, e.Type)
+	}
+	return types
+}
+
+func (h *house) put(path, body string) answer {
+	h.t.Helper()
+	return h.send(request{method: "PUT", path: path, body: body})
+}
+
+func allEvents() string {
+	text, err := json.Marshal(webhook.Types)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+// A sale as a merchant's server hears of it.
+func TestWebhookHearsOfASale(t *testing.T) {
+	const secret = "0123456789abcdef"
+	h := newHouse(t, nil)
+	in := newInbox(t, secret)
+	const deal = `{"deal_id":%q,"merchant_id":"acme","title":"t","category":"c","currency":"CNY","unit_price":100,"stock":%d,"reserve_ttl_s":60%s}`
+	h.post("/api/v1/deals", fmt.Sprintf(deal, "old", 9, "")).want(201)
+	h.post("/api/v1/orders/"+h.order("old", "u", 1).want(201).text("order_id")+"/confirm", "").want(200)
+	h.put("/api/v1/webhooks/w?merchant_id=acme", fmt.Sprintf(`{"url":%q,"events":%s,"secret":%q}`, in.URL, allEvents(), secret)).want(201)
+
+	h.post("/api/v1/deals", fmt.Sprintf(deal, "d", 3, "")).want(201)
+	h.post("/api/v1/deals", fmt.Sprintf(deal, "short", 3, `,"ends_at":"2026-11-20T00:30:00Z"`)).want(201)
+	h.post("/api/v1/deals", strings.Replace(fmt.Sprintf(deal, "theirs", 3, ""), "acme", "zenith", 1)).want(201)
+	h.order("theirs", "u", 1).want(201)
+	first, second := h.order("d", "u", 1).want(201).text("order_id"), h.order("d", "v", 1).want(201).text("order_id")
+	h.order("d", "w", 1).want(201)
+	h.post("/api/v1/orders/"+first+"/confirm", `{"payment_ref":"p-1"}`).want(200)
+	h.post("/api/v1/orders/"+second+"/cancel", `{"reason":"changed"}`).want(200)
+	h.tick()
+	want := []string{"order.placed", "order.placed", "order.placed", "deal.sold_out", "order.confirmed", "order.cancelled"}
+	until(t, "the sale", func() bool { return len(in.types()) >= len(want) })
+	h.clock.Advance(time.Minute)
+	want = append(want, "order.expired")
+	until(t, "the expiry", func() bool { return len(in.types()) >= len(want) })
+	h.post("/api/v1/deals/d/close", "").want(200)
+	want = append(want, "deal.ended")
+	until(t, "the end", func() bool { return len(in.types()) >= len(want) })
+	h.clock.Advance(29 * time.Minute)
+	want = append(want, "deal.ended")
+	until(t, "the end by the clock", func() bool { return len(in.types()) >= len(want) })
+	if got := in.types(); !slices.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+	for i, has := range map[int]string{
+		0: `{"order_id":"d-2","deal_id":"d","user_id":"u","quantity":1,"currency":"CNY","total":100,"seq":2}`,
+		4: `{"order_id":"d-2","deal_id":"d","user_id":"u","quantity":1,"currency":"CNY","total":100,"seq":5,"payment_ref":"p-1"}`,
+		5: `{"order_id":"d-3","deal_id":"d","user_id":"v","quantity":1,"currency":"CNY","total":100,"seq":6,"reason":"changed"}`,
+		8: `{"deal_id":"short"}`,
+	} {
+		if got := string(in.events[i].Data); got != has {
+			t.Errorf("event %d: %s, want %s", i, got, has)
+		}
+	}
+	ids := map[string]bool{}
+	for _, e := range in.events {
+		ids[e.ID] = true
+	}
+	if len(ids) != len(want) {
+		t.Errorf("ids are used twice: %v", in.events)
+	}
+}
+
+func TestWebhookRoutes(t *testing.T) {
+	h := newHouse(t, nil)
+	const path = "/api/v1/webhooks/w?merchant_id=acme"
+	h.get(path).refused(notFound)
+	h.send(request{method: "DELETE", path: path}).refused(notFound)
+	for body, field := range map[string]string{
+		`{"url":"ftp://x","events":["order.placed"]}`:                          "url",
+		`{"url":"https://shop.example/","events":["order.paid"]}`:              "events[0]",
+		`{"url":"https://shop.example/","events":["deal.ended"],"secret":"x"}`: "secret",
+	} {
+		h.loose = true
+		if a := h.put(path, body).refused(invalidRequest); a.field("errors.0.field") != field {
+			t.Errorf("%s: %s", body, a.body)
+		}
+		h.loose = false
+	}
+	made := h.put(path, `{"url":"https://shop.example/","events":["deal.ended"]}`).want(201).has(map[string]any{"webhook_id": "w", "merchant_id": "acme", "status": "active"})
+	if len(made.text("secret")) < 16 {
+		t.Errorf("%s", made.body)
+	}
+	h.get(path).want(200).has(map[string]any{"secret": nil, "url": "https://shop.example/", "events.0": "deal.ended"})
+	h.put(path, `{"url":"https://shop.example/2","events":["order.placed"],"secret":"0123456789abcdef"}`).want(200).has(map[string]any{"secret": nil, "url": "https://shop.example/2"})
+	h.put("/api/v1/webhooks/w", `{"url":"https://shop.example/","events":["deal.ended"]}`).refused(invalidRequest)
+	h.send(request{method: "DELETE", path: path}).want(204)
+	h.get(path).refused(notFound)
+
+	g := newGuarded(t)
+	g.as(g.acme).put("/api/v1/webhooks/w", `{"url":"https://shop.example/","events":["deal.ended"]}`).want(201)
+	g.as(g.intruder).get("/api/v1/webhooks/w").refused(notFound)
+	g.as(g.intruder).get(path).refused(forbidden)
+	g.as(g.issuer.shopper("u")).get("/api/v1/webhooks/w").refused(forbidden)
+}
