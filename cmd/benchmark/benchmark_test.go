@@ -44,6 +44,45 @@ func TestTable(t *testing.T) {
 	}
 }
 
+func TestGate(t *testing.T) {
+	results := func(requests ...int) []result {
+		a, b := result{name: "A"}, result{name: "B"}
+		for _, n := range requests {
+			a.samples = append(a.samples, round(1000, 10*time.Millisecond))
+			b.samples = append(b.samples, round(n, 15*time.Millisecond))
+		}
+		return []result{a, b}
+	}
+	bench := &bench{rounds: 3, seconds: 10}
+	before := bench.record(results(780, 800, 820))
+	if rate := before.Ratios[0]; rate.Median != 0.8 || rate.Noise < 0.02 || rate.Noise > 0.03 {
+		t.Errorf("recorded %+v", rate)
+	}
+	for _, tc := range []struct {
+		now  []result
+		good bool
+	}{
+		{results(770, 790, 790), true},
+		{results(990, 990, 990), true},
+		{results(740, 750, 750), false},
+		{results(300, 800, 900), false}, // too restless
+	} {
+		if err := gate(new(bytes.Buffer), bench.record(tc.now), before); (err == nil) != tc.good {
+			t.Errorf("%+v: %v", bench.record(tc.now).Ratios[0], err)
+		}
+	}
+	slow := results(800, 800, 800)
+	for i := range slow[1].samples {
+		slow[1].samples[i].load.P99 = 20 * time.Millisecond
+	}
+	if err := gate(new(bytes.Buffer), bench.record(slow), before); err == nil {
+		t.Error("a longer P99 passes")
+	}
+	if err := gate(new(bytes.Buffer), bench.record(slow), recorded{}); err == nil {
+		t.Error("what is not recorded passes")
+	}
+}
+
 // TestSession runs a whole session, as short as it can be, with wrk itself.
 func TestSession(t *testing.T) {
 	if _, err := exec.LookPath("wrk"); err != nil {
@@ -52,7 +91,7 @@ func TestSession(t *testing.T) {
 	var out bytes.Buffer
 	page := filepath.Join(t.TempDir(), "performance.md")
 	cmd := newCommand()
-	cmd.SetArgs([]string{"--rounds", "1", "--seconds", "1", "--warmup", "1", "--connections", "8", "--recovery", "100", "--page", page})
+	cmd.SetArgs([]string{"--rounds", "1", "--seconds", "1", "--warmup", "1", "--connections", "8", "--recovery", "100", "--page", page, "--record", filepath.Join(t.TempDir(), "speed.json")})
 	cmd.SetOut(&out)
 	if err := cmd.ExecuteContext(t.Context()); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())

@@ -53,7 +53,9 @@ func main() {
 type bench struct {
 	rounds, seconds, warmup, threads, connections, recovery int
 
-	page string // that the table is written to; "" = none
+	page     string // that the table is written to; "" = none
+	gate     string // the recorded ratios that these are held against; "" = none
+	recordTo string // that the ratios are written to; "" = none
 
 	out    io.Writer
 	dir    string // scratch
@@ -94,6 +96,8 @@ func newCommand() *cobra.Command {
 	flags.IntVar(&b.connections, "connections", 400, "connections of wrk")
 	flags.IntVar(&b.recovery, "recovery", 1_000_000, "orders to recover; 0 leaves that part out")
 	flags.StringVar(&b.page, "page", "", "Markdown page that the table is written to")
+	flags.StringVar(&b.gate, "gate", "", "file of recorded ratios; fail if these are worse beyond the noise")
+	flags.StringVar(&b.recordTo, "record", "", "file that the ratios are written to")
 	cmd.AddCommand(newConstant())
 	return cmd
 }
@@ -151,10 +155,10 @@ func (b *bench) run(ctx context.Context) (err error) {
 		section += "\n" + line
 	}
 	fmt.Fprint(b.out, "\n", section)
-	if b.page == "" {
-		return nil
+	if b.page != "" {
+		err = page.WriteSection(b.page, task, section)
 	}
-	return page.WriteSection(b.page, task, section)
+	return errors.Join(err, b.judge(results))
 }
 
 // prepare builds the server and the load generator.

@@ -39,6 +39,11 @@ func (r result) median(figure func(sample) float64) float64 {
 	for i, s := range r.samples {
 		values[i] = figure(s)
 	}
+	return median(values)
+}
+
+// median sorts the values and returns the middle one.
+func median(values []float64) float64 {
 	slices.Sort(values)
 	if n := len(values); n%2 == 0 {
 		return (values[n/2-1] + values[n/2]) / 2
