@@ -194,9 +194,10 @@ func (s *summary) text(out io.Writer) {
 			fmt.Fprintf(out, "faults    %d %s\n", n, kind)
 		}
 	}
+	fmt.Fprintf(out, "shoppers pay, of the subtotal\n")
 	for _, b := range s.Distribution.Change {
 		if b.Orders > 0 {
-			fmt.Fprintf(out, "  %s  %d orders\n", b.label(), b.Orders)
+			fmt.Fprintf(out, "  %-20s %d orders\n", b.label(), b.Orders)
 		}
 	}
 }
@@ -204,10 +205,10 @@ func (s *summary) text(out io.Writer) {
 // label says what a shopper pays more or less.
 func (b *bucket) label() string {
 	switch {
-	case b.To > 0:
-		return fmt.Sprintf("%+4d%% to %+4d%%", b.From, b.To)
 	case b.From < 0:
-		return fmt.Sprintf("%+4d%% to %+4d%%", b.From, b.To)
+		return fmt.Sprintf("%d to %d%% less", -b.To, -b.From)
+	case b.To > 0:
+		return fmt.Sprintf("%d to %d%% more", b.From, b.To)
 	}
-	return "     the same  "
+	return "the same"
 }

@@ -155,11 +155,7 @@ func (c *checked) text(out io.Writer) {
 		}
 		return
 	}
-	imports := "none"
-	if len(c.Imports) > 0 {
-		imports = strings.Join(c.Imports, ", ")
-	}
-	fmt.Fprintf(out, "verdict  valid\nimports  %s\n", imports)
+	fmt.Fprintf(out, "verdict  valid\nimports  %s\n", importsText(c.Imports))
 	fmt.Fprintf(out, "fuel     at most %d of %d\n", c.FuelMost, c.FuelLimit)
 	fmt.Fprintf(out, "cases    %d, of which %d failed\n", c.Cases, len(c.Failures))
 	for _, f := range c.Failures {
@@ -169,6 +165,30 @@ func (c *checked) text(out io.Writer) {
 			fmt.Fprintf(out, "    want  %s\n", want.line())
 		}
 	}
+}
+
+// importsText lists imports, and says only once what module they are from.
+func importsText(imports []string) string {
+	if len(imports) == 0 {
+		return "none"
+	}
+	var text strings.Builder
+	last := ""
+	for _, name := range imports {
+		module, function, _ := strings.Cut(name, ".")
+		switch {
+		case module == last:
+			text.WriteString(", ")
+		case last != "":
+			text.WriteString("; ")
+			fallthrough
+		default:
+			text.WriteString(module + ": ")
+		}
+		text.WriteString(function)
+		last = module
+	}
+	return text.String()
 }
 
 // checkTable compares vectors.tsv with vectors.json, or writes it.

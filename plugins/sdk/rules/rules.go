@@ -58,20 +58,20 @@ func Decode(document []byte) (*File, error) {
 	d := json.NewDecoder(bytes.NewReader(document))
 	d.DisallowUnknownFields()
 	if err := d.Decode(f); err != nil {
-		return nil, fmt.Errorf("vectors: %w", err)
+		return nil, err
 	}
 	if len(f.Cases) == 0 || len(f.Cases) > CasesMax {
-		return nil, fmt.Errorf("vectors: %d cases, 1 to %d are allowed", len(f.Cases), CasesMax)
+		return nil, fmt.Errorf("%d cases, 1 to %d are allowed", len(f.Cases), CasesMax)
 	}
 	seen := map[string]bool{}
 	for i := range f.Cases {
 		c := &f.Cases[i]
 		if c.Name == "" || strings.ContainsAny(c.Name, "\t\n") || seen[c.Name] {
-			return nil, fmt.Errorf("vectors: case %d: the name %q is empty, not one line, or taken", i, c.Name)
+			return nil, fmt.Errorf("case %d: the name %q is empty, not one line, or taken", i, c.Name)
 		}
 		seen[c.Name] = true
 		if _, err := c.Order(); err != nil {
-			return nil, fmt.Errorf("vectors: %s: %w", c.Name, err)
+			return nil, fmt.Errorf("%s: %w", c.Name, err)
 		}
 	}
 	return f, nil
@@ -93,11 +93,11 @@ func (f *File) Encode() error {
 		c := &f.Cases[i]
 		in, err := c.Order()
 		if err != nil {
-			return fmt.Errorf("vectors: %s: %w", c.Name, err)
+			return fmt.Errorf("%s: %w", c.Name, err)
 		}
 		b, err := in.Append(nil)
 		if err != nil {
-			return fmt.Errorf("vectors: %s: %w", c.Name, err)
+			return fmt.Errorf("%s: %w", c.Name, err)
 		}
 		c.Encoded = hex.EncodeToString(b)
 	}
@@ -115,7 +115,7 @@ func (f *File) JSON() ([]byte, error) {
 		expect, err3 := plain(c.Expect)
 		for _, err := range []error{err1, err2, err3} {
 			if err != nil {
-				return nil, fmt.Errorf("vectors: %s: %w", c.Name, err)
+				return nil, fmt.Errorf("%s: %w", c.Name, err)
 			}
 		}
 		fmt.Fprintf(&b, "  {\"name\": %s,\n   \"input\": %s,\n   \"expect\": %s,\n   \"encoded\": %q}", name, input, expect, c.Encoded)
@@ -148,7 +148,7 @@ func (f *File) Table() ([]byte, error) {
 		c := &f.Cases[i]
 		outcome, err := c.Expect.outcome()
 		if err != nil {
-			return nil, fmt.Errorf("vectors: %s: %w", c.Name, err)
+			return nil, fmt.Errorf("%s: %w", c.Name, err)
 		}
 		final := 0
 		if c.Expect.Final {
