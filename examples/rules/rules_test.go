@@ -97,6 +97,37 @@ func TestNative(t *testing.T) {
 	})
 }
 
+// TestLogsAndTraps: what a rule logs arrives, and a share of a debt is a fault.
+func TestLogsAndTraps(t *testing.T) {
+	engine := newEngine(t)
+	for _, extension := range []string{".ts", ".rs", ".c"} {
+		t.Run(extension, func(t *testing.T) {
+			t.Parallel()
+			module := filepath.Join(t.TempDir(), "note.wasm")
+			if extension == ".ts" {
+				buildAssemblyScript(t, filepath.Dir(module), "../testdata/note.ts")
+			} else if err := toolchain.Build(t.Context(), "testdata/note"+extension, module); err != nil {
+				t.Fatal(err)
+			}
+			program, err := engine.Compile(t.Context(), read(t, module), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			in := &abi.Input{Quantity: 1, Subtotal: 9900, Attributes: []abi.KV{{Key: []byte("note"), Value: []byte("für dich")}}}
+			var v abi.Verdict
+			var trace host.Trace
+			program.Evaluate(in, abi.FuelDefault, &v, &trace)
+			if v.Fault != abi.FaultNone || v.Discount != 1 || string(v.Label) != "für dich" || string(trace.Logs) != "für dich\n" {
+				t.Errorf("%v %d %q %q", v.Fault, v.Discount, v.Label, trace.Logs)
+			}
+			in.Quantity = 2
+			if program.Evaluate(in, abi.FuelDefault, &v, &trace); v.Fault != abi.FaultTrap {
+				t.Errorf("a share of a debt: %v", v.Fault)
+			}
+		})
+	}
+}
+
 // vector is one case that an evaluation is held against.
 type vector struct {
 	rules.Case
@@ -105,11 +136,7 @@ type vector struct {
 
 func cases(t testing.TB, rule string) (list []vector) {
 	t.Helper()
-	document, err := os.ReadFile(vectors + rule + ".json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := rules.Decode(document)
+	file, err := rules.Decode(read(t, vectors+rule+".json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,31 +205,47 @@ func sources(t testing.TB, folder, extension string) (list []string) {
 	return slices.DeleteFunc(list, func(name string) bool { return strings.HasSuffix(name, "_test") })
 }
 
-// build compiles the rules of a folder.
+// build compiles the rules of a language.
 func build(t testing.TB, folder, extension string) map[string][]byte {
 	t.Helper()
 	out := t.TempDir()
-	if folder == "assemblyscript" {
-		if _, err := os.Stat(asc); err != nil {
-			t.Fatalf("%v: npm ci, in plugins/sdk/assemblyscript", err)
+	rules := sources(t, folder, extension)
+	if extension == ".ts" {
+		var files []string
+		for _, rule := range rules {
+			files = append(files, rule+extension)
 		}
-		run(t, ".", "node", "assemblyscript/build.mjs", asc, out)
+		buildAssemblyScript(t, out, files...)
 	}
 	modules := map[string][]byte{}
-	for _, rule := range sources(t, folder, extension) {
+	for _, rule := range rules {
 		module := filepath.Join(out, rule+".wasm")
-		if folder != "assemblyscript" {
+		if extension != ".ts" {
 			if err := toolchain.Build(t.Context(), filepath.Join(folder, rule+extension), module); err != nil {
 				t.Fatal(err)
 			}
 		}
-		wasm, err := os.ReadFile(module)
-		if err != nil {
-			t.Fatal(err)
-		}
-		modules[rule] = wasm
+		modules[rule] = read(t, module)
 	}
 	return modules
+}
+
+// buildAssemblyScript compiles files that are named from the folder assemblyscript.
+func buildAssemblyScript(t testing.TB, out string, files ...string) {
+	t.Helper()
+	if _, err := os.Stat(asc); err != nil {
+		t.Fatalf("%v: npm ci, in plugins/sdk/assemblyscript", err)
+	}
+	run(t, ".", "node", append([]string{"assemblyscript/build.mjs", asc, out}, files...)...)
+}
+
+func read(t testing.TB, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 func run(t testing.TB, folder, program string, args ...string) {
