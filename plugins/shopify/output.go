@@ -163,10 +163,11 @@ func (p *pricing) apply(amount int64, candidate int) {
 // shortened cuts a message to what a label may be.
 func shortened(message []byte) []byte {
 	if len(message) > abi.LabelBytesMax {
-		message = message[:abi.LabelBytesMax]
-		for len(message) > 0 && !utf8.Valid(message[max(0, len(message)-utf8.UTFMax):]) {
-			message = message[:len(message)-1]
+		end := abi.LabelBytesMax
+		for end > 0 && !utf8.RuneStart(message[end]) {
+			end--
 		}
+		message = message[:end]
 	}
 	if !utf8.Valid(message) {
 		return nil

@@ -65,11 +65,12 @@ type Bundle struct {
 
 // Custom sections of a bundled module.
 const (
-	sectionProvider      = "doorbuster:provider"
-	sectionConfiguration = "doorbuster:configuration"
-	sectionQuery         = "doorbuster:query"
-	sectionExport        = "doorbuster:export"
-	sectionClasses       = "doorbuster:classes"
+	sectionPrefix        = "doorbuster:"
+	sectionProvider      = sectionPrefix + "provider"
+	sectionConfiguration = sectionPrefix + "configuration"
+	sectionQuery         = sectionPrefix + "query"
+	sectionExport        = sectionPrefix + "export"
+	sectionClasses       = sectionPrefix + "classes"
 )
 
 // Wrap returns the function with its bundle. A part that is in the module already
@@ -111,16 +112,21 @@ func unwrap(wasm []byte, o *gas.Outline) (b Bundle, function int) {
 	return b, function
 }
 
-// Detect says whether a module means to be a Shopify function: it imports from one
-// of Shopify's or Javy's providers, or reads its standard input without being a
-// rule. A module of this package's kind that has faults is still one.
+// Detect says whether a module means to be a Shopify function: it exports nothing of
+// the rule ABI, and it has a bundle, imports from one of Shopify's or Javy's providers,
+// or uses its standard input or output. A function that has faults is still one.
 func Detect(wasm []byte) bool {
 	o := gas.Read(wasm)
 	if slices.ContainsFunc(o.Exports, func(e gas.Export) bool { return strings.HasPrefix(e.Name, "rule_") }) {
 		return false
 	}
+	for name := range o.Custom {
+		if strings.HasPrefix(name, sectionPrefix) {
+			return true
+		}
+	}
 	return slices.ContainsFunc(o.Imports, func(i gas.Import) bool {
-		return isAPI(i.Module) || isJavy(i.Module) || i.Module == wasiModule && i.Name == "fd_read"
+		return isAPI(i.Module) || isJavy(i.Module) || i.Module == wasiModule && (i.Name == "fd_read" || i.Name == "fd_write")
 	})
 }
 

@@ -1,0 +1,259 @@
+package shopify
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/plugins/gas"
+	"github.com/doorbuster/doorbuster/plugins/host"
+)
+
+// build makes a module of a source in testdata.
+func build(t testing.TB, source string, flags ...string) []byte {
+	t.Helper()
+	folder := t.TempDir()
+	out := filepath.Join(folder, "out.wasm")
+	run := func(program string, args ...string) {
+		t.Helper()
+		if text, err := exec.CommandContext(t.Context(), program, args...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s(apt-get install clang lld wabt)", program, err, text)
+		}
+	}
+	source = filepath.Join("testdata", source)
+	if filepath.Ext(source) == ".wat" {
+		run("wat2wasm", "--enable-multi-memory", source, "-o", out)
+	} else {
+		object := filepath.Join(folder, "out.o")
+		run("clang", append(flags, "--target=wasm32", "-O2", "-ffreestanding", "-mbulk-memory", "-c", source, "-o", object)...)
+		run("wasm-ld", "--entry=_start", "--allow-undefined", "--no-entry", "--export-if-defined=_start", object, "-o", out)
+	}
+	wasm, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return wasm
+}
+
+func newEngine(t testing.TB, config host.Config) *Engine {
+	t.Helper()
+	h, err := host.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Close() })
+	e, err := New(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func compile(t testing.TB, e *Engine, wasm []byte, b Bundle) *Program {
+	t.Helper()
+	if !Detect(wasm) {
+		t.Fatal("not taken for a Shopify function")
+	}
+	p, err := e.Compile(t.Context(), b.Wrap(wasm))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func order() *abi.Input {
+	return &abi.Input{
+		Now: 1_795_000_000_000, UnitPrice: 1_999, Subtotal: 5_997, Quantity: 3, Currency: [3]byte{'C', 'N', 'Y'},
+		Available: 10, Stock: 10, DealID: []byte("sneaker"), UserID: []byte("ann"),
+	}
+}
+
+// evaluate runs a program three times and wants the same three times.
+func evaluate(t testing.TB, p *Program, in *abi.Input) (abi.Verdict, host.Trace) {
+	t.Helper()
+	var out, again abi.Verdict
+	var trace, traceAgain host.Trace
+	if !p.Evaluate(in, InstructionsMax, &out, &trace) {
+		t.Fatal("the program is closed")
+	}
+	for range 2 {
+		p.Evaluate(in, InstructionsMax, &again, &traceAgain)
+		if again.Fault != out.Fault || again.Fuel != out.Fuel || again.Discount != out.Discount || string(again.Label) != string(out.Label) || !bytes.Equal(trace.Logs, traceAgain.Logs) {
+			t.Errorf("not the same again: %+v %q, then %+v %q", out, trace.Logs, again, traceAgain.Logs)
+		}
+	}
+	return out, trace
+}
+
+const valueQuery = `{discountNode{metafield(namespace:"a",key:"b"){value}}}`
+
+func TestFunctions(t *testing.T) {
+	function := Bundle{Configuration: []byte(`{"minimum":3,"percentage":12.5}`)}
+	for _, c := range []struct {
+		name   string
+		wasm   []byte
+		bundle Bundle
+		want   int64
+		label  string
+		logs   string
+	}{
+		{"API v2", build(t, "function.c"), function, 750, "call 1", "running"}, // 749.625
+		{"API v1", build(t, "function.c", "-DV1"), function, 750, "call 1", ""},
+		{"API v2, linked by Shopify's tool", build(t, "trampolined.wat"), Bundle{}, 600, "", "\x00gid://shopify/CartLine/1"},
+		{"WASI", build(t, "wasi.c"), Bundle{}, 2_999, "call 1", ""}, // 2998.5
+		{"WASI that grows", build(t, "wasi.c"), Bundle{Configuration: []byte(`"uses"`), Query: valueQuery}, 2_999, "call 1", ""},
+		{"Javy", build(t, "linked.wat"), Bundle{Provider: build(t, "provider.wat")}, 0, "", "called"},
+	} {
+		for _, interpreter := range []bool{false, true} {
+			p := compile(t, newEngine(t, host.Config{Instances: 1, Interpreter: interpreter}), c.wasm, c.bundle)
+			out, trace := evaluate(t, p, order())
+			if out.Fault != abi.FaultNone || out.Discount != c.want || string(out.Label) != c.label {
+				t.Errorf("%s: %s %v, discount %d %q, want %d %q", c.name, out.Fault, trace.Err, out.Discount, out.Label, c.want, c.label)
+			}
+			if !strings.HasSuffix(string(trace.Logs), c.logs) || len(trace.Logs) > LogBytesMax {
+				t.Errorf("%s: logs %q, want %q", c.name, trace.Logs, c.logs)
+			}
+			if out.Digest == 0 || out.Fuel == 0 {
+				t.Errorf("%s: digest %d, fuel %d", c.name, out.Digest, out.Fuel)
+			}
+		}
+	}
+}
+
+// TestLimits: each of Shopify's limits ends the evaluation, is named, and leaves the
+// program as it was.
+func TestLimits(t *testing.T) {
+	e, wasm := newEngine(t, host.Config{Instances: 1}), build(t, "wasi.c")
+	for _, c := range []struct {
+		configuration string
+		fault         abi.Fault
+		named         error
+		text          string
+	}{
+		{`"loops"`, abi.FaultOutOfFuel, errInstructions, ""},
+		{`"ends"`, abi.FaultTrap, nil, "the function ended itself with code 3"},
+		{`"writes"`, abi.FaultBadOutput, errOutputSize, ""},
+		{`"grows"`, abi.FaultTrap, errMemory, ""},
+		{`"stores"`, abi.FaultTrap, nil, "unreachable"},
+	} {
+		p := compile(t, e, wasm, Bundle{Configuration: []byte(c.configuration), Query: valueQuery})
+		out, trace := evaluate(t, p, order())
+		if out.Fault != c.fault || c.named != nil && !errors.Is(trace.Err, c.named) || trace.Err == nil || !strings.Contains(trace.Err.Error(), c.text) {
+			t.Errorf("%s: %s, %v", c.configuration, out.Fault, trace.Err)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		if p.Evaluate(order(), InstructionsMax, &out, nil) {
+			t.Error("a closed program ran")
+		}
+	}
+	long := Bundle{Configuration: []byte(`"` + strings.Repeat("x", 30_000) + `"`), Query: `{a:discount{metafield{value}} b:discount{metafield{value}} c:discount{metafield{value}} d:discount{metafield{value}} e:discount{metafield{value}}}`}
+	if out, trace := evaluate(t, compile(t, e, wasm, long), order()); out.Fault != abi.FaultBadOutput || !errors.Is(trace.Err, errInputSize) {
+		t.Errorf("%s, %v", out.Fault, trace.Err)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	e := newEngine(t, host.Config{Instances: 1})
+	linked, wasi := build(t, "linked.wat"), build(t, "wasi.c")
+	for _, c := range []struct {
+		wasm   []byte
+		bundle Bundle
+		want   string
+	}{
+		{linked, Bundle{}, `imports "shopify_functions_javy_v3": upload that module`},
+		{linked, Bundle{Provider: wasi}, `"shopify_functions_javy_v3"."cabi_realloc" is not offered`},
+		{linked, Bundle{Provider: []byte("not a module")}, "header section"},
+		{wasi, Bundle{Export: "none"}, `no export "none"`},
+		{wasi, Bundle{Configuration: []byte("{")}, "the configuration is not JSON"},
+		{wasi, Bundle{Query: "{cart{secrets}}"}, "Cart.secrets is not offered"},
+		{wasi, Bundle{Query: "{cart"}, "the input query"},
+		{wasi, Bundle{Query: "mutation{cart{cost{totalAmount{amount}}}}"}, "not one query"},
+		{wasi, Bundle{Classes: []string{"FREE"}}, `"FREE" is none of`},
+		{append(wasi[:len(wasi):len(wasi)], gas.AppendCustom(nil, "padding", make([]byte, 256<<10))...), Bundle{}, "Shopify's limit of 256 kB"},
+	} {
+		_, err := e.Compile(t.Context(), c.bundle.Wrap(c.wasm))
+		var faults *gas.Error
+		if !errors.As(err, &faults) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, want %q", err, c.want)
+		}
+	}
+	if len(e.providers) != 0 {
+		t.Errorf("%d providers are kept for nobody", len(e.providers))
+	}
+}
+
+// TestShared: functions share a provider, and it goes with the last of them.
+func TestShared(t *testing.T) {
+	e := newEngine(t, host.Config{Instances: 2})
+	linked, provider := build(t, "linked.wat"), build(t, "provider.wat")
+	var wait sync.WaitGroup
+	programs := make([]*Program, 4)
+	for n := range programs {
+		wait.Go(func() {
+			p, err := e.Compile(t.Context(), (&Bundle{Provider: provider, Configuration: []byte{'0' + byte(n)}}).Wrap(linked))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			var out abi.Verdict
+			if p.Evaluate(order(), InstructionsMax, &out, nil); out.Fault != abi.FaultNone {
+				t.Error(out.Fault)
+			}
+			programs[n] = p
+		})
+	}
+	wait.Wait()
+	if t.Failed() {
+		return
+	}
+	if len(e.providers) != 1 || programs[0].provider != programs[3].provider {
+		t.Errorf("%d providers", len(e.providers))
+	}
+	for _, p := range programs {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(e.providers) != 0 {
+		t.Error("the provider is kept")
+	}
+}
+
+func TestDetect(t *testing.T) {
+	for _, source := range []string{"function.c", "trampolined.wat", "wasi.c", "linked.wat"} {
+		if !Detect(build(t, source)) {
+			t.Error(source)
+		}
+	}
+	if Detect(build(t, "provider.wat")) || Detect(nil) || Detect([]byte("\x00asm\x01\x00\x00\x00")) {
+		t.Error("taken for a function")
+	}
+}
+
+func BenchmarkEvaluate(b *testing.B) {
+	for _, c := range []struct{ name, source string }{{"api", "function.c"}, {"wasi", "wasi.c"}, {"trampolined", "trampolined.wat"}} {
+		p := compile(b, newEngine(b, host.Config{Instances: 1}), build(b, c.source), Bundle{
+			Configuration: []byte(`{"minimum":3,"percentage":12.5}`),
+			Query:         `{cart{lines{id quantity}} discount{metafield{jsonValue}}}`,
+		})
+		in := order()
+		b.Run(c.name, func(b *testing.B) {
+			var out abi.Verdict
+			b.ReportAllocs()
+			for b.Loop() {
+				p.Evaluate(in, InstructionsMax, &out, nil)
+			}
+			if out.Fault != abi.FaultNone {
+				b.Fatal(out.Fault)
+			}
+		})
+	}
+}

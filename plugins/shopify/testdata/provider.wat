@@ -1,0 +1,22 @@
+;; A provider of the newer Javy kind, in small: input and output pass through its
+;; memory. invoke answers with the bytes that it is given instead of running them.
+(module
+  (memory (export "memory") 2)
+  (global $next (mut i32) (i32.const 4096))
+  (global $output (mut i32) (i32.const 0))
+  (global $n (mut i32) (i32.const 0))
+  (data (i32.const 64) "called")
+  (func $room (param $n i32) (result i32)
+    (global.get $next)
+    (global.set $next (i32.add (global.get $next) (local.get $n))))
+  (func (export "initialize") (param $n i32) (result i32) (call $room (local.get $n)))
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (call $room (local.get 3)))
+  (func (export "invoke") (param $at i32) (param $n i32) (param i32 i32 i32)
+    (global.set $output (local.get $at))
+    (global.set $n (local.get $n)))
+  (func (export "finalize") (result i32)
+    (i32.store (i32.const 32) (global.get $output))
+    (i32.store (i32.const 36) (global.get $n))
+    (i32.store (i32.const 40) (i32.const 64))
+    (i32.store (i32.const 44) (i32.const 6))
+    (i32.const 32)))
