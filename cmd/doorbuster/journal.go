@@ -19,7 +19,7 @@ func newJournal() *cobra.Command {
 	cmd.AddCommand(
 		offline("verify", "Read every event, replay every deal and check its invariants", verifyJournal),
 		newJournalCopy(),
-		offline("reprice", "Price every order again from its event, and report what is not as it was", repriceJournal),
+		newReprice(),
 	)
 	return cmd
 }

@@ -40,10 +40,12 @@ func TestRepriceFindsTheOrderThatDiffers(t *testing.T) {
 	records := pricedOrders(t, rules)
 	reprice := func(want string) {
 		t.Helper()
-		var out strings.Builder
-		err := repriceJournal(t.Context(), store, &out)
-		if last := strings.TrimSpace(out.String()); !strings.HasSuffix(last, want) || (err == nil) != strings.Contains(want, " 0 damaged, 2 orders, 2 evaluations, 0 differences") {
-			t.Errorf("%v\n%s", err, last)
+		for _, interpreter := range []bool{false, true} {
+			var out strings.Builder
+			err := repriceJournal(t.Context(), store, interpreter, &out)
+			if text := strings.TrimSpace(out.String()); !strings.HasSuffix(text, want) || (err == nil) != strings.Contains(want, " 0 damaged, 2 orders, 2 evaluations, 0 differences") {
+				t.Errorf("interpreter %t: %v\n%s", interpreter, err, text)
+			}
 		}
 	}
 	write(t, store, "d-1", records...)

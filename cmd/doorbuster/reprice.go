@@ -6,19 +6,33 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/spf13/cobra"
+
 	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/plugins/reprice"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 )
 
+func newReprice() *cobra.Command {
+	interpreter := false
+	cmd := offline("reprice", "Price every order again from its event, and report what is not as it was",
+		func(ctx context.Context, store journal.Store, out io.Writer) error {
+			return repriceJournal(ctx, store, interpreter, out)
+		})
+	cmd.Flags().BoolVar(&interpreter, "interpreter", false, "interpret rules, in the place of the compiler that orders were priced with; much slower")
+	return cmd
+}
+
 // repriceJournal prices the orders of all deals again and reports those that
 // come out otherwise.
-func repriceJournal(ctx context.Context, store journal.Store, out io.Writer) error {
-	rules, err := plugins.New(ctx, plugins.Config{
+func repriceJournal(ctx context.Context, store journal.Store, interpreter bool, out io.Writer) error {
+	cfg := plugins.Config{
 		Tables: unchanged{store.Tables()},
 		Now:    func() int64 { return 0 }, // of changes, and there are none
-	})
+	}
+	cfg.Host.Interpreter = interpreter
+	rules, err := plugins.New(ctx, cfg)
 	if err != nil {
 		return err
 	}
