@@ -66,6 +66,7 @@ command line, the project or a file is not right; 3 the server cannot be reached
 	shared := &options{}
 	cmd.PersistentFlags().BoolVar(&shared.json, "json", false, "print JSON")
 	cmd.PersistentFlags().StringVarP(&shared.dir, "dir", "C", ".", "folder of the project")
+	withUsage(cmd)
 	for _, sub := range []*cobra.Command{
 		newNew(shared), newBuild(shared), newCheck(shared), newRun(shared),
 		newPush(shared), newVersions(shared), newRollout(shared), newPromote(shared), newRollback(shared),

@@ -178,6 +178,8 @@ func TestServerFailures(t *testing.T) {
 		"ended early":          {[]string{"backtest", "--deal", "d", "--rule", "stopped", "--version", "1", "--server", url}, ExitRefused, "draining: later"},
 		"garbled lines":        {[]string{"backtest", "--deal", "d", "--rule", "unreadable", "--version", "1", "--server", url}, ExitRefused, "invalid"},
 		"garbled input":        {[]string{"replay", "--order", "o-1", "--rule", "cut", "--server", url}, ExitRefused, "bad rule input"},
+		"no such command":      {[]string{"chekc"}, ExitUsage, "unknown command"},
+		"no such flag":         {[]string{"--nonsense"}, ExitUsage, "unknown flag"},
 		"rows nowhere":         {[]string{"backtest", "--deal", "d", "--rule", "cut", "--rows", t.TempDir(), "--server", url}, ExitUsage, "directory"},
 	} {
 		var out bytes.Buffer
