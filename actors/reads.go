@@ -231,7 +231,9 @@ type Stats struct {
 	Waiting  int // requests in the deals' mailboxes or under way behind them
 	Pool     own.Stats
 	ReadOnly bool
-	RulesOff uint64 // times that a rule was switched off for a deal
+	// The epochs of the deals in memory, 0 if there is none.
+	EpochLowest, EpochHighest uint64
+	RulesOff                  uint64 // times that a rule was switched off for a deal
 }
 
 // Stats returns the node's present numbers.
@@ -242,6 +244,12 @@ func (n *Node) Stats() Stats {
 	}
 	n.active.list(func(a *activation) bool {
 		st.Waiting += a.waiting.InFlight()
+		if a.loaded.Load() && a.epoch != 0 {
+			st.EpochHighest = max(st.EpochHighest, a.epoch)
+			if st.EpochLowest == 0 || a.epoch < st.EpochLowest {
+				st.EpochLowest = a.epoch
+			}
+		}
 		return false
 	})
 	return st

@@ -90,19 +90,15 @@ func (o Outbox) Read(ctx context.Context, topic string, at webhook.Place, fn fun
 		}
 		return err
 	})
-	switch {
-	case errors.Is(err, webhook.ErrStop):
-		return at, nil
-	case err != nil:
-		return at, err
-	}
-	if ends := v.Spec.EndsAt; ends != 0 && ends != at.Mark && !v.Closed && o.node.Now().Wall >= ends {
+	if err == nil && v.Spec.EndsAt != at.Mark && !v.Closed && v.Status(o.node.Now().Wall) == deal.Ended {
+		ends := v.Spec.EndsAt
 		behind := webhook.Place{Seq: at.Seq, Mark: ends}
-		err := tell(behind, topic+"-ended-"+webhook.TimeText(ends), "deal.ended", ends, dealNews{DealID: topic})
-		if errors.Is(err, webhook.ErrStop) {
-			return at, nil
+		if err = tell(behind, topic+"-ended-"+webhook.TimeText(ends), "deal.ended", ends, dealNews{DealID: topic}); err == nil {
+			at = behind
 		}
-		at = behind
+	}
+	if errors.Is(err, webhook.ErrStop) {
+		err = nil
 	}
 	return at, err
 }

@@ -64,6 +64,7 @@ func (s *Server) adminRoutes() []route {
 		{method: "GET", pattern: "/metrics", handle: s.metrics()},
 		{method: "GET", pattern: "/debug/pprof/", allow: operator, handle: (*Server).pprof},
 		{method: "GET", pattern: "/debug/pprof/{profile}", allow: operator, handle: (*Server).pprof},
+		{method: "GET", pattern: "/api/v1/admin/cluster", allow: operator, handle: (*Server).cluster},
 		{method: "GET", pattern: "/api/v1/admin/journal", allow: operator, handle: (*Server).journal},
 		{method: "POST", pattern: "/api/v1/admin/snapshot", allow: operator, handle: (*Server).snapshot},
 		{method: "POST", pattern: "/api/v1/admin/drain", allow: operator, handle: (*Server).drain},

@@ -62,6 +62,7 @@ type Config struct {
 	Logger  *slog.Logger
 
 	Webhooks *webhook.Hub // nil = there are none
+	Member   string       // what this node is called among the members of its cluster; "" = local
 
 	Auth *Auth // nil = open mode: every caller is trusted
 	// Limiter is what one client may do; optional. A shopper's token that was
@@ -94,6 +95,9 @@ func (c *Config) validate() error {
 	}
 	if c.Drain == nil {
 		c.Drain = func() {}
+	}
+	if c.Member == "" {
+		c.Member = "local"
 	}
 	if c.Streams == 0 {
 		c.Streams = 1024

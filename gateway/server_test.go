@@ -72,7 +72,7 @@ func TestContractHasEveryRoute(t *testing.T) {
 
 func TestPathsAndMethods(t *testing.T) {
 	h := newHouse(t, nil)
-	for _, path := range []string{"/", "/api", "/api/v1", "/api/v1/deals/", "/api/v1//deals", "/api/v1/deals/d/x", "/API/v1/deals", "/api/v1/deal%73", "/metrics", "/debug/pprof/", "/api/v1/admin/journal"} {
+	for _, path := range []string{"/", "/api", "/api/v1", "/api/v1/deals/", "/api/v1//deals", "/api/v1/deals/d/x", "/API/v1/deals", "/api/v1/deal%73", "/metrics", "/debug/pprof/", "/api/v1/admin/journal", "/api/v1/admin/cluster"} {
 		h.get(path).refused(notFound)
 	}
 	for path, allow := range map[string]string{
@@ -132,6 +132,10 @@ func TestOperators(t *testing.T) {
 		t.Errorf("%s", a.body)
 	}
 	admin("GET", "/api/v1/admin/journal").want(200).has(map[string]any{"read_only": false, "streams": 1})
+	admin("GET", "/api/v1/admin/cluster").want(200).has(map[string]any{
+		"members.0.member": "local", "members.0.self": true, "members.0.status": "ready", "members.0.deals": 1,
+		"members.0.deals_active": 1, "members.0.epochs.lowest": 1, "members.0.epochs.highest": 1, "members.0.time": "2026-11-20T00:00:00.000Z",
+	})
 	admin("POST", "/api/v1/admin/snapshot").want(200)
 	admin("POST", "/api/v1/admin/drain").want(202)
 	admin("POST", "/api/v1/admin/drain").want(202)

@@ -81,6 +81,9 @@ type Config struct {
 	Now func() int64
 	// Host is how rules run.
 	Host host.Config
+	// Changed is told of every change of a rollout once it is durable, by whoever made
+	// it, who waits for it. Its Seq is not set. Optional.
+	Changed func(merchant, rule string, a Audit)
 	// Logger hears what nobody waits for. nil: nothing does.
 	Logger *slog.Logger
 }

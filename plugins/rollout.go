@@ -234,6 +234,16 @@ func (r *Registry) change(ctx context.Context, audit Audit, merchant, id string,
 	if _, _, err := decided(); err != nil {
 		return Rollout{}, err
 	}
+	next, err := r.commitChange(ctx, &audit, decided)
+	if err == nil && r.config.Changed != nil {
+		r.config.Changed(merchant, id, audit)
+	}
+	return next, err
+}
+
+// commitChange decides under the lock, stores the change and makes it known. It
+// completes the audit.
+func (r *Registry) commitChange(ctx context.Context, audit *Audit, decided func() (old, changed *rule, err error)) (Rollout, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old, changed, err := decided()
@@ -244,7 +254,7 @@ func (r *Registry) change(ctx context.Context, audit Audit, merchant, id string,
 	if old.rollout.Candidate != 0 && changed.rollout.Candidate == 0 && audit.From == audit.To {
 		audit.From = old.rollout.Candidate
 	}
-	if err := r.store(ctx, changed, audit, nil, nil); err != nil {
+	if err := r.store(ctx, changed, *audit, nil, nil); err != nil {
 		return Rollout{}, err
 	}
 	r.publish(changed)

@@ -163,9 +163,10 @@ func (s *server) startHooks(ctx context.Context) error {
 func (s *server) startNode(ctx context.Context) (err error) {
 	s.front.Wait("recovering: the rules are being loaded")
 	s.rules, err = plugins.New(ctx, plugins.Config{
-		Tables: s.store.Tables(),
-		Now:    func() int64 { return s.clock.Now().Wall },
-		Host:   compiler(s.cfg.Data),
+		Tables:  s.store.Tables(),
+		Now:     func() int64 { return s.clock.Now().Wall },
+		Changed: func(merchant, rule string, a plugins.Audit) { s.tellRollback(ctx, merchant, rule, a) },
+		Host:    compiler(s.cfg.Data),
 	})
 	if err != nil {
 		return err
@@ -194,6 +195,25 @@ func (s *server) startNode(ctx context.Context) (err error) {
 	return err
 }
 
+// ruleNews is what webhooks are told of a rule that went back.
+type ruleNews struct {
+	RuleID string `json:"rule_id"`
+	From   uint32 `json:"from"`
+	To     uint32 `json:"to"`
+	By     string `json:"by"`
+	Reason string `json:"reason,omitempty"`
+}
+
+func (s *server) tellRollback(ctx context.Context, merchant, rule string, a plugins.Audit) {
+	if a.Action != plugins.ActionRollback && a.Action != plugins.ActionAutoRollback {
+		return
+	}
+	err := s.hooks.Raise(context.WithoutCancel(ctx), merchant, "rule.rolled_back", ruleNews{rule, a.From, a.To, a.By, a.Why})
+	if err != nil {
+		s.log.Error("a rollback could not be told to webhooks", "merchant_id", merchant, "rule", rule, "error", err)
+	}
+}
+
 func (s *server) startEdge(ctx context.Context) error {
 	auth, err := s.auth(ctx)
 	if err != nil {
@@ -210,7 +230,7 @@ func (s *server) startEdge(ctx context.Context) error {
 	}
 	s.edge, err = gateway.New(gateway.Config{
 		Node: s.node, Rules: s.rules, Store: s.store, Clock: s.clock, Metrics: s.metrics, Logger: s.log.Logger,
-		Webhooks: s.hooks, Auth: auth, Limiter: limiter, Front: s.front, Drain: func() { close(s.asked) }, BacktestCPU: s.cfg.BacktestCPU,
+		Webhooks: s.hooks, Member: s.public.Addr().String(), Auth: auth, Limiter: limiter, Front: s.front, Drain: func() { close(s.asked) }, BacktestCPU: s.cfg.BacktestCPU,
 	})
 	return err
 }
