@@ -37,9 +37,10 @@ var layers = []layer{
 	{pkg: "examples/incident", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "runtime/own", "runtime/journal", "runtime/journal/embedded", "clockd"}},
 	{pkg: "cmd/benchmark/peers", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "runtime/journal", "runtime/journal/embedded", "clockd"}},
 	{pkg: "cmd/benchmark/overload", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "clockd"}},
+	{pkg: "cmd/benchmark/soak", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "clockd"}},
 	{pkg: "cmd/benchmark/lab", imports: []string{"gateway/client"}},
 	{pkg: "cmd/benchmark/page"},
-	{pkg: "gateway", imports: []string{"actors", "actors/deal", "plugins", "plugins/reprice", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "runtime/webhook", "runtime/obs", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
+	{pkg: "gateway", imports: []string{"plugins/sample", "actors", "actors/deal", "plugins", "plugins/reprice", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "runtime/webhook", "runtime/obs", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
 	{pkg: "gateway/client", imports: []string{"clockd"}},
 	{pkg: "actors/sim/plant"},
 	{pkg: "actors/sim/plant"},
@@ -83,7 +84,7 @@ type layer struct {
 // owners says which packages may import a third-party module. "tests" stands
 // for every test file and for the packages whose name ends in "test".
 var owners = map[string][]string{
-	"github.com/HdrHistogram/hdrhistogram-go": {"cmd/doorbuster", "cmd/doorbuster/bench", "cmd/benchmark/overload", "plugins/reprice"},
+	"github.com/HdrHistogram/hdrhistogram-go": {"cmd/doorbuster", "cmd/doorbuster/bench", "cmd/benchmark/overload", "cmd/benchmark/soak", "plugins/reprice"},
 	"github.com/anishathalye/porcupine":       {"tests"},
 	"github.com/asynkron/protoactor-go/actor": {"actors", "clockd"},
 	"github.com/cespare/xxhash/v2":            {"actors", "actors/deal", "plugins", "plugins/abi", "plugins/gas", "runtime/admit"},
@@ -100,7 +101,7 @@ var owners = map[string][]string{
 	"github.com/redis/rueidis":                {"cmd/benchmark/peers"},
 	"github.com/rogpeppe/go-internal":         {"tests"},
 	"github.com/schollz/progressbar/v3":       {"cmd/doorbuster", "cmd/doorbuster/bench"},
-	"github.com/spf13/cobra":                  {"cmd/doorbuster", "cmd/doorbuster/bench", "cmd/doorbuster/rule", "cmd/benchmark", "cmd/benchmark/overload", "cmd/benchmark/peers"},
+	"github.com/spf13/cobra":                  {"cmd/doorbuster", "cmd/doorbuster/bench", "cmd/doorbuster/rule", "cmd/benchmark", "cmd/benchmark/overload", "cmd/benchmark/peers", "cmd/benchmark/soak"},
 	"github.com/spf13/pflag":                  {"cmd/doorbuster", "cmd/doorbuster/config"},
 	"github.com/tetratelabs/wazero":           {"plugins/host", "plugins/shopify"},
 	"github.com/valyala/fasthttp":             {"gateway", "gateway/client", "cmd/benchmark/peers"},

@@ -108,6 +108,23 @@ func (p *Process) Usage(ctx context.Context) (Usage, error) {
 	return u, err
 }
 
+// Metrics reads some of the process's own metrics, which have no labels.
+func (p *Process) Metrics(ctx context.Context, names ...string) ([]float64, error) {
+	text, err := get(ctx, "http://"+p.Admin+"/metrics")
+	if err != nil {
+		return nil, err
+	}
+	values := make([]float64, len(names))
+	for i, name := range names {
+		n, err := parseNumber(text, "\n"+name+" ")
+		if err != nil {
+			return nil, err
+		}
+		values[i] = float64(n)
+	}
+	return values, nil
+}
+
 // parseCPU reads user and system time from a /proc/…/stat. They are fields 14
 // and 15 in ticks of 10 ms, counted from behind the name, which may hold anything.
 func parseCPU(stat string) (time.Duration, error) {

@@ -67,6 +67,18 @@ func TestPercentiles(t *testing.T) {
 	}
 }
 
+func TestTraces(t *testing.T) {
+	svg := parsed(t)(Traces("a soak", Trace{Label: "memory, MiB", X: []float64{0, 1, 2}, Y: []float64{10, 12, 11}, From: 10.5, To: 11.5}))
+	for _, want := range []string{"a soak", "memory, MiB", ">20<", "220.0,69.0 470.0,62.0 720.0,65.5"} {
+		if !strings.Contains(svg, want) {
+			t.Errorf("%q is not in\n%s", want, svg)
+		}
+	}
+	if _, err := Traces("", Trace{Label: "nothing"}); err == nil {
+		t.Error("a trace without values is drawn")
+	}
+}
+
 func parsed(t *testing.T) func([]byte, error) string {
 	t.Helper()
 	return func(svg []byte, err error) string {
