@@ -34,6 +34,7 @@ var layers = []layer{
 	{pkg: "examples/quickstart"},
 	{pkg: "examples/rules", tests: []string{"plugins", "plugins/host", "plugins/abi", "plugins/sdk/rules", "plugins/sdk/toolchain", "runtime/journal/journaltest"}},
 	{pkg: "examples/rules/go", imports: []string{"plugins/sdk/go"}, tests: []string{"plugins", "plugins/abi", "plugins/sdk/rules", "plugins/sdk/go/rulestest"}},
+	{pkg: "examples/hostile", imports: []string{"plugins/host", "plugins/gas", "plugins/gas/gastest", "plugins/abi", "clockd"}},
 	{pkg: "examples/incident", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "runtime/own", "runtime/journal", "runtime/journal/embedded", "clockd"}},
 	{pkg: "cmd/benchmark/peers", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "runtime/journal", "runtime/journal/embedded", "clockd"}},
 	{pkg: "cmd/benchmark/overload", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "clockd"}},

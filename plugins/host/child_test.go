@@ -2,6 +2,7 @@ package host_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -101,6 +102,25 @@ func TestChildCompiles(t *testing.T) {
 	if again := files(t, dir); !slices.Equal(again, made) {
 		t.Fatalf("%q, then %q", made, again)
 	}
+}
+
+// ruleOf returns a rule with some of it changed.
+func ruleOf(evaluate string, change func(*gastest.Module)) []byte {
+	m := gastest.Rule(evaluate)
+	if change != nil {
+		change(m)
+	}
+	return m.Encode()
+}
+
+// blocksAndLocals is a function that keeps a compiler busy: n blocks that mix n
+// locals.
+func blocksAndLocals(n int) gastest.Func {
+	code := strings.Builder{}
+	for i := range n {
+		fmt.Fprintf(&code, "local.get %d if void local.get %d local.set %d end ", i, i, (i*7)%n)
+	}
+	return gastest.Func{Locals: slices.Repeat([]byte{gastest.I32}, n), Code: code.String()}
 }
 
 // TestCompileBombs: what compiling takes is bounded by limits that the compiler

@@ -1,6 +1,6 @@
 //go:build race
 
-package host_test
+package main
 
 // The race detector slows what the host does and not what modules do.
-const hostileLoops = 500
+const loopsMax = 500

@@ -1,36 +1,23 @@
-package host_test
+package main
 
 import (
-	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
-	"testing"
-	"time"
 
 	"github.com/doorbuster/doorbuster/plugins/abi"
 	"github.com/doorbuster/doorbuster/plugins/gas"
 	"github.com/doorbuster/doorbuster/plugins/gas/gastest"
-	"github.com/doorbuster/doorbuster/plugins/host"
 )
 
-// hostile is a module that means harm, and what has to become of it: refused
-// with a fault that says refusal, or run to a fault, or, harmless, to none.
-type hostile struct {
-	module  []byte
-	refusal string
-	fault   abi.Fault
+// Module is a module that means harm, and what has to become of it: refused with a
+// fault that says Refusal, or run to Fault, or, harmless, to none.
+type Module struct {
+	Wasm    []byte
+	Refusal string
+	Fault   abi.Fault
 }
-
-// Bounds on what one hostile module may cost. Compiling has one far above what
-// these modules take on a quiet machine, since tests share theirs. An evaluation
-// may take hostileLoops times as long as the plainest endless loop takes for the
-// same fuel, at the same moment: instructions differ by that much. It is measured
-// up to hostileRounds times, since a moment can be a bad one.
-const (
-	hostileCompile = 20 * time.Second
-	hostileRounds  = 50
-)
 
 // ruleOf returns a rule with some of it changed.
 func ruleOf(evaluate string, change func(*gastest.Module)) []byte {
@@ -107,8 +94,9 @@ func claim(id byte) []byte {
 	return append([]byte("\x00asm\x01\x00\x00\x00"), gastest.Section(id, []byte{0xff, 0xff, 0xff, 0xff, 0x0f})...)
 }
 
-func hostiles() map[string]hostile {
-	all := map[string]hostile{
+// known are the modules by name.
+func known() map[string]Module {
+	all := map[string]Module{
 		"endless loop":          {ruleOf("loop void br 0 end"+gastest.Result, nil), "", abi.FaultOutOfFuel},
 		"endless loop, hidden":  {ruleOf("loop void block void i32.const 1 br_table2 1 1 1 end end"+gastest.Result, nil), "", abi.FaultOutOfFuel},
 		"endless nested loops":  {ruleOf("loop void loop void loop void br 2 end end end"+gastest.Result, nil), "", abi.FaultOutOfFuel},
@@ -189,121 +177,108 @@ func hostiles() map[string]hostile {
 		"stores without end":     {ruleOf(strings.Repeat("local.get 0 local.get 0 i32.store 0 0 ", 35_000)+gastest.Result, nil), "", abi.FaultOutOfFuel},
 		"blocks and locals":      {ruleOf(gastest.Result, func(m *gastest.Module) { m.Funcs[0] = blocksAndLocals(2000) }), "in one function", 0},
 		"most blocks and locals": {ruleOf(gastest.Result, func(m *gastest.Module) { m.Funcs[0] = blocksAndLocals(720) }), "", 0},
+
+		// Modules of other WebAssemblies than the ABI's.
+		"component":         {[]byte("\x00asm\x0d\x00\x01\x00"), "not a core WebAssembly module", 0},
+		"no module":         {[]byte("#!/bin/sh"), "not a core WebAssembly module", 0},
+		"nothing":           {nil, "not a core WebAssembly module", 0},
+		"only a header":     {[]byte("\x00asm\x01\x00\x00\x00"), `no export "rule_evaluate"`, 0},
+		"5 MiB":             {append(ruleOf(gastest.Result, nil), make([]byte, 5<<20)...), "at most 4194304", 0},
+		"shared memory":     {claimed(5, 1, 3, 1, 1), "neither shared nor 64-bit", 0},
+		"64-bit memory":     {claimed(5, 1, 4, 1), "neither shared nor 64-bit", 0},
+		"two memories":      {claimed(5, 2, 0, 1, 0, 1), "at most 1", 0},
+		"exceptions":        {claimed(13, 1, 0, 0), "unknown section 13", 0},
+		"atomics":           {ruleOf("raw fe0300"+gastest.Result, nil), "unknown instruction 0xfe", 0},
+		"tail call":         {ruleOf("raw 1203", nil), "unknown instruction 0x12", 0},
+		"relaxed vectors":   {ruleOf("raw fd8002"+gastest.Result, nil), "unknown instruction 0xfd 256", 0},
+		"imported memory":   {claimed(2, 1, 1, 'm', 1, 'n', 2, 0, 1), "only functions can be imported", 0},
+		"imported global":   {claimed(2, 1, 1, 'm', 1, 'n', 3, 0x7f, 0), "only functions can be imported", 0},
+		"unknown import":    {gastest.Rule(gastest.Result).WithImport("env", "system", gastest.TypeLog).Encode(), `"env"."system" is not offered`, 0},
+		"import, ill-typed": {gastest.Rule(gastest.Result).WithImport("doorbuster", "log", gastest.TypeTwo).Encode(), `"doorbuster"."log" is func`, 0},
+		"section twice":     {append(ruleOf(gastest.Result, nil), gastest.Section(1, []byte{0})...), "out of order or there twice", 0},
+		"cut short":         {cut(ruleOf(gastest.Result, nil), 9), "where", 0},
+		"name not UTF-8":    {claimed(0, 2, 0xff, 0xfe), "not UTF-8", 0},
+		"long name":         {claimed(0, append([]byte{0x81, 0x10}, make([]byte, 2049)...)...), "bytes of a name, at most 1024", 0},
+		"overlong integer":  {claimed(1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00), "malformed integer", 0},
+		"huge table":        {ruleOf(gastest.Result, func(m *gastest.Module) { m.TableMin = 1 << 30 }), "at most 65536", 0},
+		"many parameters":   {ruleOf(gastest.Result, func(m *gastest.Module) { m.Types = append(m.Types, gastest.Type{Params: make65k()}) }), "parameters, at most 1000", 0},
+		"command":           {ruleOf(gastest.Result, func(m *gastest.Module) { m.Exports = append(m.Exports, gastest.Export{Name: "_start"}) }), "not a command", 0},
+		"ill-typed code":    {ruleOf("i32.const 0", nil), "code section", 0},
+		"ill-typed stack":   {ruleOf("i64.add"+gastest.Result, nil), "code section", 0},
+
+		// Initialisation.
+		"trap at start":      {ruleOf(gastest.Result, func(m *gastest.Module) { m.Funcs[gastest.FuncBuffer].Code = "unreachable" }), "init section", 0},
+		"recursion at start": {ruleOf(gastest.Result, func(m *gastest.Module) { m.Funcs[gastest.FuncBuffer].Code = "i32.const 0 call 1" }), "init section", 0},
+		"data out of bounds": {ruleOf(gastest.Result, func(m *gastest.Module) { m.Data = []gastest.Data{{At: 65535, Bytes: "xx"}} }), "init section", 0},
+
+		// What calls an import too often.
+		"clock bomb": {withType(gastest.Rule("loop void i32.const 0 i64.const 0 i32.const 64 call 0 drop br 0 end"+gastest.Result).WithImport("wasi_snapshot_preview1", "clock_time_get", gastest.RuleTypes), gastest.Type{Params: []byte{gastest.I32, gastest.I64, gastest.I32}, Results: []byte{gastest.I32}}), "", abi.FaultOutOfFuel},
+		"exit":       {withType(gastest.Rule("i32.const 0 call 0"+gastest.Result).WithImport("wasi_snapshot_preview1", "proc_exit", gastest.RuleTypes), gastest.Type{Params: []byte{gastest.I32}}), "", abi.FaultTrap},
+
+		// Traps.
+		"unreachable":          {ruleOf("unreachable", nil), "", abi.FaultTrap},
+		"load out of bounds":   {ruleOf("i32.const -4 i32.load 0 0 drop"+gastest.Result, nil), "", abi.FaultTrap},
+		"store out of bounds":  {ruleOf("i32.const -4 i32.const 0 i32.store 0 0"+gastest.Result, nil), "", abi.FaultTrap},
+		"offset out of bounds": {ruleOf("i32.const 0 i32.const 0 i32.store 0 4294967295"+gastest.Result, nil), "", abi.FaultTrap},
+		"null call":            {ruleOf("i32.const 0 call_indirect 0 0"+gastest.Result, func(m *gastest.Module) { m.TableMin = 1 }), "", abi.FaultTrap},
+		"call of another type": {ruleOf("i32.const 0 call_indirect 1 0 drop"+gastest.Result, func(m *gastest.Module) {
+			m.TableMin, m.Elems, m.Funcs[2].Code = 1, []int{0}, "i32.const 0 i32.const 0 call_indirect 1 0 drop"+gastest.Result
+		}), "", abi.FaultTrap},
+		"division by 0": {ruleOf("i32.const 1 i32.const 0 i32.div_u drop"+gastest.Result, nil), "", abi.FaultTrap},
+
+		// Answers that would make a wrong price.
+		"reserved bits":    {ruleOf("i32.const 4096 i32.const 1 i32.store 0 4"+gastest.Result, nil), "", abi.FaultBadOutput},
+		"unknown outcome":  {ruleOf("i32.const 4096 i32.const 3 i32.store16 0 0"+gastest.Result, nil), "", abi.FaultBadOutput},
+		"unknown flag":     {ruleOf("i32.const 4096 i32.const 2 i32.store16 0 2"+gastest.Result, nil), "", abi.FaultBadOutput},
+		"short output":     {ruleOf("i64.const 17592186044447", nil), "", abi.FaultBadOutput},
+		"long label":       {ruleOf("i32.const 4096 i32.const 129 i32.store 0 20"+gastest.Result, nil), "", abi.FaultBadOutput},
+		"label elsewhere":  {ruleOf("i32.const 4096 i32.const -1 i32.store 0 16 i32.const 4096 i32.const 5 i32.store 0 20"+gastest.Result, nil), "", abi.FaultBadOutput},
+		"label not UTF-8":  {ruleOf("i32.const 64 i32.const 255 i32.store8 0 0 i32.const 4096 i32.const 64 i32.store 0 16 i32.const 4096 i32.const 1 i32.store 0 20"+gastest.Result, nil), "", abi.FaultBadOutput},
+		"loud reason":      {ruleOf("i32.const 64 i32.const 65 i32.store8 0 0 i32.const 4096 i32.const 64 i32.store 0 24 i32.const 4096 i32.const 1 i32.store 0 28"+gastest.Result, nil), "", abi.FaultBadOutput},
+		"largest discount": {ruleOf(discount("i64.const 9223372036854775807"), nil), "", abi.FaultBadOutput},
+
+		// What would remember an order: the first evaluation's discount is 0, and so must
+		// be every other's.
+		"memory kept":          {ruleOf("i32.const 64 i32.const 64 i64.load 0 0 i64.const 1 i64.add i64.store 0 0 "+discount("i32.const 64 i64.load 0 0 i64.const 1 i64.sub"), nil), "", 0},
+		"memory kept far away": {ruleOf("i32.const 16000000 i32.const 16000000 i64.load 0 0 i64.const 1 i64.add i64.store 0 0 "+discount("i32.const 16000000 i64.load 0 0 i64.const 1 i64.sub"), func(m *gastest.Module) { m.MemoryMin = 256 }), "", 0},
+		"global kept": {ruleOf("global.get 0 i64.const 1 i64.add global.set 0 "+discount("global.get 0 i64.const 1 i64.sub"), func(m *gastest.Module) {
+			m.Globals = []gastest.Global{{Type: gastest.I64, Mutable: true, Init: "i64.const 0"}}
+		}), "", 0},
+		"size kept":    {ruleOf("i32.const 1 memory.grow drop "+discount("memory.size i64.extend_i32_s i64.const 2 i64.sub"), nil), "", 0},
+		"table kept":   {ruleOf(discount("i64.const 1 i32.const 0 table.get 0 raw d1 i64.extend_i32_s i64.sub")+"drop i32.const 0 ref.func 0 table.set 0"+gastest.Result, func(m *gastest.Module) { m.TableMin = 1 }), "", 0},
+		"data dropped": {ruleOf("i32.const 64 i32.const 0 i32.const 4 memory.init 0 0 data.drop 0 "+discount("i64.const 0"), func(m *gastest.Module) { m.Data = []gastest.Data{{At: -1, Bytes: "1234"}} }), "", 0},
 	}
 	for id := range byte(13) {
 		if id != 8 { // the start section is no vector
-			all[fmt.Sprintf("claim of section %d", id)] = hostile{claim(id), "section, offset", 0}
+			all[fmt.Sprintf("claim of section %d", id)] = Module{claim(id), "section, offset", 0}
 		}
 	}
 	return all
 }
 
-// TestHostile runs every hostile module. After each, another merchant's rule in
-// the same engine prices as before.
-func TestHostile(t *testing.T) {
-	e := engine(t, host.Config{Instances: 1})
-	honest, err := e.Compile(t.Context(), gastest.Rule(discount("i64.const 990")).Encode(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	loop, err := e.Compile(t.Context(), ruleOf("loop void br 0 end"+gastest.Result, nil), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, h := range hostiles() {
-		t.Run(name, func(t *testing.T) {
-			h.attack(t, e, loop)
-			if v, trace := evaluate(honest, order); v.Discount != 990 {
-				t.Errorf("another rule was harmed: %v %v", v.Fault, trace.Err)
-			}
-		})
-	}
+// claimed is a module of one section.
+func claimed(id byte, content ...byte) []byte {
+	return append([]byte("\x00asm\x01\x00\x00\x00"), gastest.Section(id, content)...)
 }
 
-func (h hostile) attack(t *testing.T, e *host.Engine, loop *host.Program) {
-	started := time.Now()
-	p, err := e.Compile(t.Context(), h.module, nil)
-	if took := time.Since(started); took > hostileCompile {
-		t.Errorf("compiling took %s, at most %s", took, hostileCompile)
-	}
-	if h.refusal != "" || err != nil {
-		var faults *gas.Error
-		if !errors.As(err, &faults) || h.refusal == "" || !strings.Contains(err.Error(), h.refusal) {
-			t.Fatalf("refused with %v, want %q", err, h.refusal)
-		}
-		printable(t, err.Error())
-		return
-	}
-	defer func() {
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	for range 3 {
-		var v abi.Verdict
-		var trace host.Trace
-		p.Evaluate(order, abi.FuelDefault, &v, &trace)
-		if v.Fault != h.fault || v.Fuel > abi.FuelDefault || v.Discount != 0 {
-			t.Fatalf("%v after %d units, want %v (%v)", v.Fault, v.Fuel, h.fault, trace.Err)
-		}
-	}
-	for _, fuel := range []uint64{abi.FuelDefault, abi.FuelMax} {
-		took, plain := quickest(p, loop, fuel)
-		if took > hostileLoops*plain {
-			t.Errorf("%d units took %s, a plain loop %s", fuel, took, plain)
-		}
-		t.Logf("%d units took %s, %.1f times a plain loop", fuel, took, float64(took)/float64(plain))
-	}
+// cut leaves away the last bytes.
+func cut(wasm []byte, n int) []byte { return wasm[:len(wasm)-n] }
+
+func make65k() []byte { return slices.Repeat([]byte{gastest.I32}, 1<<16) }
+
+// withType encodes a module that has one more type, the last.
+func withType(m *gastest.Module, t gastest.Type) []byte {
+	m.Types = append(m.Types, t)
+	return m.Encode()
 }
 
-// quickest returns the shortest evaluation of each of two programs, taking
-// turns until they are within the bound: what the rest of the machine does harms
-// neither.
-func quickest(p, loop *host.Program, fuel uint64) (took, plain time.Duration) {
-	took, plain = time.Hour, time.Hour
-	var v abi.Verdict
-	for range hostileRounds {
-		start := time.Now()
-		loop.Evaluate(order, fuel, &v, nil)
-		between := time.Now()
-		p.Evaluate(order, fuel, &v, nil)
-		plain, took = min(plain, between.Sub(start)), min(took, time.Since(between))
-		if took <= hostileLoops*plain {
-			break
-		}
-	}
-	return took, plain
+// discount is code that takes off what code leaves.
+func discount(code string) string {
+	return "i32.const 4096 i32.const 1 i32.store16 1 0 i32.const 4096 " + code + " i64.store 3 8" + gastest.Result
 }
 
-// printable: what a module is called must not reach a terminal or a log as it is.
-func printable(t *testing.T, text string) {
-	t.Helper()
-	if i := strings.IndexFunc(text, func(r rune) bool { return r < ' ' && r != '\n' }); i >= 0 {
-		t.Errorf("a control character in %q", text)
-	}
-}
-
-// FuzzCompile: no bytes harm the engine, and what compiles can be evaluated.
-func FuzzCompile(f *testing.F) {
-	for _, h := range hostiles() {
-		if len(h.module) < 1<<10 {
-			f.Add(h.module)
-		}
-	}
-	f.Add(generate(1))
-	e := engine(f, host.Config{Instances: 1})
-	f.Fuzz(func(t *testing.T, wasm []byte) {
-		p, err := e.Compile(t.Context(), wasm, nil)
-		if err != nil {
-			return
-		}
-		var v abi.Verdict
-		p.Evaluate(order, abi.FuelDefault, &v, nil)
-		if v.Fuel > abi.FuelDefault || v.Discount < 0 || v.Discount > order.Subtotal {
-			t.Errorf("%+v", v.Output)
-		}
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+// Modules returns the names of all modules, sorted, and the modules.
+func Modules() ([]string, map[string]Module) {
+	all := known()
+	return slices.Sorted(maps.Keys(all)), all
 }
