@@ -3,9 +3,12 @@ package gateway
 import (
 	"bytes"
 	"fmt"
+	"mime/multipart"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/doorbuster/doorbuster/plugins/gas/gastest"
 )
 
 func tiered(t *testing.T) string {
@@ -146,4 +149,54 @@ func TestWhyRule(t *testing.T) {
 			t.Errorf("%s\n%s", a.body, e.body)
 		}
 	}
+}
+
+// aShopifyFunction answers that there is no discount.
+func aShopifyFunction() string {
+	const module = "shopify_function_v2"
+	return string((&gastest.Module{
+		Types: []gastest.Type{{}, {Params: []byte{gastest.I32}, Results: []byte{gastest.I32}}, {Params: []byte{gastest.I32, gastest.I32}, Results: []byte{gastest.I32}}, {Results: []byte{gastest.I32}}},
+		Imports: []gastest.Import{
+			{Module: module, Name: "shopify_function_output_new_object", Type: 1},
+			{Module: module, Name: "shopify_function_output_new_utf8_str", Type: 2},
+			{Module: module, Name: "shopify_function_output_new_array", Type: 1},
+			{Module: module, Name: "shopify_function_output_finish_array", Type: 3},
+			{Module: module, Name: "shopify_function_output_finish_object", Type: 3},
+		},
+		MemoryMin: 1,
+		Data:      []gastest.Data{{At: 8, Bytes: "operations"}},
+		Funcs:     []gastest.Func{{Code: "i32.const 1 call 0 drop i32.const 8 i32.const 10 call 1 drop i32.const 0 call 2 drop call 3 drop call 4 drop"}},
+		Exports:   []gastest.Export{{Name: "memory", Kind: 2}, {Name: "run", Index: 5}},
+	}).Encode())
+}
+
+func (h *house) uploadForm(path string, parts ...string) answer {
+	h.t.Helper()
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	for i := 0; i < len(parts); i += 2 {
+		must(h.t, form.WriteField(parts[i], parts[i+1]))
+	}
+	must(h.t, form.Close())
+	return h.send(request{method: "POST", path: path, body: body.String(), header: map[string]string{"Content-Type": form.FormDataContentType()}})
+}
+
+func TestShopifyFunction(t *testing.T) {
+	h := newHouse(t, nil)
+	const path = "/api/v1/rules/off/versions?merchant_id=acme"
+	function := aShopifyFunction()
+	h.upload(path, function).want(201).has(map[string]any{"version": 1, "size": len(function), "fuel_limit": 11000000})
+	h.upload(path+"&fuel_limit=11000001", function).refused(invalidRequest)
+	h.uploadForm(path, "module", function, "configuration", `{"a":1}`, "input_query", "{cart{lines{id}}}", "export", "run", "discount_classes", "ORDER, PRODUCT").want(201).has(map[string]any{"version": 2})
+	h.uploadForm(path, "module", function, "configuration", `{"a":1}`, "input_query", "{cart{lines{id}}}", "export", "run", "discount_classes", "ORDER, PRODUCT").want(200).has(map[string]any{"version": 2})
+	h.uploadForm(path, "module", function, "export", "walk").refused(ruleInvalid)
+	h.uploadForm(path, "module", function, "provider", "not a module").want(201) // nobody asks for it
+	h.uploadForm(path, "configuration", "{}").refused(invalidRequest)
+	h.uploadForm(path, "module", function, "colour", "red").refused(invalidRequest)
+	h.uploadForm(path, "module", function, "module", function).refused(invalidRequest)
+	h.send(request{method: "POST", path: path, body: "no form", header: map[string]string{"Content-Type": "multipart/form-data"}}).refused(invalidRequest)
+	h.send(request{method: "POST", path: path, body: function, header: map[string]string{"Content-Type": "text/plain"}}).refused(unsupportedMediaType)
+
+	h.post("/api/v1/deals", `{"deal_id":"d","merchant_id":"acme","title":"t","currency":"JPY","unit_price":100,"stock":5,"per_user_limit":5,"rules":["off"]}`).want(201)
+	h.send(request{method: "POST", path: "/api/v1/orders", body: `{"deal_id":"d","user_id":"ann","quantity":1}`, header: map[string]string{"Idempotency-Key": "k"}}).want(201).has(map[string]any{"total": 100, "discount_total": 0})
 }
