@@ -14,6 +14,7 @@ import (
 	json "github.com/goccy/go-json"
 
 	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/plugins/sample"
 )
 
 // Bodies off the order path, in and out.
@@ -52,7 +53,8 @@ func decodeBody(body []byte, v any) error {
 func checkNames(d *stdjson.Decoder, t reflect.Type, field string) error {
 	token, err := d.Token()
 	open, nested := token.(stdjson.Delim)
-	if err == nil && t == reflect.TypeFor[optionalTime]() && !isTime(token) {
+	isTimeField := t == reflect.TypeFor[optionalTime]() || t == reflect.TypeFor[sample.Instant]()
+	if err == nil && isTimeField && !isTime(token) {
 		return refuseField(invalidRequest, field, wantTime)
 	}
 	if err != nil || !nested {
@@ -104,6 +106,11 @@ func within(t reflect.Type, name string) (inner reflect.Type, known bool) {
 		for field := range t.Fields() {
 			if field.Tag.Get("json") == name {
 				return field.Type, true
+			}
+			if field.Anonymous {
+				if inner, known := within(field.Type, name); known {
+					return inner, true
+				}
 			}
 		}
 		return nil, false

@@ -36,6 +36,9 @@ func TestNamesInBodies(t *testing.T) {
 		{&evaluateBody{}, `{"deal":{"attributes":{"A":"x"}},"order":{"codes":["x"]}}`, noProblem, ""},
 		{&evaluateBody{}, `{"order":{"Quantity":1}}`, unknownField, "Quantity"},
 		{&evaluateBody{}, `{"order":{"attributes":{"b":"1","b":"1"}}}`, invalidRequest, "b"},
+		{&evaluateBody{}, `{"now":"yesterday"}`, invalidRequest, "now"},
+		{&evaluateBody{}, `{"deal":{"ends_at":1}}`, invalidRequest, "deal.ends_at"},
+		{&evaluateBody{}, `{"merchant_id":"m","now":null,"quote":true}`, noProblem, ""},
 		{&map[string]stdjson.RawMessage{}, `{"reason":"x"}`, noProblem, ""},
 		{&map[string]stdjson.RawMessage{}, `{"reason":"x","reason":"y"}`, invalidRequest, "reason"},
 	} {

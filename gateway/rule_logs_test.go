@@ -8,7 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/plugins/gas/gastest"
+	"github.com/doorbuster/doorbuster/plugins/sample"
 )
 
 // shownLine is a logLine as a client reads it.
@@ -46,6 +48,13 @@ func (h *house) followRule(t *testing.T, path string) func() shownLine {
 			must(t, json.Unmarshal(line, &l))
 		}
 		return l
+	}
+}
+
+// TestSampleBounds: a sample may be what an order may be.
+func TestSampleBounds(t *testing.T) {
+	if sample.QuantityMax != deal.MaxQuantity || sample.UnitPriceMax != deal.MaxUnitPrice {
+		t.Errorf("%d units of %d, an order %d of %d", int64(sample.QuantityMax), int64(sample.UnitPriceMax), int64(deal.MaxQuantity), int64(deal.MaxUnitPrice))
 	}
 }
 

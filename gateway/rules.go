@@ -17,6 +17,7 @@ import (
 	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/plugins/sample"
 )
 
 // versionReply is a version of a rule as it is shown.
@@ -266,34 +267,8 @@ func (s *Server) getWasm(c *call) error {
 
 // evaluateBody is a sample input.
 type evaluateBody struct {
-	MerchantID string       `json:"merchant_id"`
-	Now        optionalTime `json:"now"`
-	Deal       struct {
-		DealID     string            `json:"deal_id"`
-		Currency   string            `json:"currency"`
-		UnitPrice  int64             `json:"unit_price"`
-		Stock      int64             `json:"stock"`
-		Available  int64             `json:"available"`
-		StartsAt   optionalTime      `json:"starts_at"`
-		EndsAt     optionalTime      `json:"ends_at"`
-		Attributes map[string]string `json:"attributes"`
-	} `json:"deal"`
-	Order struct {
-		UserID     string            `json:"user_id"`
-		Quantity   *int64            `json:"quantity"`
-		Codes      []string          `json:"codes"`
-		Attributes map[string]string `json:"attributes"`
-	} `json:"order"`
-	Group struct {
-		Size    uint32 `json:"size"`
-		Members uint32 `json:"members"`
-		Opens   bool   `json:"opens"`
-		Joins   bool   `json:"joins"`
-	} `json:"group"`
-	UserQuantity  uint32 `json:"user_quantity"`
-	FirstOrder    bool   `json:"first_order"`
-	Quote         bool   `json:"quote"`
-	DiscountSoFar int64  `json:"discount_so_far"`
+	MerchantID string `json:"merchant_id"`
+	sample.Order
 }
 
 type evaluateReply struct {
@@ -313,43 +288,17 @@ type evaluateReply struct {
 
 // input turns the body into what a rule is told.
 func (b *evaluateBody) input(now int64) (*abi.Input, error) {
-	in := &abi.Input{
-		Now: now, UnitPrice: b.Deal.UnitPrice, DiscountSoFar: b.DiscountSoFar, Quantity: 1, UserQuantity: b.UserQuantity,
-		Available: b.Deal.Available, Stock: b.Deal.Stock, StartsAt: b.Deal.StartsAt.ms, EndsAt: b.Deal.EndsAt.ms,
-		GroupSize: b.Group.Size, GroupMembers: b.Group.Members,
-		DealID: []byte(b.Deal.DealID), UserID: []byte(b.Order.UserID),
-		Attributes: sortedKVs(b.Order.Attributes), DealAttributes: sortedKVs(b.Deal.Attributes),
+	if b.Now == 0 {
+		b.Now = sample.Instant(now)
 	}
-	if b.Now.ms != 0 {
-		in.Now = b.Now.ms
-	}
-	if q := b.Order.Quantity; q != nil {
-		if *q < 1 || *q > deal.MaxQuantity {
-			return nil, refuseField(quantityInvalid, "order.quantity", wantQuantity)
+	in, err := b.Input()
+	if field := new(sample.FieldError); errors.As(err, &field) {
+		if field.Field == "order.quantity" {
+			return nil, refuseField(quantityInvalid, field.Field, wantQuantity)
 		}
-		in.Quantity = uint32(*q)
+		return nil, refuseField(invalidRequest, field.Field, field.Message)
 	}
-	if in.UnitPrice < 0 || in.UnitPrice > deal.MaxUnitPrice {
-		return nil, refuseField(invalidRequest, "deal.unit_price", "is out of bounds")
-	}
-	if len(b.Deal.Currency) != 0 && copy(in.Currency[:], b.Deal.Currency) != len(b.Deal.Currency) {
-		return nil, refuseField(invalidRequest, "deal.currency", "must be an ISO 4217 code")
-	}
-	in.Subtotal = in.UnitPrice * int64(in.Quantity)
-	if in.DiscountSoFar < 0 || in.DiscountSoFar > in.Subtotal {
-		return nil, refuseField(invalidRequest, "discount_so_far", "must be 0 to the subtotal")
-	}
-	for _, code := range b.Order.Codes {
-		in.Codes = append(in.Codes, []byte(code))
-	}
-	for flag, set := range map[uint16]bool{
-		abi.FlagFirstOrder: b.FirstOrder, abi.FlagOpensGroup: b.Group.Opens, abi.FlagJoinsGroup: b.Group.Joins, abi.FlagQuote: b.Quote,
-	} {
-		if set {
-			in.Flags |= flag
-		}
-	}
-	if _, err := in.Append(nil); err != nil {
+	if err != nil {
 		return nil, refuse(invalidRequest, err.Error())
 	}
 	return in, nil

@@ -53,7 +53,7 @@ type Deal struct {
 // Body is what a sample says of the order.
 type Body struct {
 	UserID     string            `json:"user_id"`
-	Quantity   *uint32           `json:"quantity"` // 1 … QuantityMax
+	Quantity   *int64            `json:"quantity"` // 1 … QuantityMax
 	Codes      []string          `json:"codes"`
 	Attributes map[string]string `json:"attributes"`
 }
@@ -118,7 +118,7 @@ func (o *Order) Input() (*abi.Input, error) {
 	}
 	in := &abi.Input{
 		Flags: o.flags(), Now: int64(o.Now), UnitPrice: o.Deal.UnitPrice, DiscountSoFar: o.DiscountSoFar,
-		Quantity: o.quantity(), UserQuantity: o.UserQuantity,
+		Quantity: uint32(o.quantity()), UserQuantity: o.UserQuantity,
 		Available: o.Deal.Available, Stock: o.Deal.Stock, StartsAt: int64(o.Deal.StartsAt), EndsAt: int64(o.Deal.EndsAt),
 		GroupSize: o.Group.Size, GroupMembers: o.Group.Members,
 		DealID: []byte(o.Deal.DealID), UserID: []byte(o.Order.UserID),
@@ -135,7 +135,7 @@ func (o *Order) Input() (*abi.Input, error) {
 	return in, nil
 }
 
-func (o *Order) quantity() uint32 {
+func (o *Order) quantity() int64 {
 	if o.Order.Quantity == nil {
 		return 1
 	}
@@ -143,7 +143,7 @@ func (o *Order) quantity() uint32 {
 }
 
 // subtotal cannot overflow within the bounds.
-func (o *Order) subtotal() int64 { return o.Deal.UnitPrice * int64(o.quantity()) }
+func (o *Order) subtotal() int64 { return o.Deal.UnitPrice * o.quantity() }
 
 func (o *Order) validate() error {
 	if q := o.quantity(); q < 1 || q > QuantityMax {
