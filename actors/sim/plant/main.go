@@ -1,7 +1,7 @@
 // Command plant proves that the tests find what they are for. It builds the
 // suite once with each planted bug, behind the build tag plant_<name>, and
 // fails unless every one of them is caught. Arguments name the bugs to plant,
-// none means all.
+// none means all, and -short one of each layer.
 package main
 
 import (
@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -24,24 +25,28 @@ const seedsMax = 20_000
 type plant struct {
 	name string
 	what string
-	test []string // arguments of go test
+	by   suite
+	tour bool // -short plants it: one bug of each layer
 }
 
-var simulator = []string{"./actors/sim", "-run", "^TestSimulation$", "-timeout", "0", "-seeds", strconv.Itoa(seedsMax)}
+// suite is some packages whose tests are run with some arguments.
+type suite struct{ packages, args []string }
+
+var simulator = suite{[]string{"actors/sim"}, []string{"-test.run", "^TestSimulation$", "-seeds", strconv.Itoa(seedsMax)}}
 
 var plants = []plant{
-	{"ack_early", "acknowledge before the sync", simulator},
-	{"skip_sync", "skip the sync", simulator},
-	{"skip_folder_sync", "forget the folder's sync", simulator},
-	{"drop_epoch", "drop the epoch check", simulator},
-	{"keep_quota", "quota not given back on cancel", simulator},
-	{"forget_key", "idempotency key forgotten on restart", simulator},
-	{"reuse_early", "pooled context reused early", simulator},
-	{"trust_wall", "wall clock trusted", simulator},
-	{"keep_hold", "expired hold not returned", simulator},
-	{"mark_early", "derived row marked before it is written", simulator},
-	{"keep_rule_state", "rule state left between orders", []string{"./plugins/host"}},
-	{"free_block", "fuel not charged in one block kind", []string{"./plugins/gas", "./plugins/host"}},
+	{"ack_early", "acknowledge before the sync", simulator, true},
+	{"skip_sync", "skip the sync", simulator, false},
+	{"skip_folder_sync", "forget the folder's sync", simulator, true},
+	{"drop_epoch", "drop the epoch check", simulator, false},
+	{"keep_quota", "quota not given back on cancel", simulator, true},
+	{"forget_key", "idempotency key forgotten on restart", simulator, false},
+	{"reuse_early", "pooled context reused early", simulator, false},
+	{"trust_wall", "wall clock trusted", simulator, false},
+	{"keep_hold", "expired hold not returned", simulator, false},
+	{"mark_early", "derived row marked before it is written", simulator, false},
+	{"keep_rule_state", "rule state left between orders", suite{[]string{"plugins/host"}, []string{"-test.run", "^TestNothingIsKept$"}}, true},
+	{"free_block", "fuel not charged in one block kind", suite{[]string{"plugins/host"}, []string{"-test.run", "^TestDifferential$"}}, false},
 }
 
 func main() {
@@ -81,11 +86,13 @@ func run(names []string, out io.Writer) error {
 	return nil
 }
 
-func choose(names []string) ([]plant, error) {
-	if len(names) == 0 {
+func choose(names []string) (chosen []plant, err error) {
+	switch {
+	case len(names) == 0:
 		return plants, nil
+	case names[0] == "-short":
+		return slices.DeleteFunc(slices.Clone(plants), func(p plant) bool { return !p.tour }), nil
 	}
-	var chosen []plant
 	for _, name := range names {
 		i := slices.IndexFunc(plants, func(p plant) bool { return p.name == name })
 		if i < 0 {
@@ -113,31 +120,29 @@ func (c catch) String() string {
 	return "              " + c.says
 }
 
-// hunt builds the suite with the bug and runs it. A build that fails finds
-// nothing.
-func (p plant) hunt() (catch, error) {
-	tag := "plant_" + p.name
-	build := append([]string{"test", "-run", "^$", "-tags", tag}, packages(p.test)...)
-	if out, err := exec.Command("go", build...).CombinedOutput(); err != nil {
-		return catch{}, fmt.Errorf("build: %w\n%s", err, out)
-	}
-	out, err := exec.Command("go", append([]string{"test", "-count=1", "-tags", tag}, p.test...)...).CombinedOutput()
-	if err == nil {
-		return catch{}, nil
-	}
-	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) {
+// hunt builds the suite with the bug and runs it. A build that fails finds nothing.
+func (p plant) hunt() (found catch, err error) {
+	dir, err := os.MkdirTemp("", "doorbuster-plant-")
+	if err != nil {
 		return catch{}, err
 	}
-	return read(out), nil
-}
-
-func packages(args []string) (packages []string) {
-	for _, arg := range args {
-		if strings.HasPrefix(arg, "./") {
-			packages = append(packages, arg)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	for _, folder := range p.by.packages {
+		binary := filepath.Join(dir, filepath.Base(folder))
+		if out, err := exec.Command("go", "test", "-c", "-tags", "plant_"+p.name, "-o", binary, "./"+folder).CombinedOutput(); err != nil {
+			return catch{}, fmt.Errorf("build: %w\n%s", err, out)
+		}
+		test := exec.Command(binary, p.by.args...)
+		test.Dir = folder
+		out, err := test.CombinedOutput()
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+			return read(out), nil
+		}
+		if err != nil {
+			return catch{}, err
 		}
 	}
-	return packages
+	return catch{}, nil
 }
 
 var (
