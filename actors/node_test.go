@@ -193,7 +193,7 @@ func TestNoOversell(t *testing.T) {
 	if err != nil || sold != 100 || v.Available != 0 || v.Reserved != 100 {
 		t.Fatalf("%d orders won of a stock of 100; %+v, %v", sold, v, err)
 	}
-	if !h.node.SoldOut([]byte("d"), []byte("u99"), []byte("new")) {
+	if h.node.SoldOut([]byte("d"), []byte("u99"), []byte("new")) == nil {
 		t.Error("a new key should be answered from the flag")
 	}
 }
@@ -202,14 +202,14 @@ func TestSoldOutFlagLetsKnownKeysThrough(t *testing.T) {
 	h := newHouse(t, nil)
 	h.create("d", func(s *deal.Spec) { s.Stock = 1 })
 	first := h.place("d", "u", "k", 1)
-	if h.node.SoldOut([]byte("d"), []byte("u"), []byte("k")) {
+	if h.node.SoldOut([]byte("d"), []byte("u"), []byte("k")) != nil {
 		t.Fatal("the key of the first order must reach the deal")
 	}
 	if again := h.place("d", "u", "k", 1); !again.again || again.seq != first.seq {
 		t.Fatalf("%+v", again)
 	}
 	h.change(deal.Cancel, "d", first.seq)
-	if h.node.SoldOut([]byte("d"), []byte("v"), []byte("new")) {
+	if h.node.SoldOut([]byte("d"), []byte("v"), []byte("new")) != nil {
 		t.Fatal("stock is back")
 	}
 }

@@ -15,6 +15,7 @@ import (
 // remembers. Maybe means the actor is asked; no is certain, because a deal
 // without stock takes no new keys.
 type keyFilter struct {
+	spec  *deal.Spec // of the deal when the filter was made
 	words []atomic.Uint64
 	next  int // keys[:next] of the state are in; only the actor uses it
 	room  int // keys the filter is sized for
@@ -27,10 +28,10 @@ const (
 	filterRoomMin    = 1 << 7
 )
 
-func newKeyFilter(keys int) *keyFilter {
+func newKeyFilter(keys int, spec *deal.Spec) *keyFilter {
 	room := max(filterRoomMin, 2*keys)
 	words := 1 << bits.Len(uint(room*filterBitsPerKey/64))
-	return &keyFilter{words: make([]atomic.Uint64, words), room: room}
+	return &keyFilter{spec: spec, words: make([]atomic.Uint64, words), room: room}
 }
 
 func keyHash(user, key []byte) uint64 {
@@ -69,24 +70,28 @@ func (a *activation) soldOutFilter(status deal.Status) *keyFilter {
 		return nil
 	}
 	if n := a.state.KeyCount(); a.keys == nil || n > a.keys.room {
-		a.keys = newKeyFilter(n)
+		a.keys = newKeyFilter(n, a.state.Spec)
 	}
 	a.keys.next = a.state.EachKey(a.keys.next, a.keys.add)
 	return a.keys
 }
 
-// SoldOut says that the deal has nothing left and has never seen the user's
-// key, so that an order with it is bound to be refused as sold out. It wakes
-// nobody.
-func (n *Node) SoldOut(dealID, user, key []byte) bool {
+// SoldOut returns a deal that has nothing left and has never seen the user's key,
+// so that an order with it is bound to be refused as sold out; otherwise nil. The
+// terms may have changed since it sold out, but not those that never change. It
+// wakes nobody.
+func (n *Node) SoldOut(dealID, user, key []byte) *deal.Spec {
 	e := n.directory.find(dealID)
 	if e == nil {
-		return false
+		return nil
 	}
 	a := e.active.Load()
 	if a == nil {
-		return false
+		return nil
 	}
 	f := a.soldOut.Load()
-	return f != nil && !f.mayHold(user, key)
+	if f == nil || f.mayHold(user, key) {
+		return nil
+	}
+	return f.spec
 }

@@ -324,6 +324,7 @@ func scrape(t *testing.T) metrics {
 	}
 	call("/api/v1/deals", `{"deal_id":"d","merchant_id":"m","title":"Lychee","category":"fruit","currency":"CNY","unit_price":100,"stock":10,"rules":["tiered"]}`, 201)
 	call("/api/v1/orders", `{"deal_id":"d","user_id":"u","quantity":1}`, 201)
+	call("/api/v1/orders", `{"deal_id":"d","user_id":"v","quantity":100}`, 409)
 	call("/api/v1/orders/d-2/confirm", `{"payment_ref":"p"}`, 200)
 	call("/api/v1/orders/d-2/cancel", `{}`, 409)
 	call("/api/v1/orders/d-2/refund", `{}`, 409)

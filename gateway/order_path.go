@@ -65,7 +65,8 @@ func (s *Server) order(ctx *fasthttp.RequestCtx) problem {
 		s.node.Release(r)
 		return p
 	}
-	if s.node.SoldOut(r.Deal, r.Cmd.User, r.Cmd.Key) {
+	if spec := s.node.SoldOut(r.Deal, r.Cmd.User, r.Cmd.Key); spec != nil {
+		s.orders.sale(r, spec, soldOut)
 		s.node.Release(r)
 		return s.refuseOrder(ctx, orderFault{problem: soldOut})
 	}
@@ -76,6 +77,7 @@ func (s *Server) order(ctx *fasthttp.RequestCtx) problem {
 		return s.failOrder(ctx, err)
 	}
 	p = s.answerOrder(ctx, r)
+	s.orders.sale(r, r.View.Spec, p)
 	s.node.Release(r)
 	return p
 }
@@ -281,14 +283,15 @@ func faultOfReply(r *deal.Reply) orderFault {
 // to be counted again.
 const replayed = problemCount
 
-// orderSeries counts orders by how they were answered.
+// orderSeries counts orders by how they were answered, and by what was sold where.
 type orderSeries struct {
 	route    *obs.Route
 	outcomes [problemCount + 1]obs.Count
+	sales    *obs.Sales
 }
 
-func newOrderSeries(m *obs.Metrics) orderSeries {
-	o := orderSeries{route: m.Route(fasthttp.MethodPost, "/api/v1/orders")}
+func newOrderSeries(m *obs.Metrics, sales *obs.Sales) orderSeries {
+	o := orderSeries{route: m.Route(fasthttp.MethodPost, "/api/v1/orders"), sales: sales}
 	o.outcomes[noProblem], o.outcomes[replayed] = m.Outcome("reserved"), m.Outcome("replayed")
 	for p := noProblem + 1; p < problemCount; p++ {
 		o.outcomes[p] = m.Outcome(problems[p].code)
@@ -297,3 +300,21 @@ func newOrderSeries(m *obs.Metrics) orderSeries {
 }
 
 func (o *orderSeries) count(p problem) { o.outcomes[p].Inc() }
+
+// sale counts an order that its deal has decided. What was placed before is no sale.
+func (o *orderSeries) sale(r *actors.Request, spec *deal.Spec, p problem) {
+	if spec == nil || p == replayed {
+		return
+	}
+	decided, value := obs.SaleRefused, int64(0)
+	if p == noProblem {
+		decided, value = obs.SaleAccepted, r.Reply.Event.Placed.Total()
+	}
+	var channel []byte
+	for _, kv := range r.Cmd.Attributes {
+		if string(kv.Key) == "channel" {
+			channel = kv.Value
+		}
+	}
+	o.sales.Count(spec.Category, spec.Currency, channel, decided, value)
+}

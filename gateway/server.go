@@ -61,6 +61,10 @@ type Config struct {
 	Metrics *obs.Metrics
 	Logger  *slog.Logger
 
+	// Channels are the values of an order's attribute "channel" that metrics tell
+	// apart, at most obs.ChannelsMax; optional.
+	Channels []string
+
 	Webhooks *webhook.Hub // nil = there are none
 	Member   string       // what this node is called among the members of its cluster; "" = local
 
@@ -149,9 +153,13 @@ func New(cfg Config) (*Server, error) {
 			return nil, err
 		}
 	}
+	sales, err := cfg.Metrics.Sales(cfg.Channels)
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
 		cfg: cfg, node: cfg.Node, front: front,
-		orders:     newOrderSeries(cfg.Metrics),
+		orders:     newOrderSeries(cfg.Metrics, sales),
 		uploads:    make(chan struct{}, uploadsMax),
 		streams:    make(streams, cfg.Streams),
 		pace:       pace,

@@ -161,7 +161,7 @@ func (w *world) placeOrder(id string) {
 		w.shop.keys++
 		c.Key = fmt.Appendf(nil, "k%d", w.shop.keys)
 	}
-	if w.node.SoldOut([]byte(id), c.User, c.Key) {
+	if w.node.SoldOut([]byte(id), c.User, c.Key) != nil {
 		o := w.newOp(id, c)
 		o.soldOut, o.ret, o.at = true, w.step, w.node.Now().Wall
 		w.note("%v: sold out at the door", o)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/doorbuster/doorbuster/actors"
@@ -230,9 +231,15 @@ func (s *server) startEdge(ctx context.Context) error {
 	}
 	s.edge, err = gateway.New(gateway.Config{
 		Node: s.node, Rules: s.rules, Store: s.store, Clock: s.clock, Metrics: s.metrics, Logger: s.log.Logger,
+		Channels: names(s.cfg.Channels),
 		Webhooks: s.hooks, Member: s.public.Addr().String(), Auth: auth, Limiter: limiter, Front: s.front, Drain: func() { close(s.asked) }, BacktestCPU: s.cfg.BacktestCPU,
 	})
 	return err
+}
+
+// names splits a list by its commas.
+func names(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 // auth is nil in open mode.

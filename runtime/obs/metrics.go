@@ -5,7 +5,8 @@
 // operations on a series that was resolved at start-up, and a log line is
 // formatted, offered to a bounded queue and forgotten. Neither ever waits for
 // a scraper, a disk or a terminal. Label values are fixed when the program is
-// wired; nothing that a client sends becomes one.
+// wired; nothing that a client sends becomes one, but the categories that
+// merchants give their deals, up to a bound.
 package obs
 
 import (

@@ -79,6 +79,7 @@ type Config struct {
 	DrainNotice       time.Duration // to go on answering that it is at the end, within DrainTimeout
 	WebhookNetworks   string        // CIDRs, separated by commas, that webhooks may reach although they are private
 	Key               string        // an operator's, for commands that ask a running server; secret
+	Channels          string        // values of an order's attribute channel that metrics tell apart, by commas
 	LogLevel          string        // debug, info, warn, error
 	LogFormat         string        // text, json
 }
@@ -99,6 +100,7 @@ func Default() Config {
 		RequestTimeout:    5 * time.Second,
 		DrainTimeout:      10 * time.Second,
 		DrainNotice:       time.Second,
+		Channels:          "app,web,mini_program,store",
 		LogLevel:          "info",
 		LogFormat:         "text",
 	}
@@ -125,6 +127,7 @@ func (c *Config) Flags() *pflag.FlagSet {
 	t.DurationVar(&c.DrainTimeout, "drain-timeout", c.DrainTimeout, "how long requests in flight may take to finish at the end")
 	t.DurationVar(&c.DrainNotice, "drain-notice", c.DrainNotice, "how long to go on answering with 503 draining at least, so that balancers see it")
 	t.StringVar(&c.WebhookNetworks, "webhook-networks", c.WebhookNetworks, "private networks that webhooks may reach, such as 10.1.0.0/16,fd00::/64 (default: none)")
+	t.StringVar(&c.Channels, "channels", c.Channels, "values of an order's attribute \"channel\" that metrics tell apart, by commas; the rest is \"other\"")
 	t.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	t.StringVar(&c.LogFormat, "log-format", c.LogFormat, "text or json")
 	t.StringVar(&c.Key, "key", c.Key, "operator's key, for commands that ask a running server")
