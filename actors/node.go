@@ -125,6 +125,7 @@ type Node struct {
 	readOnly  atomic.Bool   // as the store said last
 	evicted   atomic.Uint64 // tick of the last eviction
 	rulesOff  atomic.Uint64
+	leftOut   atomic.Uint64 // orders, from lists
 	draining  atomic.Bool
 }
 
@@ -257,7 +258,21 @@ func (n *Node) Call(r *Request) error {
 		if again, err := n.receive(r, r.Wait()); !again {
 			return err
 		}
-		<-a.gone
+		if !n.awaitGone(a, deadline) {
+			return fmt.Errorf("%w: it did not leave memory in time", ErrUnavailable)
+		}
+	}
+}
+
+// awaitGone waits until an activation has left, or the deadline has passed.
+func (n *Node) awaitGone(a *activation, deadline int64) bool {
+	late := make(chan struct{})
+	defer n.clock.AfterFunc(time.Duration(deadline-n.clock.Now().Mono), func() { close(late) })()
+	select {
+	case <-a.gone:
+		return true
+	case <-late:
+		return false
 	}
 }
 

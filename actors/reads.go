@@ -158,25 +158,34 @@ type orderRef struct {
 }
 
 // Orders returns a page of orders, of a user by deal and age, of a deal by
-// age, and whether there are more.
+// age, and whether there are more. Orders of a user's deals that cannot serve now
+// are left out and counted: they say nothing about the others.
 func (n *Node) Orders(ctx context.Context, q OrderQuery) (page []*Order, more bool, err error) {
 	find := n.ordersOfDeal
 	if q.User != "" {
 		find = n.ordersOfUser
 	}
-	refs, err := find(ctx, &q)
-	if err != nil {
-		return nil, false, err
-	}
-	if more = len(refs) > q.Limit; more {
-		refs = refs[:q.Limit]
-	}
-	for _, ref := range refs {
-		o, err := n.Order(ctx, ref.deal, ref.seq)
+	for more = true; more && len(page) == 0; { // a page is empty only if it is the last
+		refs, err := find(ctx, &q)
 		if err != nil {
 			return nil, false, err
 		}
-		page = append(page, o)
+		if more = len(refs) > q.Limit; more {
+			refs = refs[:q.Limit]
+		}
+		for _, ref := range refs {
+			q.AfterDeal, q.AfterSeq = ref.deal, ref.seq
+			o, err := n.Order(ctx, ref.deal, ref.seq)
+			switch {
+			case err == nil:
+				page = append(page, o)
+			case q.Deal != "" || !errors.Is(err, ErrUnavailable):
+				return nil, false, err
+			default:
+				n.leftOut.Add(1)
+				n.report("list of a user's orders", fmt.Errorf("order %d of deal %s is left out: %w", ref.seq, ref.deal, err))
+			}
+		}
 	}
 	return page, more, nil
 }
@@ -231,6 +240,7 @@ type Stats struct {
 	Waiting  int // requests in the deals' mailboxes or under way behind them
 	Pool     own.Stats
 	ReadOnly bool
+	LeftOut  uint64 // orders that a list lacked, because their deal could not serve
 	// The epochs of the deals in memory, 0 if there is none.
 	EpochLowest, EpochHighest uint64
 	RulesOff                  uint64 // times that a rule was switched off for a deal
@@ -240,7 +250,7 @@ type Stats struct {
 func (n *Node) Stats() Stats {
 	st := Stats{
 		Deals: n.directory.deals.Size(), Active: n.active.len(),
-		Pool: n.pool.Stats(), ReadOnly: n.readOnly.Load(), RulesOff: n.rulesOff.Load(),
+		Pool: n.pool.Stats(), ReadOnly: n.readOnly.Load(), RulesOff: n.rulesOff.Load(), LeftOut: n.leftOut.Load(),
 	}
 	n.active.list(func(a *activation) bool {
 		st.Waiting += a.waiting.InFlight()

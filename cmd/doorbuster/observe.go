@@ -50,6 +50,8 @@ func (s *server) observeRules() {
 		}
 	}
 	m := s.metrics
+	m.Counter("orders_left_out_total", "Orders that a list lacked because their deal could not serve.", nil,
+		func() float64 { return float64(s.node.Stats().LeftOut) })
 	m.Counter("rules_switched_off_total", "Rules that kept failing and were switched off for a deal.", nil,
 		func() float64 { return float64(s.node.Stats().RulesOff) })
 	m.Counter("rule_calls_total", "Rules run for orders.", nil, sum(func(r plugins.RuleStats) uint64 { return r.Calls }))
