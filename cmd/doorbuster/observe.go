@@ -5,6 +5,7 @@ import (
 	"github.com/doorbuster/doorbuster/plugins/abi"
 	"github.com/doorbuster/doorbuster/runtime/obs"
 	"github.com/doorbuster/doorbuster/runtime/own"
+	"github.com/doorbuster/doorbuster/runtime/webhook"
 )
 
 // observe registers what the parts count by themselves; it is read when a
@@ -19,6 +20,7 @@ func (s *server) observe() {
 	m.Gauge("mailbox_depth", "Requests that wait in a deal's mailbox or for its journal.", nil,
 		func() float64 { return float64(s.node.Stats().Waiting) })
 	s.observeJournal()
+	s.observeHooks()
 	s.observeRules()
 }
 
@@ -38,6 +40,23 @@ func (s *server) observeJournal() {
 		func() float64 { return float64(s.store.Stats().Refused) })
 	m.Counter("journal_disk_bytes_total", "Bytes written to the disk for every purpose.", nil,
 		func() float64 { return float64(s.store.Stats().BytesWritten) })
+}
+
+// observeHooks sums up over the webhooks: their names come from merchants.
+func (s *server) observeHooks() {
+	gauge := func(name, help string, figure func(webhook.Stats) int) {
+		s.metrics.Gauge(name, help, nil, func() float64 { return float64(figure(s.hooks.Stats())) })
+	}
+	counter := func(name, help string, figure func(webhook.Stats) uint64) {
+		s.metrics.Counter(name, help, nil, func() float64 { return float64(figure(s.hooks.Stats())) })
+	}
+	gauge("webhooks", "Webhooks that there are.", func(st webhook.Stats) int { return st.Hooks })
+	gauge("webhooks_failing", "Webhooks whose last delivery failed.", func(st webhook.Stats) int { return st.Failing })
+	gauge("webhooks_disabled", "Webhooks that were given up.", func(st webhook.Stats) int { return st.Disabled })
+	gauge("webhook_topics_waiting", "Deals with news that a webhook was not told yet.", func(st webhook.Stats) int { return st.Waiting })
+	counter("webhook_events_delivered_total", "Events that receivers took.", func(st webhook.Stats) uint64 { return st.Delivered })
+	counter("webhook_deliveries_failed_total", "Deliveries that receivers did not take.", func(st webhook.Stats) uint64 { return st.Failed })
+	counter("webhook_events_dropped_total", "Events of no deal that gave way to newer ones.", func(st webhook.Stats) uint64 { return st.Dropped })
 }
 
 // observeRules sums up over the rules: their names come from merchants, so
