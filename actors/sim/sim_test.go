@@ -17,7 +17,7 @@ import (
 var (
 	seedsFlag  = flag.Int("seeds", 2000, "how many seeds to run")
 	firstFlag  = flag.Uint64("first", 1, "the first of them")
-	clonesFlag = flag.Int("clones", 40, "how many seeds to run on crash clones with unsynced data")
+	clonesFlag = flag.Int("clones", 100, "how many crash clones with unsynced data to make at least")
 	seedFlag   = flag.Uint64("seed", 0, "run this seed alone and print its trace")
 )
 
@@ -87,15 +87,22 @@ func TestTraceRepeats(t *testing.T) {
 // what was not synced. The seed does not decide what that is, so a failure may
 // need a few attempts to come again.
 func TestCrashClones(t *testing.T) {
-	base, clones := newBase(), 0
-	for i := range *clonesFlag {
-		seed := *firstFlag + uint64(i)
+	const report = 1000 // seeds
+	base, clones, deaths := newBase(), 0, 0
+	begin := time.Now()
+	for i := uint64(0); clones < *clonesFlag; i++ {
+		seed := *firstFlag + i
 		w := newWorld(seed, base, nil)
 		w.disk = &pebbleDisk{fs: vfs.NewCrashableMem(), some: true}
 		if err := w.live(); err != nil {
-			t.Errorf("seed %d: %v", seed, err)
+			t.Fatalf("after %d crash clones, seed %d: %v", clones, seed, err)
 		}
 		clones += w.deaths
+		if deaths += w.deaths; deaths > deathsMax {
+			base, deaths = newBase(), 0
+		}
+		if (i+1)%report == 0 || clones >= *clonesFlag {
+			t.Logf("%d seeds, %d crash clones, %.0f a second, 0 acknowledged orders lost", i+1, clones, float64(clones)/time.Since(begin).Seconds())
+		}
 	}
-	t.Logf("%d crash clones", clones)
 }
