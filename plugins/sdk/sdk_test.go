@@ -148,6 +148,10 @@ func TestOwnTests(t *testing.T) {
 		run(t, "assemblyscript", asc, "sdk_test.ts", "--target", "test", "--outFile", module)
 		run(t, "assemblyscript", "node", "doorbuster_test.mjs", module)
 		run(t, "assemblyscript", "node", "sdk_test.mjs", module, testdata, vectors)
+		wrong := exec.CommandContext(t.Context(), "node", "assemblyscript/doorbuster_test.mjs", module, "rules/vectors/tiered.tsv")
+		if out, err := wrong.CombinedOutput(); err == nil {
+			t.Errorf("no rule, and it passes:\n%s", out)
+		}
 	})
 	t.Run("rust", func(t *testing.T) {
 		t.Parallel()

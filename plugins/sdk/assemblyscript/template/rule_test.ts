@@ -1,5 +1,6 @@
 import { price, reason } from "./doorbuster/doorbuster_test";
 import { rule_evaluate } from "./rule";
+export * from "./rule"; // for vectors.tsv
 
 export function testOfWhatIsLeftToPay(): void {
   const output = price({ unitPrice: 9999, quantity: 2, discountSoFar: 9999 }, rule_evaluate);
