@@ -69,6 +69,16 @@ func (f *flow) step(tb testing.TB) {
 	f.record = f.reply.Event.Append(f.record[:0])
 }
 
+// TestOrderIsSmall: what an order writes is what a sale of a million of them has
+// to write, and to read again after a crash.
+func TestOrderIsSmall(t *testing.T) {
+	f := newFlow(t)
+	f.place(t)
+	if n := len(f.record); n > 180 {
+		t.Errorf("an order with a code, an attribute and one rule takes %d bytes", n)
+	}
+}
+
 // TestPlaceDoesNotAllocate: deciding, applying and encoding an order allocates
 // nothing of its own. The growth of the deal's tables is spread over the orders
 // that fill them, some allocations in 10,000: AllocsPerRun rounds its average
