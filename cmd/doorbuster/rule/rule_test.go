@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -149,6 +150,43 @@ func TestRollout(t *testing.T) {
 	}
 	if !json.Valid(out.Bytes()) || !strings.HasSuffix(sent()[3], `{"reason":"good"}`) {
 		t.Errorf("%s %s", &out, sent()[3])
+	}
+}
+
+// TestPushFunction: a Shopify function goes up with what it comes with.
+func TestPushFunction(t *testing.T) {
+	dir := t.TempDir()
+	for name, content := range map[string]string{"f.wasm": "\x00asm", "c.json": `{"percentage":10}`, "q.graphql": "query { cart }"} {
+		if err := writeFile(filepath.Join(dir, name), []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	parts := map[string]string{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := r.ParseMultipartForm(1 << 20); err != nil {
+			t.Error(err)
+		}
+		for name, values := range r.MultipartForm.Value {
+			parts[name] = strings.Join(values, "|")
+		}
+		parts["query"] = r.URL.RawQuery
+		_, _ = io.WriteString(w, `{"rule_id":"moved","version":1,"warnings":["slow"]}`)
+	}))
+	defer server.Close()
+	var out bytes.Buffer
+	if code, err := command(t.Context(), &out, "push", filepath.Join(dir, "f.wasm"), "--rule", "moved", "--server", server.URL, "--fuel-limit", "9",
+		"--configuration", filepath.Join(dir, "c.json"), "--input-query", filepath.Join(dir, "q.graphql"), "--discount-classes", "ORDER"); code != 0 {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"module": "\x00asm", "configuration": `{"percentage":10}`, "input_query": "query { cart }", "discount_classes": "ORDER",
+		"query": "fuel_limit=9",
+	}
+	if !maps.Equal(parts, want) || !strings.Contains(out.String(), "warning: slow") {
+		t.Errorf("%q\n%s", parts, &out)
+	}
+	if code, _ := command(t.Context(), &out, "push", filepath.Join(dir, "none.wasm"), "--rule", "moved", "--server", server.URL); code != ExitUsage {
+		t.Errorf("a file that is not there: exit code %d", code)
 	}
 }
 

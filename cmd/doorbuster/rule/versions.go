@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"strconv"
 	"text/tabwriter"
 
@@ -28,40 +26,6 @@ type state struct {
 	RuleID  string  `json:"rule_id"`
 	Latest  uint32  `json:"latest"`
 	Rollout rollout `json:"rollout"`
-}
-
-func newPush(o *options) *cobra.Command {
-	cmd := &cobra.Command{Use: "push", Short: "Upload the module as a version of the rule", Args: cobra.NoArgs}
-	r := addRemote(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		p, err := o.load()
-		if err != nil {
-			return err
-		}
-		wasm, err := p.wasm()
-		if err != nil {
-			return err
-		}
-		if err := r.connect(o); err != nil {
-			return err
-		}
-		query := url.Values{}
-		if p.FuelLimit != 0 {
-			query.Set("fuel_limit", strconv.FormatUint(p.FuelLimit, 10))
-		}
-		var v version
-		raw, err := r.call(cmd.Context(), request{method: http.MethodPost, path: r.rulePath("/versions"), query: query, contentType: "application/wasm", body: wasm}, &v)
-		if err != nil {
-			return err
-		}
-		return o.print(cmd, raw, func(out io.Writer) {
-			fmt.Fprintf(out, "%s version %d, %d bytes, sha256 %s\n", v.RuleID, v.Version, v.Size, v.SHA256)
-			for _, warning := range v.Warnings {
-				fmt.Fprintf(out, "warning: %s\n", warning)
-			}
-		})
-	}
-	return cmd
 }
 
 func newVersions(o *options) *cobra.Command {

@@ -1,0 +1,133 @@
+package rule
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/doorbuster/doorbuster/plugins/abi"
+)
+
+// functionParts are what a Shopify function may come with: the parts of the upload's
+// form. Those that are files are named by their paths.
+var functionParts = []struct {
+	flag, part, usage string
+	file              bool
+}{
+	{"provider", "provider", "of a Shopify function: file with the module that it imports (Javy)", true},
+	{"configuration", "configuration", "of a Shopify function: file with the merchant's configuration, JSON", true},
+	{"input-query", "input_query", "of a Shopify function: file with its input query, GraphQL", true},
+	{"export", "export", "of a Shopify function: the function to call, unless it has one of the usual names", false},
+	{"discount-classes", "discount_classes", "of a Shopify function: PRODUCT, ORDER, SHIPPING, separated by commas", false},
+}
+
+func newPush(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "push [module.wasm]",
+		Short: "Upload the project's module, or another, as a version of the rule",
+		Args:  cobra.MaximumNArgs(1),
+	}
+	r := addRemote(cmd)
+	flags := cmd.Flags()
+	fuel := flags.Uint64("fuel-limit", 0, "the most that one evaluation may use (default: the project's, or the server's)")
+	values := map[string]*string{}
+	for _, p := range functionParts {
+		values[p.flag] = flags.String(p.flag, "", p.usage)
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		wasm, limit, err := o.moduleToPush(args)
+		if err != nil {
+			return err
+		}
+		if err := r.connect(o); err != nil {
+			return err
+		}
+		ask := request{method: http.MethodPost, path: r.rulePath("/versions"), query: url.Values{}, contentType: "application/wasm", body: wasm}
+		if *fuel != 0 {
+			limit = *fuel
+		}
+		if limit != 0 {
+			ask.query.Set("fuel_limit", strconv.FormatUint(limit, 10))
+		}
+		if err := ask.addParts(wasm, values); err != nil {
+			return err
+		}
+		return o.push(cmd, r, ask)
+	}
+	return cmd
+}
+
+// moduleToPush returns the module that the arguments name, or the project's with
+// the project's limit.
+func (o *options) moduleToPush(args []string) (wasm []byte, fuel uint64, err error) {
+	if len(args) > 0 {
+		wasm, err = readFile(args[0], abi.ModuleBytesMax)
+		return wasm, 0, err
+	}
+	p, err := o.load()
+	if err != nil {
+		return nil, 0, err
+	}
+	wasm, err = p.wasm()
+	return wasm, p.FuelLimit, err
+}
+
+// addParts makes the request a form, if any part was given.
+func (ask *request) addParts(wasm []byte, values map[string]*string) error {
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	given := false
+	add := func(part string, content []byte) error {
+		w, err := form.CreateFormField(part)
+		if err == nil {
+			_, err = w.Write(content)
+		}
+		return err
+	}
+	for _, p := range functionParts {
+		value := *values[p.flag]
+		if value == "" {
+			continue
+		}
+		given = true
+		content := []byte(value)
+		if p.file {
+			var err error
+			if content, err = readFile(value, abi.ModuleBytesMax); err != nil {
+				return err
+			}
+		}
+		if err := add(p.part, content); err != nil {
+			return err
+		}
+	}
+	if !given {
+		return nil
+	}
+	if err := errors.Join(add("module", wasm), form.Close()); err != nil {
+		return err
+	}
+	ask.contentType, ask.body = form.FormDataContentType(), body.Bytes()
+	return nil
+}
+
+func (o *options) push(cmd *cobra.Command, r *remote, ask request) error {
+	var v version
+	raw, err := r.call(cmd.Context(), ask, &v)
+	if err != nil {
+		return err
+	}
+	return o.print(cmd, raw, func(out io.Writer) {
+		fmt.Fprintf(out, "%s version %d, %d bytes, sha256 %s\n", v.RuleID, v.Version, v.Size, v.SHA256)
+		for _, warning := range v.Warnings {
+			fmt.Fprintf(out, "warning: %s\n", warning)
+		}
+	})
+}
