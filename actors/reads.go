@@ -91,7 +91,28 @@ type Order struct {
 	Status   deal.OrderStatus
 	Group    deal.GroupView
 	Event    deal.Event // OrderPlaced; its slices lie in the record below
-	record   []byte
+	// Step is the event that last gave the order a reference (of its payment,
+	// cancellation or refund), with the reference; Kind 0 = none did.
+	Step   deal.Kind
+	Ref    string
+	record []byte
+}
+
+// LoadStep fills in Step and Ref from the event at seq, Reply.Moved of a decision.
+func (n *Node) LoadStep(ctx context.Context, seq uint64, o *Order) error {
+	if o.Step, o.Ref = 0, ""; seq == 0 {
+		return nil
+	}
+	record, err := n.store.Get(ctx, o.Deal, seq, nil)
+	if err != nil {
+		return err
+	}
+	var e deal.Event
+	if err := e.Decode(record); err != nil {
+		return err
+	}
+	o.Step, o.Ref = e.Kind, string(e.Ref)
+	return nil
 }
 
 // LoadOrder fills in what the journal knows of an order: Deal, Currency, Seq
@@ -135,12 +156,15 @@ func (n *Node) Order(ctx context.Context, dealID string, seq uint64) (*Order, er
 		return nil, err
 	}
 	o := &Order{Status: r.Reply.Status, Group: r.Reply.Group}
-	code := r.Reply.Code
+	code, moved := r.Reply.Code, r.Reply.Moved
 	n.Release(r)
 	if code != deal.OK {
 		return nil, ErrOrderNotFound
 	}
-	return o, n.LoadOrder(ctx, dealID, seq, o)
+	if err := n.LoadOrder(ctx, dealID, seq, o); err != nil {
+		return nil, err
+	}
+	return o, n.LoadStep(ctx, moved, o)
 }
 
 // OrderQuery selects the orders of a user, of a deal, or of a user in a deal.

@@ -17,6 +17,8 @@ type orderView struct {
 	placed   *deal.Placed
 	status   deal.OrderStatus
 	group    deal.GroupView // Seq 0 = bought alone
+	step     deal.Kind      // that brought ref, 0 = none did
+	ref      string
 }
 
 // appendOrder appends the order as the contract spells it. It allocates
@@ -47,7 +49,27 @@ func appendOrder(b []byte, o *orderView) []byte {
 	b = appendTime(b, o.at)
 	b = append(b, `,"expires_at":`...)
 	b = appendTime(b, heldUntil(p))
+	if name := refName(o.step); name != "" && o.ref != "" {
+		b = append(b, ',', '"')
+		b = append(b, name...)
+		b = append(b, '"', ':')
+		b = appendString(b, o.ref)
+	}
 	return append(b, '}')
+}
+
+// refName is what the reference of a step is called, "" if it has none.
+func refName(step deal.Kind) string {
+	switch step {
+	case deal.OrderConfirmed:
+		return "payment_ref"
+	case deal.OrderCancelled:
+		return "reason"
+	case deal.OrderRefunded:
+		return "refund_ref"
+	default:
+		return ""
+	}
 }
 
 // appendPrice appends what an order or a quote costs, and why, as fields.

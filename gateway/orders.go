@@ -25,7 +25,7 @@ func (s *Server) placeOrderRouted(c *call) error {
 func viewOf(o *actors.Order) *orderView {
 	return &orderView{
 		deal: []byte(o.Deal), currency: o.Currency, seq: o.Seq, at: o.Event.At,
-		placed: &o.Event.Placed, status: o.Status, group: o.Group,
+		placed: &o.Event.Placed, status: o.Status, group: o.Group, step: o.Step, ref: o.Ref,
 	}
 }
 
@@ -178,6 +178,12 @@ func (m move) handle(s *Server, c *call) error {
 		cmd.Kind, cmd.Order, cmd.Ref = m.kind, seq, ref
 	}, func(r *actors.Request) error {
 		o.Status, o.Group = r.Reply.Status, r.Reply.Group
+		if err := s.node.LoadStep(s.ctx, r.Reply.Moved, &o); err != nil {
+			return err
+		}
+		if r.Reply.Event.Kind == 0 && len(ref) > 0 && refName(o.Step) == m.field && o.Ref != string(ref) {
+			return refuse(orderStateConflict, "the order has another "+m.field+": "+o.Ref)
+		}
 		c.replyBytes(fasthttp.StatusOK, appendOrder(nil, viewOf(&o)))
 		return nil
 	})

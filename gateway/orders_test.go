@@ -337,3 +337,23 @@ func TestDraining(t *testing.T) {
 	h.get("/livez").want(200)
 	h.post("/api/v1/orders/"+id+"/confirm", "").refused(draining)
 }
+
+// A reference is there for whoever asks later, and a second one is not swallowed.
+func TestReferences(t *testing.T) {
+	h := newHouse(t, nil)
+	h.deal("d", "")
+	paid, given := h.order("d", "u", 1).want(201).text("order_id"), h.order("d", "v", 1).want(201).text("order_id")
+	h.get("/api/v1/orders/" + paid).want(200).has(map[string]any{"payment_ref": nil, "reason": nil})
+	confirm, cancel := "/api/v1/orders/"+paid+"/confirm", "/api/v1/orders/"+given+"/cancel"
+	h.post(confirm, `{"payment_ref":"p-1"}`).want(200).has(map[string]any{"payment_ref": "p-1", "status": "confirmed"})
+	h.post(confirm, `{"payment_ref":"p-1"}`).want(200).has(map[string]any{"payment_ref": "p-1"})
+	h.post(confirm, "").want(200).has(map[string]any{"payment_ref": "p-1"})
+	h.post(confirm, `{"payment_ref":"p-2"}`).refused(orderStateConflict)
+	h.post(cancel, `{"reason":"changed \"it\""}`).want(200).has(map[string]any{"reason": `changed "it"`})
+	h.post(cancel, `{"reason":"other"}`).refused(orderStateConflict)
+	for range 2 {
+		h.get("/api/v1/orders/" + paid).want(200).has(map[string]any{"payment_ref": "p-1"})
+		h.get("/api/v1/orders?deal_id=d").want(200).has(map[string]any{"data.0.payment_ref": "p-1", "data.1.reason": `changed "it"`})
+		h.send(request{method: "POST", path: "/api/v1/admin/snapshot", admin: true}).want(200)
+	}
+}

@@ -178,6 +178,7 @@ type Reply struct {
 
 	Order  uint64      // seq of the order in question
 	Status OrderStatus // its status now
+	Moved  uint64      // seq of the last event that carries a reference of it, 0 = none
 	Group  GroupView   // its group now, or the group that was looked up
 
 	verdict abi.Verdict
@@ -189,7 +190,7 @@ type Reply struct {
 func (r *Reply) Reset() {
 	r.Event.Reset()
 	r.Code, r.Detail, r.Replayed = OK, "", false
-	r.Order, r.Status, r.Group = 0, 0, GroupView{}
+	r.Order, r.Status, r.Moved, r.Group = 0, 0, 0, GroupView{}
 	r.input = abi.Input{}
 	r.verdict.Reset()
 	r.text = r.text[:0]

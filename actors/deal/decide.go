@@ -301,7 +301,10 @@ func (s *State) Settled(r *Reply) {
 
 // describe fills r with an order as it stands.
 func (s *State) describe(o *order, r *Reply) {
-	r.Order, r.Status = o.seq, o.status
+	r.Order, r.Status, r.Moved = o.seq, o.status, 0
+	if o.moved != 0 {
+		r.Moved = o.seq + uint64(o.moved)
+	}
 	if o.group != 0 {
 		r.Group = s.viewGroup(&s.groups[o.group-1])
 	}

@@ -8,7 +8,8 @@ import (
 // snapshotVersion is the first byte of a snapshot. A reader of a later
 // version still reads earlier ones.
 const (
-	snapshotVersion = 2
+	snapshotVersion = 3
+	snapshotNoRefs  = 2 // it did not say where an order's references are
 	snapshotFirst   = 1 // it had no rules that are switched off
 )
 
@@ -76,7 +77,7 @@ func (s *State) Restore(b []byte) error {
 	for n := r.uint(); n > 0 && !r.bad; n-- {
 		s.groups = append(s.groups, readGroup(&r))
 	}
-	s.readOrders(&r)
+	s.readOrders(&r, v)
 	s.readKeys(&r)
 	if err := r.end("snapshot"); err != nil {
 		return err
@@ -139,23 +140,24 @@ func (o *order) append(dst []byte, prev *order) []byte {
 	dst = binary.AppendUvarint(dst, uint64(o.quantity))
 	dst = binary.AppendUvarint(dst, uint64(o.user))
 	dst = binary.AppendUvarint(dst, uint64(o.group))
-	return append(dst, byte(o.status))
+	dst = append(dst, byte(o.status))
+	return binary.AppendUvarint(dst, uint64(o.moved))
 }
 
-func (s *State) readOrders(r *reader) {
+func (s *State) readOrders(r *reader, version byte) {
 	n := r.uint()
 	s.orders = make([]order, 0, min(n, uint64(len(r.b)/orderBytesMin)))
 	var prev order
 	for ; n > 0 && !r.bad; n-- {
-		prev = readOrder(r, &prev)
-		if prev.seq > s.Seq || prev.at > s.At || int(prev.user) >= s.users.len() || int(prev.group) > len(s.groups) {
+		prev = readOrder(r, &prev, version)
+		if prev.seq+uint64(prev.moved) > s.Seq || prev.at > s.At || int(prev.user) >= s.users.len() || int(prev.group) > len(s.groups) {
 			r.fail()
 		}
 		s.orders = append(s.orders, prev)
 	}
 }
 
-func readOrder(r *reader, prev *order) order {
+func readOrder(r *reader, prev *order, version byte) order {
 	o := order{seq: prev.seq + r.uint(), at: prev.at + r.int()}
 	o.expires = o.at + r.int()
 	o.fingerprint = r.uint64()
@@ -163,6 +165,9 @@ func readOrder(r *reader, prev *order) order {
 	o.status = OrderStatus(r.byte())
 	if o.status < Reserved || o.status > Refunded {
 		r.fail()
+	}
+	if version > snapshotNoRefs {
+		o.moved = r.uint32()
 	}
 	return o
 }

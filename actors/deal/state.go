@@ -3,6 +3,7 @@ package deal
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 )
@@ -52,6 +53,7 @@ type order struct {
 	group       uint32 // index in groups + 1, 0 = none
 	nextMember  uint32 // index in orders + 1 of the next older member of the group
 	status      OrderStatus
+	moved       uint32 // events from its own to the last that carries a reference of it, 0 = none
 }
 
 type holding struct {
@@ -106,13 +108,13 @@ func (s *State) Apply(e *Event) error {
 	case OrderPlaced:
 		ok = s.place(e)
 	case OrderConfirmed:
-		ok = s.pay(e.Order)
+		ok = s.pay(e.Order) && s.refer(e)
 	case OrderCancelled:
-		ok = s.release(e.Order, Cancelled)
+		ok = s.release(e.Order, Cancelled) && s.refer(e)
 	case OrderExpired:
 		ok = s.release(e.Order, Expired)
 	case OrderRefunded:
-		ok = s.refund(e.Order)
+		ok = s.refund(e.Order) && s.refer(e)
 	case GroupFailed:
 		ok = s.failGroup(e.Group)
 	case RuleSwitchedOff:
@@ -228,6 +230,12 @@ func (s *State) pay(seq uint64) bool {
 		})
 	}
 	return true
+}
+
+// refer notes which event carries the newest reference of its order.
+func (s *State) refer(e *Event) bool {
+	s.orders[s.findOrder(e.Order)].moved = uint32(e.Seq - e.Order)
+	return e.Seq-e.Order <= math.MaxUint32
 }
 
 func (s *State) confirm(o *order) {
