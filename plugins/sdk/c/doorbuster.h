@@ -263,7 +263,9 @@ static struct output rule_output;
 EXPORT("doorbuster_abi_v1") void rule_abi(void) {}
 
 EXPORT("rule_buffer") void *rule_buffer(uint32_t size) {
-	return size <= sizeof rule_buffer_bytes ? rule_buffer_bytes : 0;
+	if (size > sizeof rule_buffer_bytes)
+		__builtin_trap(); // a host of other bounds: the upload is refused
+	return rule_buffer_bytes;
 }
 
 EXPORT("rule_evaluate") uint64_t rule_evaluate(uint32_t size) {
