@@ -55,7 +55,7 @@ func TestCrash(t *testing.T) {
 // were acknowledged. It deletes the folder unless something was lost.
 func crashFolder(t *testing.T, rounds int) int {
 	t.Helper()
-	data, err := os.MkdirTemp("", "doorbuster-crash-")
+	data, err := os.MkdirTemp("", "doorbuster-crash-") //nolint:usetesting // kept when something was lost
 	must(t, err)
 	var s shop
 	server := start(t, data)
