@@ -32,8 +32,10 @@ const (
 
 func (a *Arena) pages() uint32 { return a.Bound + a.Region + 1 }
 
-// RegionAt is the address of the region, which ends at RegionEnd.
-func (a *Arena) RegionAt() uint32  { return a.Bound << wasmPageShift }
+// RegionAt is the address of the region.
+func (a *Arena) RegionAt() uint32 { return a.Bound << wasmPageShift }
+
+// RegionEnd is the address behind the region.
 func (a *Arena) RegionEnd() uint32 { return (a.Bound + a.Region) << wasmPageShift }
 
 func (a *Arena) marksAt() uint32 { return a.RegionEnd() + 1<<arenaShift }

@@ -1,7 +1,6 @@
 package shopify
 
 import (
-	"bytes"
 	"math"
 	"slices"
 	"strconv"
@@ -170,6 +169,7 @@ func (d *document) elements(at int, fn func(at int) bool) bool {
 func (d *document) appendJSON(b []byte, at int) []byte {
 	v := d.nodes[at]
 	switch v.kind {
+	case null:
 	case boolean:
 		return strconv.AppendBool(b, v.n != 0)
 	case number:
@@ -228,9 +228,6 @@ func appendQuoted(b, s []byte) []byte {
 	}
 	return append(b, '"')
 }
-
-// equal says whether a string of the document is s.
-func (d *document) equal(at int, s string) bool { return bytes.Equal(d.str(at), []byte(s)) }
 
 // grow makes room for an evaluation's usual document at once.
 func (d *document) grow() {

@@ -211,10 +211,10 @@ func (i *instance) reset() bool {
 
 // Errors that a trace names. Each limit is Shopify's.
 var (
-	errInstructions = errors.New("Shopify's limit of 11,000,000 instructions, or the smaller one that was asked for")
-	errMemory       = errors.New("Shopify's limit of 10,000 kB of memory")
-	errInputSize    = errors.New("Shopify's limit of 128 kB of input")
-	errOutputSize   = errors.New("Shopify's limit of 20 kB of output")
+	errInstructions = errors.New("beyond Shopify's limit of 11,000,000 instructions, or the smaller one that was asked for")
+	errMemory       = errors.New("beyond Shopify's limit of 10,000 kB of memory")
+	errInputSize    = errors.New("beyond Shopify's limit of 128 kB of input")
+	errOutputSize   = errors.New("beyond Shopify's limit of 20 kB of output")
 	errExit         = errors.New("the function ended itself")
 )
 

@@ -257,3 +257,31 @@ func BenchmarkEvaluate(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkFolder measures real functions: each folder in the one that
+// SHOPIFY_FUNCTIONS names has a function.wasm, and maybe a provider.wasm, an
+// input.graphql and a configuration.json. Without the variable there are none.
+func BenchmarkFolder(b *testing.B) {
+	functions, err := filepath.Glob(filepath.Join(os.Getenv("SHOPIFY_FUNCTIONS"), "*", "function.wasm"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	e := newEngine(b, host.Config{Instances: 1})
+	for _, function := range functions {
+		part := func(name string) []byte {
+			content, _ := os.ReadFile(filepath.Join(filepath.Dir(function), name))
+			return content
+		}
+		p := compile(b, e, part("function.wasm"), Bundle{Provider: part("provider.wasm"), Query: string(part("input.graphql")), Configuration: part("configuration.json")})
+		in := order()
+		b.Run(filepath.Base(filepath.Dir(function)), func(b *testing.B) {
+			var out abi.Verdict
+			var trace host.Trace
+			p.Evaluate(in, InstructionsMax, &out, &trace)
+			b.Logf("%s %s %d, %d units of fuel: %v", out.Fault, out.Outcome, out.Discount, out.Fuel, trace.Err)
+			for b.Loop() {
+				p.Evaluate(in, InstructionsMax, &out, nil)
+			}
+		})
+	}
+}

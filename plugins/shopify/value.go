@@ -56,6 +56,7 @@ func (d *document) box(at int) uint64 {
 	v := d.nodes[at]
 	place := uint64(at + 1)
 	switch v.kind {
+	case null:
 	case boolean:
 		return box(tagBool, 0, uint64(v.n))
 	case number:
