@@ -212,7 +212,7 @@ func (s *Server) failOrder(ctx *fasthttp.RequestCtx, err error) problem {
 		}
 	}
 	if p == internalError {
-		s.cfg.Logger.Error("an order failed", "request_id", string(requestID(ctx)), "deal_id", dealOf(ctx), "error", err)
+		s.cfg.Logger.Error("an order failed", about(ctx, "error", err)...)
 	}
 	return s.refuseOrder(ctx, orderFault{problem: p})
 }

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+
+	"github.com/valyala/fasthttp"
 )
 
 var headerRequestID = []byte("X-Request-Id")
@@ -25,6 +27,18 @@ type requestIDs struct {
 
 func newRequestIDs() *requestIDs {
 	return &requestIDs{prefix: strings.ToLower(rand.Text()[:requestIDPrefixLen]) + "-"}
+}
+
+// clientIDMax bounds what a log line shows of a client's own id, in bytes.
+const clientIDMax = 64
+
+// about are the attributes of a log line about a request, and more.
+func about(ctx *fasthttp.RequestCtx, more ...any) []any {
+	attrs := []any{"request_id", string(requestID(ctx)), "deal_id", dealOf(ctx)}
+	if own := ctx.Request.Header.PeekCanonical(headerRequestID); len(own) > 0 {
+		attrs = append(attrs, "client_request_id", string(own[:min(len(own), clientIDMax)]))
+	}
+	return append(attrs, more...)
 }
 
 // append appends a new id to b.

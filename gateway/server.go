@@ -205,7 +205,7 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx) {
 func (s *Server) guard(ctx *fasthttp.RequestCtx, h func(*fasthttp.RequestCtx)) {
 	defer func() {
 		if fault := recover(); fault != nil {
-			s.cfg.Logger.Error("a handler panicked", "request_id", string(requestID(ctx)), "deal_id", dealOf(ctx), "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
+			s.cfg.Logger.Error("a handler panicked", about(ctx, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))...)
 			ctx.SetConnectionClose()
 			s.refuse(ctx, internalError, "", nil)
 		}
@@ -260,7 +260,7 @@ func (s *Server) dispatch(ctx *fasthttp.RequestCtx, routes *router) {
 		if err != nil {
 			no := asRefusal(err)
 			if no.problem == internalError {
-				s.cfg.Logger.Error("a request failed", "request_id", string(requestID(ctx)), "deal_id", dealOf(ctx), "error", err)
+				s.cfg.Logger.Error("a request failed", about(ctx, "error", err)...)
 			}
 			s.refuse(ctx, no.problem, no.detail, no.faults)
 		}
