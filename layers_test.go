@@ -25,7 +25,7 @@ const module = "github.com/doorbuster/doorbuster"
 // layers says who may import whom, top down: a package imports only packages
 // that stand further down. A package that is missing here fails the test.
 var layers = []layer{
-	{pkg: "cmd/doorbuster", imports: []string{"cmd/doorbuster/bench", "cmd/doorbuster/config", "cmd/doorbuster/rule", "gateway", "gateway/client", "actors", "plugins", "plugins/reprice", "plugins/host", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/journal/postgres", "runtime/admit", "runtime/webhook", "runtime/obs", "clockd", "actors/deal", "plugins/abi"}, tests: []string{"runtime/journal/postgres/pgtest", "runtime/journal/fusetest"}},
+	{pkg: "cmd/doorbuster", imports: []string{"cmd/doorbuster/bench", "cmd/doorbuster/config", "cmd/doorbuster/rule", "gateway", "gateway/client", "actors", "plugins", "plugins/reprice", "plugins/host", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/journal/postgres", "runtime/admit", "runtime/webhook", "runtime/obs", "runtime/trace", "clockd", "actors/deal", "plugins/abi"}, tests: []string{"runtime/journal/postgres/pgtest", "runtime/journal/fusetest"}},
 	{pkg: "cmd/doorbuster/bench", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "clockd"}},
 	{pkg: "cmd/benchmark", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway", "gateway/client", "clockd"}},
 	{pkg: "cmd/doorbuster/rule", imports: []string{"cmd/doorbuster/config", "plugins", "plugins/sdk", "plugins/sdk/toolchain", "plugins/sdk/rules", "plugins/sample", "clockd", "actors/deal", "plugins/abi"}},
@@ -41,7 +41,7 @@ var layers = []layer{
 	{pkg: "cmd/benchmark/soak", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "clockd"}},
 	{pkg: "cmd/benchmark/lab", imports: []string{"gateway/client"}},
 	{pkg: "cmd/benchmark/page"},
-	{pkg: "gateway", imports: []string{"plugins/sample", "actors", "actors/deal", "plugins", "plugins/reprice", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "runtime/webhook", "runtime/obs", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
+	{pkg: "gateway", imports: []string{"plugins/sample", "actors", "actors/deal", "plugins", "plugins/reprice", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "runtime/webhook", "runtime/obs", "runtime/trace", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
 	{pkg: "gateway/client", imports: []string{"clockd"}},
 	{pkg: "actors/sim/plant"},
 	{pkg: "actors/sim/plant"},
@@ -65,6 +65,7 @@ var layers = []layer{
 	{pkg: "runtime/journal/journaltest", imports: []string{"runtime/journal", "clockd"}},
 	{pkg: "runtime/journal", imports: []string{"clockd"}, tests: []string{"runtime/journal/journaltest"}},
 	{pkg: "runtime/admit", imports: []string{"clockd"}},
+	{pkg: "runtime/trace", imports: []string{"clockd"}},
 	{pkg: "runtime/obs", imports: []string{"runtime/own", "clockd"}},
 	{pkg: "runtime/own", imports: []string{"clockd"}},
 	{pkg: "actors/deal", imports: []string{"plugins/abi"}, pure: true},
@@ -107,6 +108,7 @@ var owners = map[string][]string{
 	"github.com/tetratelabs/wazero":           {"plugins/host", "plugins/shopify"},
 	"github.com/valyala/fasthttp":             {"gateway", "gateway/client", "cmd/benchmark/peers"},
 	"github.com/vektah/gqlparser/v2":          {"plugins/shopify"},
+	"go.opentelemetry.io/otel":                {"runtime/trace"},
 	"go.uber.org/goleak":                      {"tests"},
 	"go.yaml.in/yaml/v3":                      {"tests"},
 	"golang.org/x/sys":                        {"runtime/journal/embedded", "cmd/doorbuster"},

@@ -10,6 +10,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/runtime/admit"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 )
@@ -149,8 +150,12 @@ func (a *activation) serve(p *pending, r *Request, mono int64) error {
 		r.err = ErrReadOnly
 		return nil
 	}
-	reply := &r.Reply
-	a.state.Decide(&r.Cmd, a.node.cfg.Rules, reply)
+	reply, rules := &r.Reply, a.node.cfg.Rules
+	if r.Course != nil {
+		r.Course.Begun = clockd.Mono()
+		rules = r.Course.rules(rules)
+	}
+	a.state.Decide(&r.Cmd, rules, reply)
 	if reply.Event.Kind != 0 {
 		if err := a.apply(p, &reply.Event); err != nil {
 			return err
@@ -162,6 +167,9 @@ func (a *activation) serve(p *pending, r *Request, mono int64) error {
 		return err
 	}
 	r.View = a.state.View()
+	if r.Course != nil {
+		r.Course.Decided = clockd.Mono()
+	}
 	return nil
 }
 
@@ -274,6 +282,9 @@ func (a *activation) answerAll(p *pending, err error) {
 func (a *activation) answer(r *Request, err error) {
 	if err != nil {
 		r.err = err
+	}
+	if r.Course != nil {
+		r.Course.Answered = clockd.Mono()
 	}
 	a.waiting.Leave()
 	if !r.Complete() {

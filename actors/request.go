@@ -40,6 +40,10 @@ type Request struct {
 	View  deal.View // the deal right after the command
 	Body  []byte    // the caller's scratch
 
+	// Course is where the caller wants the request's course taken down, nil =
+	// nowhere. It is the caller's to read when the request is.
+	Course *Course
+
 	err     error
 	bounced bool // the activation that it reached was on its way out
 }
@@ -52,6 +56,7 @@ func resetRequest(r *Request) {
 	r.Cmd.Reset()
 	r.Reply.Reset()
 	r.View = deal.View{}
+	r.Course = nil
 	r.err, r.bounced = nil, false
 	if r.Body = r.Body[:0]; cap(r.Body) > bodyKept {
 		r.Body = nil

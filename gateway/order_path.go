@@ -38,13 +38,23 @@ func isPlaceOrder(ctx *fasthttp.RequestCtx) bool {
 
 func (s *Server) placeOrder(ctx *fasthttp.RequestCtx) {
 	begin := clockd.Mono()
-	s.orders.count(s.order(ctx))
+	s.countOrder(ctx, begin)
 	s.done(ctx, s.orders.route, begin)
+}
+
+// countOrder answers the request, counts it and traces it if it is one to watch.
+func (s *Server) countOrder(ctx *fasthttp.RequestCtx, begin int64) {
+	watched := s.watch(ctx, begin)
+	p := s.order(ctx, watched)
+	s.orders.count(p)
+	if watched != nil {
+		s.trace(ctx, watched, p)
+	}
 }
 
 // order answers the request and says how: with noProblem and the code of the
 // decision, or with a problem.
-func (s *Server) order(ctx *fasthttp.RequestCtx) problem {
+func (s *Server) order(ctx *fasthttp.RequestCtx, watched *watchedOrder) problem {
 	key, who, p := s.orderHeaders(ctx)
 	if p != noProblem {
 		return p
@@ -70,7 +80,14 @@ func (s *Server) order(ctx *fasthttp.RequestCtx) problem {
 		s.node.Release(r)
 		return s.refuseOrder(ctx, orderFault{problem: soldOut})
 	}
-	if err := s.node.Call(r); err != nil {
+	if watched != nil {
+		watched.call(r)
+	}
+	err = s.node.Call(r)
+	if watched != nil {
+		watched.called(err)
+	}
+	if err != nil {
 		if !errors.Is(err, actors.ErrDeadline) { // then the seat is no longer ours
 			s.node.Release(r)
 		}

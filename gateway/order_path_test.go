@@ -8,6 +8,7 @@ import (
 
 	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/runtime/own"
+	"github.com/doorbuster/doorbuster/runtime/trace"
 )
 
 // The race detector and the ownership checks allocate on their own account, so
@@ -16,7 +17,15 @@ import (
 // What an order costs in the gateway is nothing: placing it over HTTP
 // allocates as much as placing it with the node does.
 func TestOrderPathDoesNotAllocate(t *testing.T) {
-	h := newHouse(t, nil)
+	t.Run("no tracer", func(t *testing.T) { orderPathDoesNotAllocate(t, newHouse(t, nil)) })
+	t.Run("a tracer that watches others", func(t *testing.T) {
+		h, _ := tracedHouse(t, trace.Config{Sample: 1e-9, Trust: true})
+		orderPathDoesNotAllocate(t, h)
+	})
+}
+
+func orderPathDoesNotAllocate(t *testing.T, h *house) {
+	t.Helper()
 	h.deal("d", `,"stock":1000000`)
 	h.deal("none", `,"stock":1`)
 	h.order("none", "u", 1).want(201)

@@ -11,13 +11,14 @@ import (
 
 	"github.com/doorbuster/doorbuster/actors"
 	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/runtime/own"
 )
 
 // placeOrderRouted is the order path for a target that it did not recognise at
 // a glance.
 func (s *Server) placeOrderRouted(c *call) error {
-	s.orders.count(s.order(c.ctx))
+	s.countOrder(c.ctx, clockd.Mono())
 	return nil
 }
 

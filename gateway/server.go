@@ -23,6 +23,7 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/admit"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/obs"
+	"github.com/doorbuster/doorbuster/runtime/trace"
 	"github.com/doorbuster/doorbuster/runtime/webhook"
 )
 
@@ -33,13 +34,13 @@ const (
 	headersMax   = 8 << 10  // bytes of a request's line and headers together
 	uploadsMax   = 4        // modules that are received or compiled at once
 
-	readTimeout  = 10 * time.Second // for a whole request
 	// Orders that are turned away because the node is full, a second and processor,
 	// so that refusing takes little from those who are let in. One that waits for
 	// its refusal waits no longer than this; until then its caller cannot ask again.
 	turnedAwayMax  = 500
 	turnedAwayWait = 2 * time.Second
 
+	readTimeout  = 10 * time.Second // for a whole request
 	writeTimeout = 10 * time.Second // for a whole reply
 	idleTimeout  = 75 * time.Second // between two requests of a connection
 
@@ -60,6 +61,9 @@ type Config struct {
 	Clock   *clockd.Clock
 	Metrics *obs.Metrics
 	Logger  *slog.Logger
+
+	// Tracer watches some of the orders; optional.
+	Tracer *trace.Tracer
 
 	// Channels are the values of an order's attribute "channel" that metrics tell
 	// apart, at most obs.ChannelsMax; optional.

@@ -21,6 +21,7 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/admit"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/obs"
+	"github.com/doorbuster/doorbuster/runtime/trace"
 	"github.com/doorbuster/doorbuster/runtime/webhook"
 )
 
@@ -48,6 +49,7 @@ type server struct {
 	hooks   *webhook.Hub
 	rules   *plugins.Registry
 	node    *actors.Node
+	tracer  *trace.Tracer // nil if nothing is traced
 	edge    *gateway.Server
 
 	asked  chan struct{} // closed when an operator asks for the end
@@ -229,9 +231,18 @@ func (s *server) startEdge(ctx context.Context) error {
 			return err
 		}
 	}
+	if s.cfg.TraceEndpoint != "" {
+		s.tracer, err = trace.New(ctx, trace.Config{
+			Endpoint: s.cfg.TraceEndpoint, Sample: s.cfg.TraceSample, Trust: s.cfg.TraceTrust,
+			Version: version(), Clock: s.clock, Logger: s.log.Logger,
+		})
+		if err != nil {
+			return err
+		}
+	}
 	s.edge, err = gateway.New(gateway.Config{
 		Node: s.node, Rules: s.rules, Store: s.store, Clock: s.clock, Metrics: s.metrics, Logger: s.log.Logger,
-		Channels: names(s.cfg.Channels),
+		Channels: names(s.cfg.Channels), Tracer: s.tracer,
 		Webhooks: s.hooks, Member: s.public.Addr().String(), Auth: auth, Limiter: limiter, Front: s.front, Drain: func() { close(s.asked) }, BacktestCPU: s.cfg.BacktestCPU,
 	})
 	return err
@@ -319,6 +330,11 @@ func (s *server) close() {
 	}
 	if s.node != nil {
 		s.node.Close()
+	}
+	if s.tracer != nil {
+		ctx, cancel := s.deadline(edgeTimeout)
+		report("traces", s.tracer.Close(ctx))
+		cancel()
 	}
 	if s.rules != nil {
 		report("rules", s.rules.Close())

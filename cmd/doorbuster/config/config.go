@@ -80,6 +80,9 @@ type Config struct {
 	WebhookNetworks   string        // CIDRs, separated by commas, that webhooks may reach although they are private
 	Key               string        // an operator's, for commands that ask a running server; secret
 	Channels          string        // values of an order's attribute channel that metrics tell apart, by commas
+	TraceEndpoint     string        // URL of an OTLP/HTTP collector; empty = no traces
+	TraceSample       float64       // share of the orders that are traced
+	TraceTrust        bool          // callers decide by their traceparent instead
 	LogLevel          string        // debug, info, warn, error
 	LogFormat         string        // text, json
 }
@@ -101,6 +104,7 @@ func Default() Config {
 		DrainTimeout:      10 * time.Second,
 		DrainNotice:       time.Second,
 		Channels:          "app,web,mini_program,store",
+		TraceSample:       0.001,
 		LogLevel:          "info",
 		LogFormat:         "text",
 	}
@@ -128,6 +132,9 @@ func (c *Config) Flags() *pflag.FlagSet {
 	t.DurationVar(&c.DrainNotice, "drain-notice", c.DrainNotice, "how long to go on answering with 503 draining at least, so that balancers see it")
 	t.StringVar(&c.WebhookNetworks, "webhook-networks", c.WebhookNetworks, "private networks that webhooks may reach, such as 10.1.0.0/16,fd00::/64 (default: none)")
 	t.StringVar(&c.Channels, "channels", c.Channels, "values of an order's attribute \"channel\" that metrics tell apart, by commas; the rest is \"other\"")
+	t.StringVar(&c.TraceEndpoint, "trace-endpoint", c.TraceEndpoint, "URL of an OTLP/HTTP collector that gets traces of orders, such as http://127.0.0.1:4318 (default: none)")
+	t.Float64Var(&c.TraceSample, "trace-sample", c.TraceSample, "share of the orders that are traced, 0 to 1")
+	t.BoolVar(&c.TraceTrust, "trace-trust", c.TraceTrust, "join the trace of a caller that sends a traceparent, and let it decide; for callers of your own only")
 	t.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	t.StringVar(&c.LogFormat, "log-format", c.LogFormat, "text or json")
 	t.StringVar(&c.Key, "key", c.Key, "operator's key, for commands that ask a running server")
@@ -294,6 +301,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Migrate && c.Postgres == "" {
 		problems = append(problems, errors.New("migrate: only a journal on PostgreSQL has a schema: set postgres too"))
+	}
+	if !(c.TraceSample >= 0 && c.TraceSample <= 1) { // so that NaN fails too
+		problems = append(problems, fmt.Errorf("trace-sample: %v is not between 0 and 1", c.TraceSample))
 	}
 	if c.Data == "" {
 		problems = append(problems, errors.New("data: name a folder"))

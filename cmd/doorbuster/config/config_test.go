@@ -149,6 +149,7 @@ func TestValidate(t *testing.T) {
 		{"--webhook-networks 10.1.0.0/16,fd00::/64", ""},
 		{"--webhook-networks 10.1.0.0", "webhook-networks: "},
 		{"--backtest-cpu 101", "backtest-cpu: "},
+		{"--trace-sample 1.5", "trace-sample: "},
 		{"--data=", "data: "},
 	} {
 		c, err := load(t, "", nil, strings.Fields(test.args)...)
