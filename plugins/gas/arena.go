@@ -16,7 +16,7 @@ import "encoding/binary"
 //
 // A mark is one byte for 4 KiB. A store asks for its page's mark and, the first
 // time, calls a helper that traps when the page is neither in what the source has
-// nor in the region, and marks it. So no store reaches the marks or the memory
+// nor in the region, takes its price, and marks it. So no store reaches the marks or the memory
 // that the source has not asked for. A load from there does not trap: it reads
 // what is the same in every evaluation, since there is nothing in it (behind
 // GlobalSize) or what the host put there (the region) or the evaluation did (the
@@ -24,6 +24,10 @@ import "encoding/binary"
 type Arena struct {
 	Bound, Region uint32
 }
+
+// ArenaPageUnits is the price of the first store to a page: what putting its bytes
+// back takes.
+const ArenaPageUnits = 1 << arenaShift / BytesPerUnit
 
 const (
 	arenaShift    = 12 // bytes of a mark's page
@@ -110,7 +114,9 @@ func (w *rewriter) arenaGrowHelper(a *Arena) []byte {
 //	if !n { return }
 //	last = address + n - 1
 //	if last < address || last >= size<<16 && (address < region || last >= regionEnd) { trap }
-//	for page = address>>12; page <= last>>12; page++ { marks[page] = 1 }
+//	for page = address>>12; page <= last>>12; page++ {
+//		if !marks[page] { charge(ArenaPageUnits); marks[page] = 1 }
+//	}
 func (w *rewriter) arenaMarkHelper(a *Arena) []byte {
 	const address, n, last = 0, 1, 1
 	o := &out{b: []byte{0}}
@@ -157,8 +163,15 @@ func (w *rewriter) arenaMarkHelper(a *Arena) []byte {
 	o.op(opLocalSet, address)
 	o.op(opLoop, emptyType)
 	o.op(opLocalGet, address)
+	o.op(opI32Load8U, 0, a.marksAt())
+	o.op(opI32Eqz)
+	o.op(opIf, emptyType)
+	o.i32(ArenaPageUnits)
+	o.op(opCall, w.firstFunction+helperCharge)
+	o.op(opLocalGet, address)
 	o.i32(1)
 	o.op(opI32Store8, 0, a.marksAt())
+	o.op(opEnd)
 	o.op(opLocalGet, address)
 	o.op(opLocalGet, last)
 	o.op(opI32LtU)

@@ -121,9 +121,6 @@ func (s *apiState) reset() {
 // region.
 func (s *apiState) offer(i *instance) error {
 	s.reset()
-	if len(i.input.text)+len(i.input.nodes) > InputBytesMax {
-		return errInputSize
-	}
 	if i.program.trampolined {
 		n := uint32(len(i.input.text))
 		copy(i.writable(i.room(n), n), i.input.text)
@@ -165,15 +162,26 @@ func (i *instance) room(n uint32) uint32 {
 }
 
 func (i *instance) inputProperty(stack []uint64) {
-	stack[0] = i.input.property(stack[0], i.read(stack[1], stack[2]))
+	i.lookUp(stack, i.read(stack[1], stack[2]))
+}
+
+// unitsPerStep is what one step of a search through the input costs.
+const unitsPerStep = 8
+
+func (i *instance) lookUp(stack []uint64, name []byte) {
+	before := i.input.steps
+	stack[0] = i.input.property(stack[0], name)
+	i.pay((i.input.steps - before) * unitsPerStep)
 }
 
 func (i *instance) inputInterned(stack []uint64) {
-	stack[0] = i.input.property(stack[0], i.internedText(stack[1]))
+	i.lookUp(stack, i.internedText(stack[1]))
 }
 
 func (i *instance) inputElement(stack []uint64, keys bool) {
+	before := i.input.steps
 	stack[0] = i.input.element(stack[0], uint32(stack[1]), keys)
+	i.pay((i.input.steps - before) * unitsPerStep)
 }
 
 // inputRead copies a text, which the place in its value names, or as much of it as

@@ -12,6 +12,7 @@ import (
 type document struct {
 	nodes []node
 	text  []byte
+	steps uint64 // that looking for properties and elements took
 }
 
 // node is one value of a document. An array's elements, and an object's keys and
@@ -118,6 +119,7 @@ func (d *document) get(at int, name string) int {
 		return -1
 	}
 	for i := at + 1; i < int(d.nodes[at].end); {
+		d.steps++
 		value := int(d.nodes[i].end)
 		if string(d.str(i)) == name {
 			return value
@@ -138,6 +140,7 @@ func (d *document) present(at int, name string) int {
 // index returns the place of element n of an array, of value n of an object, or
 // with keys of key n. n is in bounds.
 func (d *document) index(at, n int, keys bool) int {
+	d.steps += uint64(n)
 	i := at + 1
 	for ; n > 0; n-- {
 		i = int(d.nodes[i].end)

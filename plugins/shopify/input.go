@@ -59,10 +59,17 @@ func (w *inputWriter) write() {
 
 func (w *inputWriter) fields(list []*field) {
 	for _, f := range list {
+		if w.tooLarge() {
+			return
+		}
 		w.d.string(f.key)
 		f.write(w, f)
 	}
 }
+
+// tooLarge says that the input is beyond its bound in any encoding: what is not
+// written then is not missed.
+func (w *inputWriter) tooLarge() bool { return len(w.d.text)+len(w.d.nodes) > InputBytesMax }
 
 func (w *inputWriter) object(f *field) {
 	at := w.d.open(object)

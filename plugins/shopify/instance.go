@@ -117,8 +117,21 @@ func (i *instance) instantiate() (err error) {
 		i.mutable = append(i.mutable, global(name))
 	}
 	i.run = i.module.ExportedFunction(p.export)
+	return i.checkData()
+}
+
+// checkData refuses data outside the memory that the module has: WebAssembly would
+// not instantiate it, and the arena would not put it back.
+func (i *instance) checkData() error {
+	for rest := i.memory[len(i.view()):]; len(rest) > 0; rest = rest[len(zeros):] {
+		if !bytes.Equal(rest[:len(zeros)], zeros[:]) {
+			return errors.New("a data segment is out of bounds")
+		}
+	}
 	return nil
 }
+
+var zeros [1 << wasmPageShift]byte
 
 // initialise runs _initialize, which a WASI reactor has.
 func (i *instance) initialise() error {
@@ -239,6 +252,7 @@ func (i *instance) evaluate(in *abi.Input, fuel uint64, out *abi.Verdict) error 
 	i.inputs.write()
 	i.fuel.Set(fuel)
 	if err = i.offer(); err == nil {
+		i.payInput()
 		_, err = i.call(i.run)
 		if i.exit != nil && *i.exit == 0 {
 			err = nil
@@ -285,8 +299,18 @@ func (i *instance) failed(err error, fuel int64, out *abi.Verdict) error {
 	return err
 }
 
+// payInput takes fuel for what writing the input took. When there is not enough, the
+// function's first instruction ends the evaluation.
+func (i *instance) payInput() {
+	units := uint64(len(i.input.nodes))*unitsPerStep + uint64(len(i.input.text))/gas.BytesPerUnit
+	i.fuel.Set(uint64(int64(i.fuel.Get()) - int64(units)))
+}
+
 // offer gives the input to the function.
 func (i *instance) offer() error {
+	if i.inputs.tooLarge() {
+		return errInputSize
+	}
 	switch i.program.io {
 	case throughAPI:
 		return i.api.offer(i)

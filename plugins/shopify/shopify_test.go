@@ -3,6 +3,7 @@ package shopify
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/doorbuster/doorbuster/plugins/abi"
 	"github.com/doorbuster/doorbuster/plugins/gas"
+	"github.com/doorbuster/doorbuster/plugins/gas/gastest"
 	"github.com/doorbuster/doorbuster/plugins/host"
 )
 
@@ -283,5 +285,35 @@ func BenchmarkFolder(b *testing.B) {
 				p.Evaluate(in, InstructionsMax, &out, nil)
 			}
 		})
+	}
+}
+
+// TestHostile: what a module could keep from one order to the next, or make the host
+// do for nothing.
+func TestHostile(t *testing.T) {
+	e := newEngine(t, host.Config{Instances: 1})
+	for _, at := range []int{1 << 16, int(arena.RegionAt()), int(arena.RegionEnd()) + 4096} {
+		m := &gastest.Module{
+			Types: []gastest.Type{{}}, Funcs: []gastest.Func{{Code: "nop"}}, MemoryMin: 1,
+			Data: []gastest.Data{{At: at, Bytes: "kept"}}, Exports: []gastest.Export{{Name: "memory", Kind: 2}, {Name: "_start"}},
+		}
+		if _, err := e.Compile(t.Context(), m.Encode()); err == nil || !strings.Contains(err.Error(), "a data segment is out of bounds") {
+			t.Errorf("data at %d: %v", at, err)
+		}
+	}
+	wasm := build(t, "function.c")
+	narrow, _ := evaluate(t, compile(t, e, wasm, Bundle{Configuration: []byte(`{"minimum":3,"percentage":10}`)}), order())
+	wide, _ := evaluate(t, compile(t, e, wasm, Bundle{Configuration: []byte("{" + strings.Repeat(`"":0,`, 4_000) + `"minimum":3,"percentage":10}`)}), order())
+	if wide.Fault != abi.FaultNone || wide.Fuel < narrow.Fuel+3*4_000*unitsPerStep {
+		t.Errorf("a search through 4,000 properties cost %d units, through 2 %d (%s)", wide.Fuel, narrow.Fuel, wide.Fault)
+	}
+	query := "{x"
+	for n := range 400 {
+		query += fmt.Sprintf(":discount{metafield{jsonValue}} x%d", n)
+	}
+	query += ":presentmentCurrencyRate}"
+	many := compile(t, e, wasm, Bundle{Configuration: []byte("[" + strings.Repeat("0,", 15_000) + "0]"), Query: query})
+	if out, trace := evaluate(t, many, order()); !errors.Is(trace.Err, errInputSize) || out.Fault != abi.FaultBadOutput || len(many.slots[0].instance.input.nodes) > 2*InputBytesMax {
+		t.Errorf("%s, %v", out.Fault, trace.Err)
 	}
 }
