@@ -62,7 +62,7 @@ type Hub struct {
 	mu     sync.Mutex                    // guards hooks
 	hooks  map[string]map[string]*runner // by merchant, by id
 
-	delivered, failed, disabled atomic.Uint64
+	delivered, failed atomic.Uint64
 }
 
 // New reads the webhooks from the tables. Nothing is delivered before Start.
