@@ -308,7 +308,7 @@ func TestHostile(t *testing.T) {
 		t.Errorf("a search through 4,000 properties cost %d units, through 2 %d (%s)", wide.Fuel, narrow.Fuel, wide.Fault)
 	}
 	query := "{x"
-	for n := range 400 {
+	for n := range 150 {
 		query += fmt.Sprintf(":discount{metafield{jsonValue}} x%d", n)
 	}
 	query += ":presentmentCurrencyRate}"
