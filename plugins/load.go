@@ -2,6 +2,9 @@ package plugins
 
 import "context"
 
+// loader is program, or load for a caller that holds mu.
+type loader func(ctx context.Context, v *version) (*program, error)
+
 // program returns a version's program, loading it when nobody has needed it of
 // late. Whoever evaluates with it must be ready to find it closed. The caller does
 // not hold mu.

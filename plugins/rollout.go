@@ -188,7 +188,8 @@ func (r *Registry) Rollback(ctx context.Context, by, why, merchant, id string) (
 
 // giveUp is the rollback that nobody asked for: the comparison left its bounds.
 func (r *Registry) giveUp(ctx context.Context, c *comparison, why string) error {
-	_, err := r.change(ctx, Audit{By: "doorbuster", Action: ActionAutoRollback, Why: why}, c.key.merchant, c.key.id, func(u *rule) (Rollout, error) {
+	audit := Audit{By: "doorbuster", Action: ActionAutoRollback, Why: why}
+	_, err := r.change(ctx, audit, c.key.merchant, c.key.id, func(u *rule) (Rollout, error) {
 		if u.comparison != c {
 			return Rollout{}, fmt.Errorf("%w: somebody was faster", ErrNothingToChange)
 		}
@@ -214,7 +215,7 @@ func (r *Registry) change(ctx context.Context, audit Audit, merchant, id string,
 	if len(audit.Why) > WhyBytesMax {
 		return Rollout{}, fmt.Errorf("%w: a reason of %d bytes, at most %d", ErrBadRollout, len(audit.Why), WhyBytesMax)
 	}
-	decided := func() (*rule, *rule, error) {
+	decided := func(load loader) (*rule, *rule, error) {
 		old := (*r.rules.Load())[ruleKey{merchant, id}]
 		if old == nil {
 			return nil, nil, fmt.Errorf("%w: %q", ErrRuleNotFound, id)
@@ -225,13 +226,13 @@ func (r *Registry) change(ctx context.Context, audit Audit, merchant, id string,
 		}
 		changed := old.with(next)
 		for _, v := range changed.inUse() {
-			if _, err := r.program(ctx, v); err != nil {
+			if _, err := load(ctx, v); err != nil {
 				return nil, nil, err
 			}
 		}
 		return old, changed, nil
 	}
-	if _, _, err := decided(); err != nil {
+	if _, _, err := decided(r.program); err != nil {
 		return Rollout{}, err
 	}
 	next, err := r.commitChange(ctx, &audit, decided)
@@ -243,10 +244,10 @@ func (r *Registry) change(ctx context.Context, audit Audit, merchant, id string,
 
 // commitChange decides under the lock, stores the change and makes it known. It
 // completes the audit.
-func (r *Registry) commitChange(ctx context.Context, audit *Audit, decided func() (old, changed *rule, err error)) (Rollout, error) {
+func (r *Registry) commitChange(ctx context.Context, audit *Audit, decided func(loader) (old, changed *rule, err error)) (Rollout, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old, changed, err := decided()
+	old, changed, err := decided(r.load)
 	if err != nil {
 		return Rollout{}, err
 	}

@@ -236,7 +236,21 @@ func TestCandidateSurvivesARestart(t *testing.T) {
 	if a := lastAudit(t, r); a.Seq != 4 || a.Version != 2 || a.Percent != 100 || a.Why != "try" || a.Action != plugins.ActionCanary {
 		t.Fatalf("%+v", a)
 	}
+	told := make(chan plugins.Audit, 1)
+	r, err := plugins.New(t.Context(), plugins.Config{
+		Tables: store.Tables(), Now: func() int64 { return now },
+		Changed: func(merchant, id string, a plugins.Audit) { told <- a },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, "the candidate is given up", func() bool { buy(r, 1); return rollout(t, r).Candidate == 0 })
+	if a := <-told; a.Action != plugins.ActionAutoRollback || a.From != 2 || a.Why == "" {
+		t.Errorf("%+v", a)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
 	r = open(t, store.Tables())
 	if o := rollout(t, r); o != (plugins.Rollout{Stable: 1, Pinned: true}) {
 		t.Fatalf("%+v", o)
@@ -334,6 +348,13 @@ func TestUnusedVersionsAreUnloaded(t *testing.T) {
 		}
 	}
 	expect(t, r, "acme", "sale", versions, versions)
+	for n := range uint32(versions) { // rolled out while others make room for them
+		pin(t, r, plugins.Change{Stable: n + 1})
+		expect(t, r, "acme", "sale", int64(n+1), n+1)
+	}
+	if n := r.Loaded(); n > plugins.LoadedMax+2 {
+		t.Fatalf("%d versions are loaded", n)
+	}
 }
 
 // TestQuota: a merchant's versions are bounded, and nobody else's are touched.
