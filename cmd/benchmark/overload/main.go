@@ -196,7 +196,7 @@ func (s *session) measureCapacity(ctx context.Context) (string, error) {
 		}
 		s.capacity = r.goodput()
 	}
-	return fmt.Sprintf("`%s -- --seconds %d`: one hot deal with the rule `%s`; load and server on the same %s.\n"+
+	return fmt.Sprintf("## Overload\n`%s -- --seconds %d`: one hot deal with the rule `%s`; load and server on the same %s.\n"+
 		"Capacity, when each of %d connections waits for its answers: **%.0f orders/s**.\n",
 		task, s.seconds, rule, page.Machine(), s.connections(connectionsUsed), s.capacity), nil
 }

@@ -19,6 +19,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -216,7 +217,7 @@ func (s *session) round(ctx context.Context, c *contestant) (_ lab.Load, err err
 
 func (s *session) start(ctx context.Context, c *contestant, dir string) (*lab.Process, error) {
 	if c.kind != "" {
-		return lab.Start(ctx, s.self, "shop", "--kind", c.kind, "--dir", dir, "--deals", fmt.Sprint(c.deals))
+		return lab.Start(ctx, s.self, "shop", "--kind", c.kind, "--dir", dir, "--deals", strconv.Itoa(c.deals))
 	}
 	p, err := lab.Serve(ctx, s.server, filepath.Join(dir, "data"))
 	if err != nil {
@@ -245,7 +246,7 @@ func (c *contestant) rate() float64 { return c.median(lab.Load.Rate) }
 
 // conditions says how the figures came about.
 func (s *session) conditions() string {
-	return fmt.Sprintf("`%s -- --rounds %d --seconds %d`: %d rounds of each server in turn, %d s each after %d s of warm-up, medians;\n"+
+	return fmt.Sprintf("## Beside what people would use instead\n`%s -- --rounds %d --seconds %d`: %d rounds of each server in turn, %d s each after %d s of warm-up, medians;\n"+
 		"`%v` with `cmd/benchmark/lab/orders.lua` on the same machine, %s.\n"+
 		"Every server starts fresh for its round, on an empty folder of the same disk. Doorbuster runs a rule (`%s`) for each order; the\n"+
 		"others multiply. They stand behind the same fasthttp server, and reach their database over a Unix socket, with\n"+

@@ -204,7 +204,8 @@ func (b *bench) write(results []*result) error {
 		rate = fmt.Sprintf("%g of what the same connections get when each waits for its answers (the capacity)", b.share)
 	}
 	deals := strings.Trim(strings.ReplaceAll(fmt.Sprint(b.deals), " ", ","), "[]")
-	section := fmt.Sprintf("`doorbuster bench %s --seconds %d --warmup %d --deals %s --connections %d`: orders are due on a fixed\n"+
+	var section strings.Builder
+	fmt.Fprintf(&section, "## Latency\n`doorbuster bench %s --seconds %d --warmup %d --deals %s --connections %d`: orders are due on a fixed\n"+
 		"schedule, at %s,\nand each counts from when it was due (free of coordinated omission). Load and server share the machine: %s.\n\n%s",
 		goal, b.seconds, b.warmup, deals, b.connections, rate, page.Machine(), table(results))
 	for _, r := range results {
@@ -217,7 +218,7 @@ func (b *bench) write(results []*result) error {
 		if err != nil {
 			return err
 		}
-		section += plot
+		section.WriteString(plot)
 	}
-	return page.WriteSection(b.page, task, section)
+	return page.WriteSection(b.page, task, section.String())
 }
