@@ -93,12 +93,12 @@ const (
 
 // withKeys calls fn with the keys of the data folder, or, if a server has it
 // open, with those of that server.
-func (s *settings) withKeys(ctx context.Context, absent bool, fn func(keyring) error) error {
+func (s *settings) withKeys(ctx context.Context, mayMake bool, fn func(keyring) error) error {
 	cfg, err := s.load()
 	if err != nil {
 		return err
 	}
-	if err := mustExist(cfg); err != nil && absent == needFolder {
+	if err := mustExist(cfg); err != nil && !mayMake {
 		return err
 	}
 	store, err := openOffline(ctx, cfg)
