@@ -122,7 +122,6 @@ func TestCanary(t *testing.T) {
 
 // TestShadow: the candidate runs on the same orders, and no shopper sees it.
 func TestShadow(t *testing.T) {
-
 	r := withCandidate(t, fixed(1001), plugins.Change{Mode: plugins.ModeShadow})
 	const orders = 2_000
 	for user := range orders {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -34,7 +35,11 @@ type cache struct {
 	engine wazero.CompilationCache
 }
 
-// openCache opens the folder, and removes what other versions of wazero left.
+// scratchPrefix begins the names of children's own folders.
+const scratchPrefix = "compiling-"
+
+// openCache opens the folder, and removes what other versions of wazero, and
+// children that were killed, left there.
 func openCache(config *Config) (*cache, error) {
 	root, err := filepath.Abs(config.Cache) // a child runs in a folder of its own
 	if err != nil {
@@ -52,6 +57,13 @@ func openCache(config *Config) (*cache, error) {
 		if entry.Name() != filepath.Base(c.folder) {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(root, entry.Name())))
 		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("host: %w", err)
+	}
+	left, err := filepath.Glob(filepath.Join(c.folder, scratchPrefix+"*"))
+	for _, scratch := range left { // by a process that was killed
+		err = errors.Join(err, os.RemoveAll(scratch))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
@@ -107,11 +119,11 @@ func (c *cache) provide(ctx context.Context, key string, wasm []byte) error {
 			return nil
 		}
 	}
-	scratch, err := os.MkdirTemp(c.folder, "compiling-")
+	scratch, err := os.MkdirTemp(c.folder, scratchPrefix)
 	if err != nil {
 		return fmt.Errorf("host: %w", err)
 	}
-	defer os.RemoveAll(scratch)
+	defer func() { _ = os.RemoveAll(scratch) }() // the next start tries again
 	if err := c.compile(ctx, scratch, wasm); err != nil {
 		return err
 	}
@@ -152,7 +164,8 @@ func (c *cache) compile(ctx context.Context, scratch string, wasm []byte) error 
 	ctx, cancel := context.WithTimeout(ctx, CompileWait)
 	defer cancel()
 	child := exec.CommandContext(ctx, c.config.Compiler[0], c.config.Compiler[1:]...)
-	child.Args = append(child.Args, scratch, fmt.Sprint(c.config.CompileMemory), fmt.Sprint(int(c.config.CompileCPU.Seconds())))
+	child.Args = append(child.Args, scratch,
+		strconv.FormatUint(c.config.CompileMemory, 10), strconv.Itoa(int(c.config.CompileCPU.Seconds())))
 	child.Env = []string{"GOMAXPROCS=2"}
 	child.Dir = scratch
 	child.Stdin = bytes.NewReader(wasm)

@@ -58,8 +58,7 @@ func discountOf(t *testing.T, p *host.Program) int64 {
 // as it is there and whole.
 func TestChildCompiles(t *testing.T) {
 	dir := t.TempDir()
-	left := filepath.Join(dir, "left-by-another-version")
-	if err := os.WriteFile(left, nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "left-by-another-version"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	rule := gastest.Rule(discount("i64.const 990")).Encode()
@@ -70,6 +69,9 @@ func TestChildCompiles(t *testing.T) {
 	made := files(t, dir)
 	if len(made) != 2 { // the code and the note
 		t.Fatalf("%q", made)
+	}
+	if err := os.Mkdir(filepath.Join(filepath.Dir(made[0]), "compiling-1"), 0o700); err != nil { // as a killed child leaves it
+		t.Fatal(err)
 	}
 	// A command that cannot compile shows that nothing has to be compiled.
 	noCompiler := withChild(dir)
@@ -101,6 +103,9 @@ func TestChildCompiles(t *testing.T) {
 	}
 	if again := files(t, dir); !slices.Equal(again, made) {
 		t.Fatalf("%q, then %q", made, again)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "*", "compiling-*")); err != nil || len(left) != 0 {
+		t.Fatalf("%q %v", left, err)
 	}
 }
 
