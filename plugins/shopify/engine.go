@@ -82,11 +82,11 @@ func (p *Program) link(ctx context.Context, wasm []byte, o *gas.Outline, uploade
 	for _, i := range o.Imports {
 		modules[i.Module] = true
 		switch {
-		case isJavy(i.Module):
+		case isProvider(i):
 			policy.Foreign, policy.Linked = i.Module, true
 		case isAPI(i.Module):
 			p.io, policy.Foreign, p.usesContext = throughAPI, i.Module, i.Module == apiV1
-			p.trampolined = p.trampolined || i.Kind == 2
+			p.trampolined = p.trampolined || i.Kind == importedMemory
 		}
 	}
 	if policy.Linked {

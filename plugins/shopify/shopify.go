@@ -126,7 +126,7 @@ func Detect(wasm []byte) bool {
 		}
 	}
 	return slices.ContainsFunc(o.Imports, func(i gas.Import) bool {
-		return isAPI(i.Module) || isJavy(i.Module) || i.Module == wasiModule && (i.Name == "fd_read" || i.Name == "fd_write")
+		return isAPI(i.Module) || isProvider(i) || i.Module == wasiModule && (i.Name == "fd_read" || i.Name == "fd_write")
 	})
 }
 
@@ -135,11 +135,14 @@ const wasiModule = "wasi_snapshot_preview1"
 // isAPI knows the provider of the Shopify Function API.
 func isAPI(module string) bool { return module == apiV1 || module == apiV2 }
 
-// isJavy knows the providers of JavaScript, of any version.
-func isJavy(module string) bool {
-	return strings.HasPrefix(module, "javy_quickjs_provider_v") || strings.HasPrefix(module, javyPrefix)
-}
+// isProvider says that an import names a provider to be uploaded: a module whose memory
+// the function uses. Shopify's are called javy_quickjs_provider_v1 and so on, those of
+// others as they please.
+func isProvider(i gas.Import) bool { return i.Kind == importedMemory && !isAPI(i.Module) }
 
+const importedMemory = 2
+
+// javyPrefix is the name of Shopify's newer providers, before the version.
 const javyPrefix = "shopify_functions_javy_v"
 
 // settings is a checked bundle.
