@@ -108,7 +108,7 @@ func TestSession(t *testing.T) {
 }
 
 func TestSessionRefusesNonsense(t *testing.T) {
-	for _, args := range [][]string{{"--rounds", "0"}, {"--seconds", "0"}, {"--warmup", "0"}, {"--recovery", "-1"}, {"a"}} {
+	for _, args := range [][]string{{"--rounds", "0"}, {"--seconds", "0"}, {"--warmup", "0"}, {"--recovery", "-1"}, {"--gate", "nowhere.json"}, {"a"}} {
 		cmd := newCommand()
 		cmd.SetArgs(args)
 		cmd.SilenceErrors = true

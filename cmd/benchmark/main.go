@@ -53,9 +53,10 @@ func main() {
 type bench struct {
 	rounds, seconds, warmup, threads, connections, recovery int
 
-	page     string // that the table is written to; "" = none
-	gate     string // the recorded ratios that these are held against; "" = none
-	recordTo string // that the ratios are written to; "" = none
+	page     string   // that the table is written to; "" = none
+	gate     string   // the recorded ratios that these are held against; "" = none
+	before   recorded // what gate holds
+	recordTo string   // that the ratios are written to; "" = none
 
 	out    io.Writer
 	dir    string // scratch
@@ -132,7 +133,7 @@ func (b *bench) validate() error {
 }
 
 func (b *bench) run(ctx context.Context) (err error) {
-	if err := b.validate(); err != nil {
+	if err := errors.Join(b.validate(), b.readRecorded()); err != nil {
 		return err
 	}
 	if b.dir, err = os.MkdirTemp("", "doorbuster-bench-"); err != nil {
