@@ -110,10 +110,11 @@ func (h *house) serveBytes(t *testing.T, in []byte) (served []framed) {
 // bytesConn is a connection on which everything has arrived and nobody reads.
 type bytesConn struct{ in *bytes.Reader }
 
-func (c *bytesConn) Read(b []byte) (int, error)       { return c.in.Read(b) }
-func (c *bytesConn) Write(b []byte) (int, error)      { return len(b), nil }
-func (c *bytesConn) Close() error                     { return nil }
-func (c *bytesConn) LocalAddr() net.Addr              { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
+func (c *bytesConn) Read(b []byte) (int, error)  { return c.in.Read(b) }
+func (c *bytesConn) Write(b []byte) (int, error) { return len(b), nil }
+func (c *bytesConn) Close() error                { return nil }
+func (c *bytesConn) LocalAddr() net.Addr         { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
+
 func (c *bytesConn) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
 func (c *bytesConn) SetDeadline(time.Time) error      { return nil }
 func (c *bytesConn) SetReadDeadline(time.Time) error  { return nil }
