@@ -165,7 +165,7 @@ func (s *session) send(ctx context.Context, c *client.Client, rate float64, leng
 	if err != nil {
 		return nil, err
 	}
-	r := newRecorder()
+	r := newRecorder(length)
 	r.summary, err = c.Run(ctx, client.Load{
 		Length: length, Rate: rate, Patience: patience, Next: s.keyed().Next, Observe: r.observe,
 	})
@@ -235,7 +235,7 @@ func (s *session) levels(ctx context.Context) (string, error) {
 			asked = fmt.Sprintf("%.0f", l.times*s.capacity)
 		}
 		fmt.Fprintf(&out, "| %s | %d | %s | %.0f | %.0f | %.2f | %.1f | %.1f | %.1f | %.1f | %s | %d | %d |\n",
-			l.name, s.connections(l.connections), asked, float64(r.summary.Answered+r.summary.Failed)/r.summary.Elapsed.Seconds(),
+			l.name, s.connections(l.connections), asked, float64(r.summary.Answered+r.summary.Failed)/r.length.Seconds(),
 			r.goodput(), r.goodput()/peak, r.cpu(), r.quantile(50), r.quantile(99), r.quantile(99.9), r.refusals(), r.summary.Failed, r.summary.Unsent)
 	}
 	return out.String(), nil

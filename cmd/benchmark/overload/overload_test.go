@@ -10,7 +10,7 @@ import (
 )
 
 func TestRecovered(t *testing.T) {
-	r := newRecorder()
+	r := newRecorder(time.Minute)
 	// The P99 of each window, in ms; a burst ends in the third.
 	for _, ms := range []int64{5, 5, 400, 300, 7, 300, 7, 6, 5, 5} {
 		w := newHistogram()
@@ -35,13 +35,18 @@ func TestRecovered(t *testing.T) {
 }
 
 func TestObserve(t *testing.T) {
-	r := newRecorder()
+	r := newRecorder(time.Minute)
 	r.observe(0, 201, 5*time.Millisecond, nil)
 	r.observe(0, 503, time.Millisecond, []byte(`{"title":"x","code":"overloaded"}`))
 	r.observe(0, 503, time.Millisecond, []byte(`{"title":"x","code":"overloaded"}`))
 	r.observe(0, 429, time.Millisecond, []byte(`{}`))
 	r.observe(0, 0, time.Second, nil)
-	if r.accepted() != 1 || r.refusals() != "1 (429 ), 2 (503 overloaded)" {
+	late := newRecorder(0)
+	late.observe(0, 201, time.Second, nil)
+	if late.accepted() != 1 || late.inTime != 0 {
+		t.Errorf("%d accepted, %d in time", late.accepted(), late.inTime)
+	}
+	if r.accepted() != 1 || r.inTime != 1 || r.refusals() != "1 (429 ), 2 (503 overloaded)" {
 		t.Errorf("%d accepted, refused %s", r.accepted(), r.refusals())
 	}
 }

@@ -25,18 +25,20 @@ const (
 
 // recorder takes the answers of one load.
 type recorder struct {
+	length  time.Duration // in which orders are sent
 	begin   int64
 	summary client.Summary
 	used    lab.Usage // of the server
 
 	mu      sync.Mutex // guards everything below
 	latency *hdrhistogram.Histogram
+	inTime  int                       // accepted within length
 	windows []*hdrhistogram.Histogram // of accepted orders, by when they were answered
 	refused map[string]int            // by code
 }
 
-func newRecorder() *recorder {
-	return &recorder{begin: clockd.Mono(), latency: newHistogram(), refused: make(map[string]int)}
+func newRecorder(length time.Duration) *recorder {
+	return &recorder{begin: clockd.Mono(), length: length, latency: newHistogram(), refused: make(map[string]int)}
 }
 
 func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, latencyMax.Microseconds(), 2) }
@@ -50,6 +52,9 @@ func (r *recorder) observe(_, status int, latency time.Duration, body []byte) {
 	case status == 201:
 		micros := min(latency, latencyMax).Microseconds()
 		_ = r.latency.RecordValue(micros) // in range, as the next
+		if now <= r.length {
+			r.inTime++
+		}
 		i := min(int(now/window), windowsMax-1)
 		for len(r.windows) <= i {
 			r.windows = append(r.windows, newHistogram())
@@ -69,7 +74,9 @@ func codeOf(body []byte) string {
 
 func (r *recorder) accepted() int64 { return r.latency.TotalCount() }
 
-func (r *recorder) goodput() float64 { return float64(r.accepted()) / r.summary.Elapsed.Seconds() }
+// goodput is of the time in which orders were sent: who is held back beyond it holds
+// up no one.
+func (r *recorder) goodput() float64 { return float64(r.inTime) / r.length.Seconds() }
 
 // cpu is the µs of processor that an accepted order took, with all that was refused
 // beside it.
