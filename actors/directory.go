@@ -6,11 +6,17 @@ import (
 	"unsafe"
 
 	"github.com/puzpuzpuz/xsync/v4"
+
+	"github.com/doorbuster/doorbuster/actors/deal"
 )
 
 // directory knows every deal of the node, whether it is in memory or not.
 type directory struct {
-	deals *xsync.Map[string, *entry]
+	adding sync.Mutex // guards that no two deals have one name
+	deals  *xsync.Map[string, *entry]
+	// named finds those whose id is too long for the ids of their orders, by the
+	// name that they have there.
+	named *xsync.Map[string, *entry]
 }
 
 // entry is what an idle deal costs in memory, beside its id.
@@ -27,25 +33,48 @@ type entry struct {
 }
 
 func newDirectory() directory {
-	return directory{deals: xsync.NewMap[string, *entry]()}
+	return directory{deals: xsync.NewMap[string, *entry](), named: xsync.NewMap[string, *entry]()}
 }
 
 // find returns the deal's entry, or nil.
-func (d directory) find(id []byte) *entry {
+func (d *directory) find(id []byte) *entry {
 	// The string is only read during the call: Load keeps no key.
 	e, _ := d.deals.Load(unsafe.String(unsafe.SliceData(id), len(id)))
 	return e
 }
 
-// add returns the deal's entry, made if need be.
-func (d directory) add(id string) *entry {
-	e, _ := d.deals.LoadOrStore(id, &entry{id: id})
+// findNamed returns the entry of the deal that the ids of orders call so, or nil.
+func (d *directory) findNamed(name []byte) *entry {
+	if e := d.find(name); e != nil {
+		return e
+	}
+	e, _ := d.named.Load(unsafe.String(unsafe.SliceData(name), len(name)))
+	return e
+}
+
+// add returns the deal's entry, made if need be, or nil if another deal is called so
+// in the ids of its orders.
+func (d *directory) add(id string) *entry {
+	d.adding.Lock()
+	defer d.adding.Unlock()
+	if e, known := d.deals.Load(id); known {
+		return e
+	}
+	name := deal.AppendName(nil, id)
+	if d.findNamed(name) != nil {
+		return nil
+	}
+	e := &entry{id: id}
+	d.deals.Store(id, e)
+	if deal.HasShortName(id) {
+		d.named.Store(string(name), e)
+	}
 	return e
 }
 
 // remove forgets a deal that turned out not to exist, unless somebody is at
 // it.
-func (d directory) remove(e *entry) {
+func (d *directory) remove(e *entry) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.removed || e.active.Load() != nil {
@@ -53,4 +82,7 @@ func (d directory) remove(e *entry) {
 	}
 	e.removed = true
 	d.deals.Delete(e.id)
+	if deal.HasShortName(e.id) {
+		d.named.Delete(string(deal.AppendName(nil, e.id)))
+	}
 }

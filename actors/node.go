@@ -358,7 +358,9 @@ func (n *Node) owner(r *Request) (*activation, error) {
 	if n.readOnly.Load() {
 		return nil, ErrReadOnly
 	}
-	e = n.directory.add(string(r.Deal))
+	if e = n.directory.add(string(r.Deal)); e == nil {
+		return nil, ErrDealExists
+	}
 	a, err := n.activate(e)
 	if err != nil {
 		n.directory.remove(e)

@@ -27,6 +27,15 @@ func (n *Node) Deal(id string) (deal.View, error) {
 	return v, nil
 }
 
+// DealID returns the id of the deal that the ids of orders and groups call so, "" if
+// there is none.
+func (n *Node) DealID(name []byte) string {
+	if e := n.directory.findNamed(name); e != nil {
+		return e.id
+	}
+	return ""
+}
+
 // DealQuery selects deals. Empty fields select all.
 type DealQuery struct {
 	Merchant, Category string

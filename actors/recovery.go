@@ -189,6 +189,10 @@ func (n *Node) recover(ctx context.Context) error {
 			return nil
 		}
 		e := n.directory.add(stream)
+		if e == nil {
+			n.report("recovery", fmt.Errorf("deal %s: %w", stream, ErrDealExists))
+			return nil
+		}
 		row := listed[stream]
 		if row.seq != head.Seq {
 			behind = append(behind, e)

@@ -24,6 +24,8 @@ var (
 	ErrDeadline = errors.New("actors: deadline exceeded")
 	// ErrDealNotFound: the node knows no deal of that id.
 	ErrDealNotFound = errors.New("actors: no such deal")
+	// ErrDealExists: the orders of another deal would have the same ids.
+	ErrDealExists = errors.New("actors: another deal is called so in the ids of its orders")
 	// ErrOrderNotFound: the deal has no order of that seq.
 	ErrOrderNotFound = errors.New("actors: no such order")
 )

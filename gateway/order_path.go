@@ -153,8 +153,9 @@ func readOrder(ctx *fasthttp.RequestCtx, r *actors.Request, key, late []byte, wh
 		return f
 	}
 	if r.Cmd.GroupMode == deal.JoinGroup {
-		group, seq, ok := deal.ParseGroupID(o.join)
-		if !ok || !bytes.Equal(group, o.deal) {
+		var scratch [deal.MaxIDLen]byte
+		name, seq, ok := deal.ParseGroupID(o.join)
+		if !ok || !bytes.Equal(name, deal.AppendName(scratch[:0], o.deal)) {
 			return orderFault{problem: groupNotFound, field: fieldJoin, message: "is no group of this deal"}
 		}
 		r.Cmd.Group = seq

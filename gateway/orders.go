@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"errors"
 	"strconv"
 	"strings"
@@ -46,11 +45,11 @@ func (s *Server) mayTouch(c *call, o *actors.Order) error {
 
 // orderOf returns the order of an id as it stands in a path.
 func (s *Server) orderOf(c *call) (*actors.Order, error) {
-	dealID, seq, ok := deal.ParseOrderID(c.params[0])
+	name, seq, ok := deal.ParseOrderID(c.params[0])
 	if !ok {
 		return nil, &refusal{problem: orderNotFound}
 	}
-	o, err := s.node.Order(s.ctx, string(dealID), seq)
+	o, err := s.node.Order(s.ctx, s.node.DealID(name), seq)
 	if errors.Is(err, actors.ErrDealNotFound) {
 		err = actors.ErrOrderNotFound
 	}
@@ -156,16 +155,17 @@ func (m move) ref(c *call) ([]byte, error) {
 
 // handle moves the order along and shows it as it stands after.
 func (m move) handle(s *Server, c *call) error {
-	dealID, seq, ok := deal.ParseOrderID(c.params[0])
+	name, seq, ok := deal.ParseOrderID(c.params[0])
 	if !ok {
 		return &refusal{problem: orderNotFound}
 	}
+	dealID := s.node.DealID(name)
 	ref, err := m.ref(c)
 	if err != nil {
 		return err
 	}
 	var o actors.Order
-	err = s.node.LoadOrder(s.ctx, string(dealID), seq, &o)
+	err = s.node.LoadOrder(s.ctx, dealID, seq, &o)
 	if errors.Is(err, actors.ErrDealNotFound) {
 		err = actors.ErrOrderNotFound
 	}
@@ -242,15 +242,15 @@ func appendQuote(b []byte, r *actors.Request) []byte {
 }
 
 func (s *Server) getGroup(c *call) error {
-	dealID, seq, ok := deal.ParseGroupID(c.params[0])
+	name, seq, ok := deal.ParseGroupID(c.params[0])
 	if !ok {
 		return &refusal{problem: groupNotFound}
 	}
-	id := bytes.Clone(dealID)
-	err := s.ask(own.ClassNew, string(id), func(cmd *deal.Command) {
+	id := s.node.DealID(name)
+	err := s.ask(own.ClassNew, id, func(cmd *deal.Command) {
 		cmd.Kind, cmd.Group = deal.LookupGroup, seq
 	}, func(r *actors.Request) error {
-		c.replyBytes(fasthttp.StatusOK, appendGroup(nil, id, &r.Reply.Group, true))
+		c.replyBytes(fasthttp.StatusOK, appendGroup(nil, []byte(id), &r.Reply.Group, true))
 		return nil
 	})
 	if errors.Is(err, actors.ErrDealNotFound) {

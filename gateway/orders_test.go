@@ -357,3 +357,26 @@ func TestReferences(t *testing.T) {
 		h.send(request{method: "POST", path: "/api/v1/admin/snapshot", admin: true}).want(200)
 	}
 }
+
+// A deal's id may be as long as any, and so may no id be longer that names it.
+func TestOrdersOfALongDeal(t *testing.T) {
+	h := newHouse(t, nil)
+	id := strings.Repeat("d", 64)
+	h.deal(id, `,"group":{"size":2,"window_s":60,"unit_price":1000}`)
+	h.deal(strings.Repeat("d", 63)+"e", "")
+	a := h.post("/api/v1/orders", `{"deal_id":"`+id+`","user_id":"u-1","quantity":1,"group":{"open":true}}`).want(201)
+	order, group := a.text("order_id"), a.text("group.group_id")
+	if len(order) > 64 || len(group) > 64 {
+		t.Fatalf("ids %s (%d) and %s (%d)", order, len(order), group, len(group))
+	}
+	h.get("/api/v1/orders/" + order).want(200).has(map[string]any{"deal_id": id, "order_id": order})
+	h.get("/api/v1/orders/" + order + "/explain?verify=true").want(200).has(map[string]any{"deal_id": id, "order_id": order})
+	h.get("/api/v1/orders?user_id=u-1").want(200).has(map[string]any{"data.0.order_id": order})
+	h.get("/api/v1/groups/" + group).want(200).has(map[string]any{"deal_id": id, "members": 1})
+	h.post("/api/v1/orders", `{"deal_id":"`+id+`","user_id":"u-2","quantity":1,"group":{"join":"`+group+`"}}`).want(201)
+	h.post("/api/v1/orders/"+order+"/confirm", `{"payment_ref":"p"}`).want(200).has(map[string]any{"deal_id": id})
+
+	name := strings.TrimSuffix(order, "-2")
+	h.order(name, "u-3", 1).refused(dealNotFound) // it is no deal's id
+	h.post("/api/v1/deals", `{"deal_id":"`+name+`","merchant_id":"m","title":"x","category":"c","currency":"CNY","unit_price":1,"stock":1}`).refused(dealExists)
+}

@@ -144,6 +144,8 @@ func problemOfError(err error) problem {
 		return deadlineExceeded
 	case errors.Is(err, actors.ErrUnavailable), errors.Is(err, actors.ErrReadOnly):
 		return unavailable
+	case errors.Is(err, actors.ErrDealExists):
+		return dealExists
 	case errors.Is(err, actors.ErrDealNotFound):
 		return dealNotFound
 	case errors.Is(err, actors.ErrOrderNotFound):

@@ -292,6 +292,7 @@ func FuzzParseID(f *testing.F) {
 		"d-1001-42", "d-1001-g42", "d-g4-2", "d--1", "d-0", "d-01", "-1", "d-", "d-g", "1", "d-g-1", "d-18446744073709551615",
 		"d-9223372036854775807", "d-g9223372036854775808", "ü-1", "d-1 ", "",
 		"0123456789012345678901234567890123456789012345678901234567890123-g1", "01234567890123456789012345678901234567890123456789012345678901234-1",
+		"012345678901234567890123456789012345678901", "0123456789012345678901234567890123456789012", "0123456789012345678901234567890123456789012345678901234567890123",
 	} {
 		f.Add([]byte(id))
 	}
@@ -307,14 +308,19 @@ func FuzzParseID(f *testing.F) {
 		if order && group {
 			t.Fatalf("%q is an order and a group", id)
 		}
-		if ValidID(id) && len(id) < MaxIDLen && len(id) > 0 {
-			for _, seq := range []uint64{1, 42, 1<<63 - 1} {
-				if d, n, ok := ParseOrderID(AppendOrderID(nil, id, seq)); !ok || n != seq || !bytes.Equal(d, id) {
-					t.Fatalf("order %d of %q", seq, id)
-				}
-				if d, n, ok := ParseGroupID(AppendGroupID(nil, id, seq)); !ok || n != seq || !bytes.Equal(d, id) {
-					t.Fatalf("group %d of %q", seq, id)
-				}
+		if !ValidID(id) {
+			return
+		}
+		name := AppendName(nil, id)
+		if !ValidID(name) || HasShortName(id) == bytes.Equal(name, id) {
+			t.Fatalf("%q is called %q", id, name)
+		}
+		for _, seq := range []uint64{1, 42, 1<<63 - 1} {
+			if d, n, ok := ParseOrderID(AppendOrderID(nil, id, seq)); !ok || n != seq || !bytes.Equal(d, name) {
+				t.Fatalf("order %d of %q", seq, id)
+			}
+			if d, n, ok := ParseGroupID(AppendGroupID(nil, id, seq)); !ok || n != seq || !bytes.Equal(d, name) {
+				t.Fatalf("group %d of %q", seq, id)
 			}
 		}
 	})
