@@ -59,6 +59,7 @@ type Hub struct {
 	tick    func() // ends the look at wheel
 
 	change sync.Mutex                    // held by the one Put or Delete under way
+	row    sync.Mutex                    // held while a hook changes in its table and in hooks
 	mu     sync.Mutex                    // guards hooks
 	hooks  map[string]map[string]*runner // by merchant, by id
 
@@ -182,6 +183,8 @@ func (h *Hub) Put(ctx context.Context, hook Hook) (created bool, err error) {
 			return false, err
 		}
 	}
+	h.row.Lock()
+	defer h.row.Unlock()
 	if err := h.store(ctx, &hook); err != nil {
 		return false, err
 	}
@@ -248,19 +251,13 @@ func (h *Hub) Delete(ctx context.Context, merchant, id string) error {
 	if err != nil {
 		return err
 	}
-	rows := []journal.Mutation{{Table: tableHooks, Key: hookKey(&hook)}}
-	if err := h.cfg.Tables.Apply(ctx, rows, true); err != nil {
+	r, err := h.remove(ctx, &hook)
+	if err != nil {
 		return err
 	}
-	h.mu.Lock()
-	r := h.hooks[merchant][id]
-	r.cancel()
-	delete(h.hooks[merchant], id)
-	h.count.Add(-1)
-	h.mu.Unlock()
 	r.busy.Lock() // its last place is written
 	defer r.busy.Unlock()
-	rows = rows[:0]
+	var rows []journal.Mutation
 	err = h.cfg.Tables.Scan(ctx, tablePlaces, hookKey(&hook)+pathSep, "", func(key string, _ []byte) error {
 		rows = append(rows, journal.Mutation{Table: tablePlaces, Key: key})
 		return nil
@@ -271,8 +268,26 @@ func (h *Hub) Delete(ctx context.Context, merchant, id string) error {
 	return err
 }
 
+// remove makes a hook unknown and returns its runner, which is ending.
+func (h *Hub) remove(ctx context.Context, hook *Hook) (*runner, error) {
+	h.row.Lock()
+	defer h.row.Unlock()
+	if err := h.cfg.Tables.Apply(ctx, []journal.Mutation{{Table: tableHooks, Key: hookKey(hook)}}, true); err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := h.hooks[hook.Merchant][hook.ID]
+	r.cancel()
+	delete(h.hooks[hook.Merchant], hook.ID)
+	h.count.Add(-1)
+	return r, nil
+}
+
 // update changes what is known of a runner's hook, unless another took its place.
 func (h *Hub) update(r *runner, edit func(*Hook)) error {
+	h.row.Lock()
+	defer h.row.Unlock()
 	h.mu.Lock()
 	current := h.hooks[r.hook.Merchant][r.hook.ID] == r
 	if current {

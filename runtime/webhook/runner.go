@@ -121,11 +121,12 @@ func (r *runner) step() (worked bool, err error) {
 	return false, nil
 }
 
-// findNews queues every topic that has more than the hook was told.
+// findNews queues every topic that has, or by its mark may have, more than the hook
+// was told.
 func (r *runner) findNews() error {
 	return r.hub.topics(r.ctx, r.hook.Merchant, func(topic string, end Place, due int64) error {
 		at, err := r.hub.place(r.ctx, &r.hook, topic)
-		if err == nil && at.Seq < end.Seq {
+		if err == nil && (at.Seq < end.Seq || at.Mark != end.Mark) {
 			r.touch(topic)
 		}
 		if due != 0 {

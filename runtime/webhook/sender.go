@@ -59,10 +59,12 @@ func newSender(networks []netip.Prefix, loopback bool) *sender {
 var errPrivate = errors.New("the address is not a public one")
 
 // control sees the address after the name was resolved, so that no name can mean
-// one address when it is checked and another when it is dialled.
+// one address when it is checked and another when it is dialled. A zone is left out:
+// no network contains an address that has one, and the system ignores it unless the
+// address is link-local.
 func (s *sender) control(_, address string, _ syscall.RawConn) error {
 	at, err := netip.ParseAddrPort(address)
-	if err != nil || !s.allowed(at.Addr().Unmap()) {
+	if err != nil || !s.allowed(at.Addr().WithZone("").Unmap()) {
 		return fmt.Errorf("%s: %w", address, errPrivate)
 	}
 	return nil
@@ -75,6 +77,7 @@ var special = []netip.Prefix{
 	netip.MustParsePrefix("192.0.0.0/24"),
 	netip.MustParsePrefix("198.18.0.0/15"), // benchmarks
 	netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("::/96"),
 	netip.MustParsePrefix("64:ff9b::/96"), // an IPv4 address within
 	netip.MustParsePrefix("64:ff9b:1::/48"),
 	netip.MustParsePrefix("2002::/16"), // so has this

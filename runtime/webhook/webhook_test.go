@@ -37,10 +37,11 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// script is a source that a test writes.
+// script is a source that a test writes. A topic ends by the clock when it has a mark.
 type script struct {
-	mu     sync.Mutex // guards topics
+	mu     sync.Mutex // guards topics and marks
 	topics map[string][]Event
+	marks  map[string]int64
 }
 
 func (s *script) add(topic, kind string) {
@@ -57,7 +58,7 @@ func (s *script) Topics(_ context.Context, _ string, fn func(string, Place, int6
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for topic, events := range s.topics {
-		if err := fn(topic, Place{Seq: uint64(len(events))}, 0); err != nil {
+		if err := fn(topic, Place{Seq: uint64(len(events)), Mark: s.marks[topic]}, 0); err != nil {
 			return err
 		}
 	}
@@ -66,11 +67,14 @@ func (s *script) Topics(_ context.Context, _ string, fn func(string, Place, int6
 
 func (s *script) Read(_ context.Context, topic string, at Place, fn func(Event, Place) error) (Place, error) {
 	s.mu.Lock()
-	events := slices.Clone(s.topics[topic])
+	events, mark := slices.Clone(s.topics[topic]), s.marks[topic]
 	s.mu.Unlock()
-	for at.Seq < uint64(len(events)) {
-		behind := Place{Seq: at.Seq + 1}
-		if err := fn(events[at.Seq], behind); err != nil {
+	for at.Seq < uint64(len(events)) || at.Mark != mark {
+		e, behind := Event{ID: topic + "-end", Type: "deal.ended", CreatedAt: TimeText(mark), Data: json.RawMessage(`{}`)}, Place{at.Seq, mark}
+		if at.Seq < uint64(len(events)) {
+			e, behind = events[at.Seq], Place{at.Seq + 1, at.Mark}
+		}
+		if err := fn(e, behind); err != nil {
 			if errors.Is(err, ErrStop) {
 				err = nil
 			}
@@ -172,8 +176,8 @@ type forgetful struct {
 
 func (f *forgetful) Apply(ctx context.Context, rows []journal.Mutation, durable bool) error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	rows = slices.DeleteFunc(slices.Clone(rows), func(m journal.Mutation) bool { return m.Table == f.lose })
+	f.mu.Unlock()
 	return f.Tables.Apply(ctx, rows, durable)
 }
 
@@ -259,6 +263,21 @@ func TestNewsFromBeforeTheStart(t *testing.T) {
 	b.source.add("d", "order.placed")
 	b.open()
 	r.got("d-1")
+}
+
+// So is an end by the clock, which is no event of the topic.
+func TestEndFromBeforeTheStart(t *testing.T) {
+	b, r := newBench(t), newReceiver(t)
+	b.put("w", r.URL, "order.placed", "deal.ended")
+	b.happen("d", "order.placed")
+	r.got("d-1")
+	b.hub.Close()
+	b.source.marks = map[string]int64{"d": start}
+	b.open()
+	r.got("d-1", "d-end")
+	b.restart()
+	b.happen("d", "order.placed")
+	r.got("d-1", "d-end", "d-2")
 }
 
 // A crash between a delivery and the place that covers it delivers again, with the
@@ -412,6 +431,55 @@ func TestPutAndDelete(t *testing.T) {
 	}
 }
 
+// lateTables hold up the rows that say that a webhook fails.
+type lateTables struct {
+	journal.Tables
+	held, let chan struct{}
+}
+
+func (l *lateTables) Apply(ctx context.Context, rows []journal.Mutation, durable bool) error {
+	if len(rows) > 0 && rows[0].Table == tableHooks && strings.Contains(string(rows[0].Value), "failing_since") {
+		l.held <- struct{}{}
+		<-l.let
+	}
+	return l.Tables.Apply(ctx, rows, durable)
+}
+
+// What is written of a webhook's failure must not undo that it was replaced or
+// deleted meanwhile.
+func TestChangeDuringAFailure(t *testing.T) {
+	b, r := newBench(t), newReceiver(t)
+	late := &lateTables{Tables: b.tables.Tables, held: make(chan struct{}), let: make(chan struct{})}
+	b.tables.Tables = late // nobody uses them yet
+	next := Hook{Merchant: "acme", ID: "w", URL: r.URL + "/next", Events: []string{"order.placed"}, Secret: secret}
+	for name, change := range map[string]func() error{
+		"Put": func() error {
+			_, err := b.hub.Put(t.Context(), next)
+			return err
+		},
+		"Delete": func() error { return b.hub.Delete(t.Context(), "acme", "w") },
+	} {
+		b.put("w", r.URL, "order.placed")
+		r.answer(500)
+		b.happen("d", "order.placed")
+		<-late.held
+		r.answer(204)
+		changed := make(chan error, 1)
+		go func() { changed <- change() }()
+		select { // it waits for the row, or is done before it
+		case err := <-changed:
+			changed <- err
+		case <-time.After(50 * time.Millisecond):
+		}
+		late.let <- struct{}{}
+		must(t, <-changed)
+		b.restart()
+		if hook, err := b.hub.Get("acme", "w"); name == "Put" && hook.URL != next.URL || name == "Delete" && !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s, and after a restart: %+v, %v", name, hook, err)
+		}
+	}
+}
+
 func TestHookIsValidated(t *testing.T) {
 	good := Hook{URL: "https://shop.example/hook?x=1", Events: []string{"order.placed"}, Secret: secret}
 	must(t, good.validate(false))
@@ -448,6 +516,7 @@ func TestPrivateAddresses(t *testing.T) {
 		"10.8.1.2": false, "127.0.0.1": false, "::1": false, "192.168.1.1": false, "172.16.0.1": false, "169.254.169.254": false,
 		"100.64.0.1": false, "0.0.0.0": false, "::": false, "224.0.0.1": false, "255.255.255.255": false, "fd00::1": false, "fe80::1": false,
 		"64:ff9b::a00:1": false, "2002:a00:1::": false, "::ffff:10.8.0.1": false, "::ffff:127.0.0.1": false,
+		"::127.0.0.1": false, "64:ff9b::a00:1%lo": false, "fec0::1%1": false,
 	} {
 		err := s.control("tcp", netip.AddrPortFrom(netip.MustParseAddr(text), 443).String(), nil)
 		if (err == nil) != want {
