@@ -68,6 +68,9 @@ type instanceKey struct{}
 func newInstance(p *Program) (*instance, error) {
 	i := &instance{program: p}
 	i.ctx = context.WithValue(context.Background(), instanceKey{}, i)
+	i.api.reset()
+	i.input.grow()
+	i.input.null() // what there is to read before an order comes
 	if err := i.instantiate(); err != nil {
 		i.close()
 		return nil, err
@@ -76,14 +79,14 @@ func newInstance(p *Program) (*instance, error) {
 		i.close()
 		return nil, err
 	}
-	arena.Restore(i.memory, i.view()) // the same bytes: it takes the marks away
 	if p.initial == nil {
 		p.initial = i.state()
 	} else if !i.at(p.initial) {
 		i.close()
 		return nil, errors.New("initialising the function again came to another state")
 	}
-	i.input.grow()
+	i.rebuild.Set(0) // a table written until now is the initial one
+	i.reset()        // what initialising marked, wrote, logged and drew is of no evaluation
 	return i, nil
 }
 
@@ -133,18 +136,22 @@ func (i *instance) checkData() error {
 
 var zeros [1 << wasmPageShift]byte
 
-// initialise runs _initialize, which a WASI reactor has.
+// initialise runs _initialize, which a WASI reactor has. A new instance costs an
+// evaluation what this costs, and the whole arena, which is made and looked through.
 func (i *instance) initialise() error {
-	fn := i.module.ExportedFunction("_initialize")
-	i.price.Set(uint64(i.program.memoryModule().RebuildPrice(uint32(i.size.Get()), 0)))
-	if fn == nil {
-		return nil
-	}
 	i.now = initNow
 	i.fuel.Set(initFuel)
-	if _, err := i.call(fn); err != nil {
-		return fmt.Errorf("_initialize: %w", err)
+	if fn := i.module.ExportedFunction("_initialize"); fn != nil {
+		if _, err := i.call(fn); err != nil {
+			return fmt.Errorf("_initialize: %w", err)
+		}
 	}
+	p := i.program
+	price := p.memoryModule().RebuildPrice(uint32(len(i.memory)>>wasmPageShift), initFuel-i.fuel.Get())
+	if p.provider != nil {
+		price += p.module.RebuildPrice(0, 0)
+	}
+	i.price.Set(uint64(price))
 	return nil
 }
 

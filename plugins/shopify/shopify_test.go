@@ -317,3 +317,65 @@ func TestHostile(t *testing.T) {
 		t.Errorf("%s, %v", out.Fault, trace.Err)
 	}
 }
+
+// wasi is a function for WASI whose _initialize and _start are the given code.
+func wasi(initialize, start string) []byte {
+	vector := func(at, n byte) string { return string([]byte{at, 0, 0, 0, n, 0, 0, 0}) }
+	const answer = `{"operations":[]}`
+	two, four := []byte{gastest.I32, gastest.I32}, []byte{gastest.I32, gastest.I32, gastest.I32, gastest.I32}
+	return (&gastest.Module{
+		Types:     []gastest.Type{{}, {Params: two, Results: two[:1]}, {Params: four, Results: two[:1]}},
+		Imports:   []gastest.Import{{Module: wasiModule, Name: "fd_write", Type: 2}, {Module: wasiModule, Name: "random_get", Type: 1}},
+		Funcs:     []gastest.Func{{Code: initialize, Locals: []byte{gastest.I32}}, {Code: start}},
+		TableMin:  1,
+		MemoryMin: 1,
+		Data:      []gastest.Data{{At: 64, Bytes: vector(128, byte(len(answer))) + vector(0, 8)}, {At: 128, Bytes: answer}},
+		Exports:   []gastest.Export{{Name: "memory", Kind: 2}, {Name: "_initialize", Index: 2}, {Name: "_start", Index: 3}},
+	}).Encode()
+}
+
+const (
+	writeAnswer = " i32.const 1 i32.const 64 i32.const 1 i32.const 80 call 0 drop "
+	writeLog    = " i32.const 2 i32.const 72 i32.const 1 i32.const 80 call 0 drop "
+	drawRandom  = " i32.const 0 i32.const 8 call 1 drop "
+	writeTable  = " i32.const 0 ref.null table.set 0 "
+)
+
+// TestInitialise: nothing of what initialising does reaches an order, but for the
+// state that it leaves; and an order that needs it done again pays for it.
+func TestInitialise(t *testing.T) {
+	e := newEngine(t, host.Config{Instances: 1})
+	for name, wasm := range map[string][]byte{
+		"random numbers drawn": wasi(drawRandom, drawRandom+writeLog+writeAnswer),
+		"output written":       wasi(writeAnswer, writeAnswer),
+		"a log written":        wasi(writeLog, writeAnswer),
+		"a table written":      wasi(writeTable, writeAnswer),
+	} {
+		p := compile(t, e, wasm, Bundle{})
+		first := p.slots[0].instance
+		if out, trace := evaluate(t, p, order()); out.Fault != abi.FaultNone {
+			t.Errorf("%s: %s %v", name, out.Fault, trace.Err)
+		}
+		if p.slots[0].instance != first {
+			t.Errorf("%s: each evaluation takes a new instance", name)
+		}
+	}
+	const rounds = 1_000_000
+	long := fmt.Sprintf("i32.const %d local.set 0 loop void local.get 0 i32.const 1 i32.sub local.tee 0 br_if 0 end", rounds)
+	short, _ := evaluate(t, compile(t, e, wasi("", writeTable+writeAnswer), Bundle{}), order())
+	out, trace := evaluate(t, compile(t, e, wasi(long, writeTable+writeAnswer), Bundle{}), order())
+	if out.Fault != abi.FaultNone || out.Fuel < short.Fuel+4*rounds {
+		t.Errorf("%d units where initialising took %d more (%v)", out.Fuel, short.Fuel+4*rounds, trace.Err)
+	}
+	api := &gastest.Module{
+		Types:   []gastest.Type{{}, {Results: []byte{gastest.I64}}, {Params: []byte{gastest.I32}, Results: []byte{gastest.I32}}},
+		Imports: []gastest.Import{{Module: apiV2, Name: "shopify_function_input_get", Type: 1}, {Module: apiV2, Name: "shopify_function_output_new_object", Type: 2}},
+		Funcs:   []gastest.Func{{Code: "call 0 drop i32.const 0 call 1 drop"}, {Code: "i32.const 0 call 1 drop"}}, MemoryMin: 1,
+		Exports: []gastest.Export{{Name: "memory", Kind: 2}, {Name: "_initialize", Index: 2}, {Name: "run", Index: 3}},
+	}
+	p := compile(t, e, api.Encode(), Bundle{})
+	if len(p.slots[0].instance.output.open) != 0 {
+		t.Error("an output that was begun before the order is still open")
+	}
+	evaluate(t, p, order())
+}
