@@ -44,16 +44,18 @@ func (a *Arena) RegionEnd() uint32 { return (a.Bound + a.Region) << wasmPageShif
 
 func (a *Arena) marksAt() uint32 { return a.RegionEnd() + 1<<arenaShift }
 
-// Mark marks n bytes from address on, as stores do. Both ends are inside the
-// source's memory or the region.
-func (a *Arena) Mark(memory []byte, address, n uint32) {
+// Mark marks n bytes from address on, as stores do, and returns how many pages had
+// no mark. Both ends are inside the source's memory or the region.
+func (a *Arena) Mark(memory []byte, address, n uint32) (pages int) {
 	if n == 0 {
-		return
+		return 0
 	}
 	marks := memory[a.marksAt():]
 	for page := address >> arenaShift; page <= (address+n-1)>>arenaShift; page++ {
+		pages += 1 - int(marks[page])
 		marks[page] = 1
 	}
+	return pages
 }
 
 // Restore puts the marked pages back to initial, whose end is followed by zeros

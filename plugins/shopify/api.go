@@ -3,6 +3,8 @@ package shopify
 import (
 	"encoding/binary"
 	"math"
+
+	"github.com/doorbuster/doorbuster/plugins/gas"
 )
 
 // The Shopify Function API. A module imports it under the names that its compiler
@@ -122,8 +124,7 @@ func (s *apiState) reset() {
 func (s *apiState) offer(i *instance) error {
 	s.reset()
 	if i.program.trampolined {
-		n := uint32(len(i.input.text))
-		copy(i.writable(i.room(n), n), i.input.text)
+		return i.give(i.room(uint32(len(i.input.text))), i.input.text)
 	}
 	return nil
 }
@@ -188,11 +189,13 @@ func (i *instance) inputElement(stack []uint64, keys bool) {
 // the function wants.
 func (i *instance) inputRead(stack []uint64) {
 	text := i.inputText(uint32(stack[0]))
-	to := i.writable(uint32(stack[1]), uint32(stack[2]))
-	if to == nil {
+	address, n := uint32(stack[1]), uint32(stack[2])
+	if i.bytesAt(address, n) == nil {
 		panic(errOutOfBounds)
 	}
-	i.pay(uint64(copy(to, text)) / 8)
+	n = min(n, uint32(len(text)))
+	i.pay(uint64(n) / gas.BytesPerUnit)
+	copy(i.writable(address, n), text)
 }
 
 func (i *instance) inputText(place uint32) []byte {

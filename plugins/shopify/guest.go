@@ -80,14 +80,20 @@ var (
 	errRegion      = errors.New("the provider's memory, of 1 MiB here, is full")
 )
 
-// pay takes fuel for what the host does, and ends the evaluation when there is not
-// enough.
+// pay takes fuel for what the host does while the function calls it, and ends the
+// evaluation when there is not enough.
 func (i *instance) pay(units uint64) {
-	left := int64(i.fuel.Get()) - int64(units)
-	i.fuel.Set(uint64(left))
-	if left < 0 {
+	if i.take(units) < 0 {
 		panic(errFuel)
 	}
+}
+
+// take takes fuel and returns what is left. Below 0, the function's first
+// instruction ends the evaluation.
+func (i *instance) take(units uint64) int64 {
+	left := int64(i.fuel.Get()) - int64(units)
+	i.fuel.Set(uint64(left))
+	return left
 }
 
 // bytesAt returns a range of the function's memory or of the region, or nil when
@@ -100,13 +106,30 @@ func (i *instance) bytesAt(address, n uint32) []byte {
 	return i.memory[address:end:end]
 }
 
-// writable returns a range to write to, or nil, and marks it.
+// writable returns a range to write to, or nil, and pays for it and marks it as the
+// function's own stores do. What is written there costs by its size besides.
 func (i *instance) writable(address, n uint32) []byte {
 	b := i.bytesAt(address, n)
 	if b != nil {
-		arena.Mark(i.memory, address, n)
+		i.pay(i.mark(address, n))
 	}
 	return b
+}
+
+// mark marks a range and returns what putting it back costs.
+func (i *instance) mark(address, n uint32) uint64 {
+	return uint64(arena.Mark(i.memory, address, n)) * gas.ArenaPageUnits
+}
+
+// give writes the input into memory. A range that is out of bounds is an error.
+func (i *instance) give(address uint32, b []byte) error {
+	to := i.bytesAt(address, uint32(len(b)))
+	if to == nil {
+		return errOutOfBounds
+	}
+	i.take(i.mark(address, uint32(len(b))))
+	copy(to, b)
+	return nil
 }
 
 // read returns a range that the function passes to the host, which pays for it. One

@@ -310,7 +310,7 @@ func (i *instance) failed(err error, fuel int64, out *abi.Verdict) error {
 // function's first instruction ends the evaluation.
 func (i *instance) payInput() {
 	units := uint64(len(i.input.nodes))*unitsPerStep + uint64(len(i.input.text))/gas.BytesPerUnit
-	i.fuel.Set(uint64(int64(i.fuel.Get()) - int64(units)))
+	i.take(units)
 }
 
 // offer gives the input to the function.
@@ -337,11 +337,9 @@ func (i *instance) offer() error {
 	if err != nil {
 		return err
 	}
-	to := i.writable(place, uint32(len(i.buffer)))
-	if to == nil {
-		return errors.New("the provider's room for the input is out of bounds")
+	if err := i.give(place, i.buffer); err != nil {
+		return fmt.Errorf("the provider's room for the input: %w", err)
 	}
-	copy(to, i.buffer)
 	return nil
 }
 

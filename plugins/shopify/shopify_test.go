@@ -307,6 +307,22 @@ func TestHostile(t *testing.T) {
 	if wide.Fault != abi.FaultNone || wide.Fuel < narrow.Fuel+3*4_000*unitsPerStep {
 		t.Errorf("a search through 4,000 properties cost %d units, through 2 %d (%s)", wide.Fuel, narrow.Fuel, wide.Fault)
 	}
+	i := compile(t, e, wasm, Bundle{Query: "{presentmentCurrencyRate}"}).slots[0].instance
+	pages := uint32(i.size.Get()) << wasmPageShift
+	i.input.null()
+	i.input.string("short")
+	i.fuel.Set(InstructionsMax)
+	i.inputRead([]uint64{uint64(len(i.input.nodes)), 0, uint64(pages)})
+	if left := arena.Mark(i.memory, 0, pages); left != int(pages>>12)-1 {
+		t.Errorf("a text of 5 bytes leaves %d of %d pages", left, pages>>12)
+	}
+	i.reset()
+	i.fuel.Set(InstructionsMax)
+	i.writable(0, pages)
+	if paid := InstructionsMax - i.fuel.Get(); paid != uint64(pages>>12)*gas.ArenaPageUnits {
+		t.Errorf("%d pages cost %d units", pages>>12, paid)
+	}
+	i.reset()
 	query := "{x"
 	for n := range 150 {
 		query += fmt.Sprintf(":discount{metafield{jsonValue}} x%d", n)
