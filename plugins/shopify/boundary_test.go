@@ -36,7 +36,7 @@ func FuzzBoundary(f *testing.F) {
 	i := p.slots[0].instance
 	empty := make([]byte, len(i.memory)-int(arena.RegionAt()))
 	f.Fuzz(func(t *testing.T, calls []byte) {
-		i.inputs.start(&i.input, p.settings, *order())
+		i.inputs.start(&i.input, p.settings, *order(), InstructionsMax)
 		i.inputs.write()
 		i.fuel.Set(InstructionsMax)
 		if err := i.api.offer(i); err != nil {

@@ -16,6 +16,10 @@ type inputWriter struct {
 	settings *settings
 	exponent int
 
+	// budget is the fuel that there is, and spent what writing takes of it besides its
+	// result, such as looking a name up in a long list.
+	budget, spent uint64
+
 	// What the object that is being written is about.
 	amount    int64
 	attribute abi.KV
@@ -42,9 +46,10 @@ type definition struct {
 
 const lineID = "gid://shopify/CartLine/1"
 
-// start begins a document for an order.
-func (w *inputWriter) start(d *document, s *settings, in abi.Input) {
+// start begins a document for an order whose evaluation has the given fuel.
+func (w *inputWriter) start(d *document, s *settings, in abi.Input, fuel uint64) {
 	w.d, w.settings, w.in, w.exponent = d, s, in, exponentOf(in.Currency)
+	w.budget, w.spent = fuel, 0
 	w.line = append(w.line[:0], lineID...)
 	w.variant = globalID(w.variant, "ProductVariant", w.orDeal("variant_id"))
 	w.product = globalID(w.product, "Product", w.orDeal("product_id"))
@@ -59,7 +64,7 @@ func (w *inputWriter) write() {
 
 func (w *inputWriter) fields(list []*field) {
 	for _, f := range list {
-		if w.tooLarge() {
+		if w.tooLarge() || w.spent > w.budget {
 			return
 		}
 		w.d.string(f.key)
@@ -184,15 +189,22 @@ func attributed(list func(*inputWriter) []abi.KV) definition {
 			return
 		}
 		w.meta = metafield{value: v}
-		if len(v) > 0 && (v[0] == '{' || v[0] == '[') && w.parsed.readJSON(v) == nil {
-			w.meta.json = &w.parsed
+		if len(v) > 0 && (v[0] == '{' || v[0] == '[') {
+			w.spent += uint64(len(v)) * unitsPerByte
+			if w.parsed.readJSON(v) == nil {
+				w.meta.json = &w.parsed
+			}
 		}
 		w.object(f)
 	}}
 }
 
+// unitsPerByte is what one byte of a text costs that is taken apart.
+const unitsPerByte = 8
+
 // has says whether a list in an attribute, separated by commas, has an entry.
-func has(list []byte, entry string) bool {
+func (w *inputWriter) has(list []byte, entry string) bool {
+	w.spent += uint64(len(list)) * unitsPerByte
 	for one := range bytes.SplitSeq(list, []byte{','}) {
 		if one = bytes.TrimSpace(one); string(one) == entry && len(one) > 0 {
 			return true
@@ -205,7 +217,7 @@ func has(list []byte, entry string) bool {
 func anyOf(list func(*inputWriter) []byte) definition {
 	return definition{write: func(w *inputWriter, f *field) {
 		for _, entry := range f.list {
-			if has(list(w), entry) {
+			if w.has(list(w), entry) {
 				w.d.bool(true)
 				return
 			}
@@ -218,7 +230,7 @@ func eachOf(of string, list func(*inputWriter) []byte) definition {
 	return definition{of, func(w *inputWriter, f *field) {
 		at := w.d.open(array)
 		for _, entry := range f.list {
-			w.member, w.isMember = entry, has(list(w), entry)
+			w.member, w.isMember = entry, w.has(list(w), entry)
 			w.object(f)
 		}
 		w.d.close(at)

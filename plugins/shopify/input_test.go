@@ -1,10 +1,12 @@
 package shopify
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/plugins/host"
 )
 
 func inputOf(t testing.TB, b Bundle, in *abi.Input) string {
@@ -15,7 +17,7 @@ func inputOf(t testing.TB, b Bundle, in *abi.Input) string {
 	}
 	var w inputWriter
 	var d document
-	w.start(&d, s, *in)
+	w.start(&d, s, *in, InstructionsMax)
 	w.write()
 	return string(d.appendJSON(nil, 0))
 }
@@ -73,8 +75,18 @@ func TestInput(t *testing.T) {
 	}
 }
 
+// spreads is a query that selects nothing, breadth^depth times.
+func spreads(breadth, depth int) string {
+	query := "{cart{...F0}}"
+	for n := range depth {
+		query += fmt.Sprintf(" fragment F%d on Cart{%s}", n, strings.Repeat(fmt.Sprintf("...F%d ", n+1), breadth))
+	}
+	return query + fmt.Sprintf(" fragment F%d on Nothing{x}", depth)
+}
+
 func TestBadQueries(t *testing.T) {
 	for _, query := range []string{
+		spreads(4, 20), fmt.Sprintf(`{cart{buyerIdentity{customer{hasAnyTag(tags:[%s])}}}}`, strings.Repeat(`"x"`, queryListMax+1)),
 		"{cart{lines}}", "{presentmentCurrencyRate{a}}", "{cart{...F}}", "{a:cart{cost{totalAmount{amount}}} a:discount{discountClasses}}",
 		"{cart @skip(if:true){lines{id}}}", "fragment A on Cart{...A} query{cart{...A}}", `{cart{attribute(name:"x"){value}}}`,
 		"{cart{lines{id}}} {cart{lines{id}}}", strings.Repeat("{cart", 100), "{" + strings.Repeat("a:presentmentCurrencyRate ", 1_500) + "}",
@@ -82,5 +94,31 @@ func TestBadQueries(t *testing.T) {
 		if _, err := (&Bundle{Query: query}).settings(); err == nil {
 			t.Errorf("%.80s is taken", query)
 		}
+	}
+	if _, err := (&Bundle{Query: spreads(2, 6)}).settings(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLongLists: names are looked up in long lists at the function's expense, and no
+// longer than it can pay.
+func TestLongLists(t *testing.T) {
+	names := strings.Repeat(`"x"`, queryListMax)
+	query := "{cart{lines{merchandise{...on ProductVariant{product{a:hasAnyTag(tags:[%[1]s]) b:hasTags(tags:[%[1]s]){hasTag} c:inAnyCollection(ids:[%[1]s])}}}}}}"
+	p := compile(t, newEngine(t, host.Config{Instances: 1}), wasi("", writeAnswer), Bundle{Query: fmt.Sprintf(query, names)})
+	in := order()
+	short, trace := evaluate(t, p, in)
+	if short.Fault != abi.FaultNone {
+		t.Fatal(trace.Err)
+	}
+	in.DealAttributes = []abi.KV{{Key: []byte("tags"), Value: []byte(strings.Repeat("y,", 500))}}
+	long, trace := evaluate(t, p, in)
+	if want := short.Fuel + 2*queryListMax*1000*unitsPerByte; long.Fault != abi.FaultNone || long.Fuel < want {
+		t.Errorf("%d units, want at least %d (%v)", long.Fuel, want, trace.Err)
+	}
+	in.DealAttributes[0].Value = []byte(strings.Repeat("y,", 3_500))
+	out, _ := evaluate(t, p, in)
+	if i := p.slots[0].instance; out.Fault != abi.FaultOutOfFuel || i.inputs.spent > InstructionsMax+queryListMax*7_000*unitsPerByte {
+		t.Errorf("%s after %d units", out.Fault, i.inputs.spent)
 	}
 }

@@ -255,7 +255,7 @@ func (i *instance) evaluate(in *abi.Input, fuel uint64, out *abi.Verdict) error 
 		return err
 	}
 	i.now = order.Now
-	i.inputs.start(&i.input, i.program.settings, order)
+	i.inputs.start(&i.input, i.program.settings, order, fuel)
 	i.inputs.write()
 	i.fuel.Set(fuel)
 	if err = i.offer(); err == nil {
@@ -309,7 +309,7 @@ func (i *instance) failed(err error, fuel int64, out *abi.Verdict) error {
 // payInput takes fuel for what writing the input took. When there is not enough, the
 // function's first instruction ends the evaluation.
 func (i *instance) payInput() {
-	units := uint64(len(i.input.nodes))*unitsPerStep + uint64(len(i.input.text))/gas.BytesPerUnit
+	units := uint64(len(i.input.nodes))*unitsPerStep + uint64(len(i.input.text))/gas.BytesPerUnit + i.inputs.spent
 	i.take(units)
 }
 

@@ -16,7 +16,8 @@ const (
 	queryBytesMax   = 16 << 10
 	queryTokensMax  = 2_000
 	queryNestingMax = 24
-	queryFieldsMax  = 1_000
+	querySelections = 1_000 // fields and fragments, each as often as it is spread
+	queryListMax    = 100   // elements of a list, as with Shopify
 )
 
 //go:embed default.graphql
@@ -67,7 +68,7 @@ func compileQuery(query string, configuration []byte) ([]*field, error) {
 type queryCompiler struct {
 	fragments ast.FragmentDefinitionList
 	variables map[string]any
-	fields    int
+	selected  int
 }
 
 // selections adds the fields of a selection set of a type.
@@ -79,6 +80,9 @@ func (c *queryCompiler) selections(to *[]*field, set ast.SelectionSet, typeName 
 		return nil // never written
 	}
 	for _, s := range set {
+		if c.selected++; c.selected > querySelections {
+			return fmt.Errorf("the input query selects more than %d fields and fragments", querySelections)
+		}
 		var err error
 		switch s := s.(type) {
 		case *ast.Field:
@@ -118,9 +122,6 @@ func isA(typeName, other string) bool {
 }
 
 func (c *queryCompiler) field(to *[]*field, s *ast.Field, typeName string, depth int) error {
-	if c.fields++; c.fields > queryFieldsMax {
-		return fmt.Errorf("the input query selects more than %d fields", queryFieldsMax)
-	}
 	if len(s.Directives) > 0 {
 		return fmt.Errorf("the input query: directives are not offered, on %s.%s", typeName, s.Name)
 	}
@@ -162,6 +163,9 @@ func (c *queryCompiler) arguments(f *field, list ast.ArgumentList) error {
 		case "tags", "ids", "keys":
 			f.list = f.list[:0]
 			many, _ := v.([]any)
+			if len(many) > queryListMax {
+				return fmt.Errorf("the input query: argument %q of %s has %d elements, at most %d", a.Name, f.name, len(many), queryListMax)
+			}
 			for _, one := range many {
 				if s, ok := one.(string); ok {
 					f.list = append(f.list, s)

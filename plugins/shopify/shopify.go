@@ -107,7 +107,7 @@ func unwrap(wasm []byte, o *gas.Outline) (b Bundle, function int) {
 	b.Provider, b.Configuration = part(sectionProvider), part(sectionConfiguration)
 	b.Query, b.Export = string(part(sectionQuery)), string(part(sectionExport))
 	if classes := part(sectionClasses); classes != nil {
-		b.Classes = strings.Split(string(classes), ",")
+		b.Classes = strings.SplitN(string(classes), ",", len(knownClasses)+1)
 	}
 	return b, function
 }
@@ -159,9 +159,12 @@ func (b *Bundle) settings() (*settings, error) {
 	if len(s.classes) == 0 {
 		s.classes = []string{"PRODUCT", "ORDER"}
 	}
+	if len(s.classes) > len(knownClasses) {
+		return nil, fmt.Errorf("more discount classes than there are: %s", strings.Join(knownClasses, ", "))
+	}
 	for _, class := range s.classes {
 		if !slices.Contains(knownClasses, class) {
-			return nil, fmt.Errorf("the discount class %q is none of %s", class, strings.Join(knownClasses, ", "))
+			return nil, fmt.Errorf("the discount class %.*q is none of %s", exportBytesMax, class, strings.Join(knownClasses, ", "))
 		}
 	}
 	if len(b.Configuration) > ConfigurationBytesMax {

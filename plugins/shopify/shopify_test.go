@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -179,6 +180,7 @@ func TestRefusals(t *testing.T) {
 		{wasi, Bundle{Query: "{cart"}, "the input query"},
 		{wasi, Bundle{Query: "mutation{cart{cost{totalAmount{amount}}}}"}, "not one query"},
 		{wasi, Bundle{Classes: []string{"FREE"}}, `"FREE" is none of`},
+		{wasi, Bundle{Classes: slices.Repeat([]string{"ORDER"}, 100_000)}, "more discount classes than there are"},
 		{append(wasi[:len(wasi):len(wasi)], gas.AppendCustom(nil, "padding", make([]byte, 256<<10))...), Bundle{}, "Shopify's limit of 256 kB"},
 	} {
 		_, err := e.Compile(t.Context(), c.bundle.Wrap(c.wasm))
