@@ -12,7 +12,7 @@ import (
 
 // directory knows every deal of the node, whether it is in memory or not.
 type directory struct {
-	adding sync.Mutex // guards that no two deals have one name
+	naming sync.Mutex // guards that no two deals have one name
 	deals  *xsync.Map[string, *entry]
 	// named finds those whose id is too long for the ids of their orders, by the
 	// name that they have there.
@@ -55,8 +55,8 @@ func (d *directory) findNamed(name []byte) *entry {
 // add returns the deal's entry, made if need be, or nil if another deal is called so
 // in the ids of its orders.
 func (d *directory) add(id string) *entry {
-	d.adding.Lock()
-	defer d.adding.Unlock()
+	d.naming.Lock()
+	defer d.naming.Unlock()
 	if e, known := d.deals.Load(id); known {
 		return e
 	}
@@ -80,6 +80,8 @@ func (d *directory) remove(e *entry) {
 	if e.removed || e.active.Load() != nil {
 		return
 	}
+	d.naming.Lock() // nobody finds the name taken by a deal that is gone
+	defer d.naming.Unlock()
 	e.removed = true
 	d.deals.Delete(e.id)
 	if deal.HasShortName(e.id) {
