@@ -81,6 +81,19 @@ func TestGate(t *testing.T) {
 	if err := gate(new(bytes.Buffer), bench.record(slow), recorded{}); err == nil {
 		t.Error("what is not recorded passes")
 	}
+	bench.recordTo = filepath.Join(t.TempDir(), "speed.json")
+	for _, tc := range []struct {
+		now  []result
+		good bool
+	}{
+		{results(300, 800, 900), false}, // too restless
+		{results(780, 800, 820), true},
+	} {
+		err := bench.judge(tc.now)
+		if _, missing := os.Stat(bench.recordTo); (err == nil) != tc.good || (missing == nil) != tc.good {
+			t.Errorf("recorded: %v; %v", missing == nil, err)
+		}
+	}
 }
 
 // TestSession runs a whole session, as short as it can be, with wrk itself.

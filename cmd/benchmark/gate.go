@@ -58,10 +58,9 @@ func ratioOf(r, a result, name string, figure func(sample) float64) ratio {
 // gate compares a session with the recorded one. A ratio fails when it is worse by more
 // than the noise of the two sessions together.
 func gate(out io.Writer, now, before recorded) error {
-	var faults []error
+	faults := now.restless()
 	for _, r := range now.Ratios {
 		if r.Noise > noiseMost {
-			faults = append(faults, fmt.Errorf("%s: %s wandered by %.0f %%, more than %.0f %%: the machine is too restless to tell", r.Name, r.Figure, 100*r.Noise, 100*noiseMost))
 			continue
 		}
 		old, found := before.find(r)
@@ -83,6 +82,17 @@ func gate(out io.Writer, now, before recorded) error {
 	return errors.Join(faults...)
 }
 
+// restless says which ratios wandered too far.
+func (r *recorded) restless() (faults []error) {
+	for _, each := range r.Ratios {
+		if each.Noise > noiseMost {
+			faults = append(faults, fmt.Errorf("%s: %s wandered by %.0f %%, more than %.0f %%: the machine is too restless to tell",
+				each.Name, each.Figure, 100*each.Noise, 100*noiseMost))
+		}
+	}
+	return faults
+}
+
 func (r *recorded) find(like ratio) (ratio, bool) {
 	for _, old := range r.Ratios {
 		if old.Name == like.Name && old.Figure == like.Figure {
@@ -96,6 +106,9 @@ func (r *recorded) find(like ratio) (ratio, bool) {
 func (b *bench) judge(results []result) error {
 	now := b.record(results)
 	if b.recordTo != "" {
+		if faults := now.restless(); faults != nil {
+			return errors.Join(faults...)
+		}
 		text, err := json.MarshalIndent(now, "", "  ")
 		if err != nil {
 			return err
