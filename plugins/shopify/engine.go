@@ -116,7 +116,7 @@ func (e *Engine) provider(ctx context.Context, name string, wasm []byte) (*provi
 	if len(wasm) > ProviderBytesMax {
 		return nil, refused("bundle", "the provider has %d bytes, at most %d", len(wasm), ProviderBytesMax)
 	}
-	digest := sha256.Sum256(append([]byte(name), wasm...))
+	digest := providerDigest(name, wasm)
 	if known := e.use(digest, nil); known != nil {
 		return known, nil
 	}
@@ -142,6 +142,12 @@ func (e *Engine) provider(ctx context.Context, name string, wasm []byte) (*provi
 		_ = v.compiled.Close(context.Background())
 	}
 	return known, nil
+}
+
+// providerDigest names a provider: what is in one part cannot pass for the other's.
+func providerDigest(name string, wasm []byte) [sha256.Size]byte {
+	module := sha256.Sum256(wasm)
+	return sha256.Sum256(append(module[:], name...))
 }
 
 // use counts a user of the provider that is known by the digest, or else of the

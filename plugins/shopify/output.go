@@ -225,7 +225,11 @@ func (p *pricing) unitsOf(target int, id []byte) uint32 {
 	if quantity < 0 || p.d.nodes[quantity].kind != number {
 		return p.in.Quantity
 	}
-	return uint32(max(0, min(float64(p.in.Quantity), p.d.nodes[quantity].number)))
+	n := p.d.nodes[quantity].number
+	if !(n > 0) { // not a number either, which machines convert differently
+		return 0
+	}
+	return uint32(min(float64(p.in.Quantity), n))
 }
 
 // excluded says whether a target or a condition leaves the line out.

@@ -397,3 +397,10 @@ func TestInitialise(t *testing.T) {
 	}
 	evaluate(t, p, order())
 }
+
+// TestProviderDigest: no name and module are another's.
+func TestProviderDigest(t *testing.T) {
+	if providerDigest("a", []byte("bc")) == providerDigest("ab", []byte("c")) {
+		t.Error("a part of a name passes for a part of a module")
+	}
+}
