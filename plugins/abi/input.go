@@ -56,9 +56,9 @@ func (in *Input) Append(dst []byte) ([]byte, error) {
 	}
 	start := len(dst)
 	dst = slices.Grow(dst, size)[:start+size]
-	clear(dst[start:])
 	e := encoder{buf: dst[start:], tables: headerBytes, texts: headerBytes + in.tableBytes()}
-	in.encodeHeader(e.buf)
+	le.PutUint64(e.buf[size-8:], 0) // holds all of the padding; everything else is written
+	in.encodeHeader((*[headerBytes]byte)(e.buf), size)
 	e.text(atDealID, in.DealID)
 	e.text(atUserID, in.UserID)
 	e.codes(in.Codes)
@@ -71,24 +71,26 @@ func (in *Input) Append(dst []byte) ([]byte, error) {
 // price can be proved from the input that made it.
 func Digest(encoded []byte) uint64 { return xxhash.Sum64(encoded) }
 
-func (in *Input) encodeHeader(b []byte) {
-	le.PutUint32(b[atSize:], uint32(len(b)))
-	le.PutUint16(b[atVersion:], Version)
-	le.PutUint16(b[atFlags:], in.Flags)
+// encodeHeader writes all but the refs, in whole words: whoever hashes the input
+// right behind it reads words, and one that came of several stores is not ready.
+func (in *Input) encodeHeader(b *[headerBytes]byte, size int) {
+	le.PutUint64(b[atSize:], uint64(size)|Version<<(8*(atVersion-atSize))|uint64(in.Flags)<<(8*(atFlags-atSize)))
 	le.PutUint64(b[atNow:], uint64(in.Now))
 	le.PutUint64(b[atUnitPrice:], uint64(in.UnitPrice))
 	le.PutUint64(b[atSubtotal:], uint64(in.Subtotal))
 	le.PutUint64(b[atDiscountSoFar:], uint64(in.DiscountSoFar))
-	le.PutUint32(b[atQuantity:], in.Quantity)
-	le.PutUint32(b[atUserQuantity:], in.UserQuantity)
+	le.PutUint64(b[atQuantity:], pair(in.Quantity, in.UserQuantity))
 	le.PutUint64(b[atAvailable:], uint64(in.Available))
 	le.PutUint64(b[atStock:], uint64(in.Stock))
 	le.PutUint64(b[atStartsAt:], uint64(in.StartsAt))
 	le.PutUint64(b[atEndsAt:], uint64(in.EndsAt))
-	le.PutUint32(b[atGroupSize:], in.GroupSize)
-	le.PutUint32(b[atGroupMembers:], in.GroupMembers)
-	copy(b[atCurrency:], in.Currency[:])
+	le.PutUint64(b[atGroupSize:], pair(in.GroupSize, in.GroupMembers))
+	currency := uint32(in.Currency[0]) | uint32(in.Currency[1])<<8 | uint32(in.Currency[2])<<16
+	le.PutUint64(b[atCurrency:], pair(currency, 0))
 }
+
+// pair is a word of two fields.
+func pair(first, second uint32) uint64 { return uint64(first) | uint64(second)<<32 }
 
 // tableBytes is the room for the arrays of refs.
 func (in *Input) tableBytes() int {
@@ -128,8 +130,7 @@ type encoder struct {
 }
 
 func (e *encoder) ref(at, offset, count int) {
-	le.PutUint32(e.buf[at:], uint32(offset))
-	le.PutUint32(e.buf[at+4:], uint32(count))
+	le.PutUint64(e.buf[at:], pair(uint32(offset), uint32(count)))
 }
 
 func (e *encoder) text(at int, s []byte) {
