@@ -54,7 +54,7 @@ func TestEachSourceBeatsTheOneBelow(t *testing.T) {
 func TestEverySettingHasItsTwins(t *testing.T) {
 	c := Default()
 	c.Flags().VisitAll(func(f *pflag.Flag) {
-		value := map[string]string{"string": "x", "int": "77", "duration": "77s", "bool": "true"}[f.Value.Type()]
+		value := map[string]string{"string": "x", "int": "77", "duration": "77s", "bool": "true", "float64": "0.77"}[f.Value.Type()]
 		if value == "" {
 			t.Fatalf("--%s has the type %s, which this test does not know", f.Name, f.Value.Type())
 		}
