@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/tetratelabs/wazero"
@@ -33,6 +34,10 @@ type cache struct {
 	folder string
 	config *Config
 	engine wazero.CompilationCache
+
+	// files is held to remove code, and shared to load it: what was there when wazero
+	// began to look for it is there when it finds it.
+	files sync.RWMutex
 }
 
 // scratchPrefix begins the names of children's own folders.
@@ -102,23 +107,29 @@ func (c *cache) code(key string) string {
 	return filepath.Join(c.folder, string(name))
 }
 
+// has says whether a module's code is in the folder.
+func (c *cache) has(key string) bool {
+	code := c.code(key)
+	if code == "" {
+		return false
+	}
+	_, err := os.Stat(code)
+	return err == nil
+}
+
 // forget removes a module's code.
 func (c *cache) forget(key string) {
+	c.files.Lock()
+	defer c.files.Unlock()
 	if code := c.code(key); code != "" {
 		_ = os.Remove(code)
 	}
 	_ = os.Remove(c.note(key))
 }
 
-// provide makes sure that a module's code is in the folder. Where it is not, a
-// child compiles it into a folder of its own. What a child says about the module,
-// and what it takes to compile it, is a *gas.Error.
-func (c *cache) provide(ctx context.Context, key string, wasm []byte) error {
-	if code := c.code(key); code != "" {
-		if _, err := os.Stat(code); err == nil {
-			return nil
-		}
-	}
+// make has a child compile a module, into a folder of its own first. What a child
+// says about the module, and what it takes to compile it, is a *gas.Error.
+func (c *cache) make(ctx context.Context, key string, wasm []byte) error {
 	scratch, err := os.MkdirTemp(c.folder, scratchPrefix)
 	if err != nil {
 		return fmt.Errorf("host: %w", err)

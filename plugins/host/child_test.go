@@ -1,12 +1,15 @@
 package host_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -196,5 +199,56 @@ func TestChildFails(t *testing.T) {
 		if code := host.CompileChild(arguments, strings.NewReader(""), new(strings.Builder)); code != 2 {
 			t.Errorf("%q: exit code %d", arguments, code)
 		}
+	}
+}
+
+// TestLoadsDoNotWait: while all compilers are busy with bombs, what has been compiled
+// before is there at once.
+func TestLoadsDoNotWait(t *testing.T) {
+	dir := t.TempDir()
+	rule := gastest.Rule(discount("i64.const 990")).Encode()
+	compile(t, withChild(dir), rule)
+	busy := withChild(dir)
+	busy.Compiler = []string{"/bin/sh", "-c", "exec sleep 600"}
+	e := engine(t, busy)
+	ctx, stop := context.WithCancel(t.Context())
+	var bombs sync.WaitGroup
+	for n := range host.CompilersMax {
+		bombs.Go(func() {
+			if _, err := e.Compile(ctx, gastest.Rule(discount(fmt.Sprintf("i64.const %d", n))).Encode(), nil); err == nil {
+				t.Error("compiled by sleep")
+			}
+		})
+	}
+	for e.Compiling() < host.CompilersMax {
+		runtime.Gosched()
+	}
+	p, err := e.Compile(ctx, rule, nil)
+	stop()
+	bombs.Wait()
+	if err != nil || discountOf(t, p) != 990 {
+		t.Fatal(err)
+	}
+}
+
+// TestRefusedTogether: two uploads of a module that fails when it starts remove each
+// other's code, and no process but the child ever compiles it.
+func TestRefusedTogether(t *testing.T) {
+	config := withChild(t.TempDir())
+	e := engine(t, config)
+	bad := ruleOf(gastest.Result, func(m *gastest.Module) { m.Funcs[gastest.FuncBuffer].Code = "unreachable" })
+	var uploads sync.WaitGroup
+	for range 4 {
+		uploads.Go(func() {
+			for range 5 {
+				if got := refusal(t, e, bad, nil); !strings.Contains(got, "init section") {
+					t.Error(got)
+				}
+			}
+		})
+	}
+	uploads.Wait()
+	if left := files(t, config.Cache); len(left) != 0 {
+		t.Errorf("left behind: %q", left)
 	}
 }

@@ -86,7 +86,8 @@ type Engine struct {
 	config    Config
 	runtime   wazero.Runtime
 	cache     *cache        // nil: this process compiles
-	compiling chan struct{} // a token for each compilation under way
+	compiling chan struct{} // a token for each compilation under way …
+	loading   chan struct{} // … and for each load of code, which waits for no compilation
 }
 
 // New returns an engine. Close it to free what its programs hold.
@@ -94,7 +95,7 @@ func New(config Config) (*Engine, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	e := &Engine{config: config, compiling: make(chan struct{}, CompilersMax)}
+	e := &Engine{config: config, compiling: make(chan struct{}, CompilersMax), loading: make(chan struct{}, CompilersMax)}
 	var compiled wazero.CompilationCache
 	if config.Cache != "" {
 		var err error
@@ -132,7 +133,7 @@ func (e *Engine) Compile(ctx context.Context, wasm, config []byte) (*Program, er
 	if err != nil {
 		return nil, err
 	}
-	compiled, err := e.compile(ctx, module.Wasm)
+	compiled, discard, err := e.CompileRewritten(ctx, module.Wasm)
 	if err != nil {
 		return nil, err
 	}
@@ -142,9 +143,7 @@ func (e *Engine) Compile(ctx context.Context, wasm, config []byte) (*Program, er
 	}
 	if err := p.grow(); err != nil {
 		_ = compiled.Close(context.Background())
-		if e.cache != nil {
-			e.cache.forget(cacheKey(module.Wasm)) // nobody pays for keeping it
-		}
+		discard()
 		return nil, refused("init", "%q", err.Error())
 	}
 	return p, nil
@@ -157,45 +156,82 @@ func (e *Engine) Runtime() wazero.Runtime { return e.runtime }
 // Instances is Config.Instances.
 func (e *Engine) Instances() int { return e.config.Instances }
 
-// CompileRewritten is Compile for a module that package gas has rewritten for
-// another kind of host: under the same limits, in the same process of its own.
-func (e *Engine) CompileRewritten(ctx context.Context, wasm []byte) (wazero.CompiledModule, error) {
-	return e.compile(ctx, wasm)
-}
-
-// compile has a rewritten module compiled, and loads the code.
-func (e *Engine) compile(ctx context.Context, wasm []byte) (wazero.CompiledModule, error) {
-	select {
-	case e.compiling <- struct{}{}:
-		defer func() { <-e.compiling }()
-	case <-ctx.Done():
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
+// CompileRewritten has a module compiled that package gas has rewritten, for
+// whatever kind of host: under the same limits, in the same process of its own. When
+// the module comes to nothing after all, discard removes the code that this call has
+// made: nobody would pay for keeping it.
+func (e *Engine) CompileRewritten(ctx context.Context, wasm []byte) (compiled wazero.CompiledModule, discard func(), err error) {
+	discard = func() {}
 	if e.cache == nil {
-		compiled, err := compileHere(ctx, e.runtime, wasm)
-		if err != nil {
-			return nil, refused("code", "%q", err.Error())
+		if err := enter(ctx, e.compiling); err != nil {
+			return nil, nil, err
 		}
-		return compiled, nil
+		defer leave(e.compiling)
+		if compiled, err = compileHere(ctx, e.runtime, wasm); err != nil {
+			return nil, nil, refused("code", "%q", err.Error())
+		}
+		return compiled, discard, nil
 	}
 	key := cacheKey(wasm)
 	for again := false; ; again = true {
-		if err := e.cache.provide(ctx, key, wasm); err != nil {
-			return nil, err
+		if !e.cache.has(key) {
+			if err := e.compile(ctx, key, wasm); err != nil {
+				return nil, nil, err
+			}
+			discard = func() { e.cache.forget(key) }
 		}
-		compiled, err := compileHere(ctx, e.runtime, wasm)
-		if err == nil {
-			return compiled, nil
+		if compiled, err = e.load(ctx, key, wasm); err == nil {
+			return compiled, discard, nil
+		}
+		if ctx.Err() != nil {
+			return nil, nil, err
 		}
 		// The compiler has accepted these bytes: its code has come to harm on disk.
 		e.cache.forget(key)
 		if again {
-			return nil, fmt.Errorf("host: loading compiled code: %w", err)
+			return nil, nil, fmt.Errorf("host: loading compiled code: %w", err)
 		}
 	}
 }
+
+// compile has a child compile a rewritten module.
+func (e *Engine) compile(ctx context.Context, key string, wasm []byte) error {
+	if err := enter(ctx, e.compiling); err != nil {
+		return err
+	}
+	defer leave(e.compiling)
+	return e.cache.make(ctx, key, wasm)
+}
+
+// load loads the code of a rewritten module.
+func (e *Engine) load(ctx context.Context, key string, wasm []byte) (wazero.CompiledModule, error) {
+	if err := enter(ctx, e.loading); err != nil {
+		return nil, err
+	}
+	defer leave(e.loading)
+	e.cache.files.RLock()
+	defer e.cache.files.RUnlock()
+	if !e.cache.has(key) {
+		return nil, errors.New("it was removed") // by somebody whose upload of it failed
+	}
+	return compileHere(ctx, e.runtime, wasm)
+}
+
+// enter takes a token, or gives up with the context.
+func enter(ctx context.Context, tokens chan struct{}) error {
+	select {
+	case tokens <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := ctx.Err(); err != nil {
+		leave(tokens)
+		return err
+	}
+	return nil
+}
+
+func leave(tokens chan struct{}) { <-tokens }
 
 // compileHere has wazero check and compile a rewritten module, or load the code
 // that its cache has. A panic of its compiler is an error. wazero looks at a

@@ -40,6 +40,7 @@ type provider struct {
 	initial  []byte                      // its memory at first; guarded by the engine's mu
 	users    int                         // programs; guarded by the engine's mu
 	exchange bool                        // input and output pass through its memory
+	discard  func()                      // its code, until a function is kept that uses it; guarded by the engine's mu
 }
 
 // New returns an engine whose modules live in the engine of the rules: compiled by
@@ -67,10 +68,15 @@ func (e *Engine) Compile(ctx context.Context, wasm []byte) (*Program, error) {
 	}
 	p := &Program{engine: e, settings: settings, export: export, slots: make([]slot, e.host.Instances())}
 	if err := p.link(ctx, wasm, &outline, bundle.Provider); err != nil {
-		return nil, errors.Join(err, p.free())
+		return nil, errors.Join(err, p.abandon())
 	}
 	if err := p.slots[0].fill(p); err != nil {
-		return nil, errors.Join(refused("init", "%q", err.Error()), p.Close())
+		return nil, errors.Join(refused("init", "%q", err.Error()), p.abandon())
+	}
+	if p.provider != nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		p.provider.discard = func() {}
 	}
 	return p, nil
 }
@@ -104,7 +110,7 @@ func (p *Program) link(ctx context.Context, wasm []byte, o *gas.Outline, uploade
 	if p.module, err = policy.Rewrite(wasm); err != nil {
 		return err
 	}
-	p.compiled, err = p.engine.host.CompileRewritten(ctx, p.module.Wasm)
+	p.compiled, p.discard, err = p.engine.host.CompileRewritten(ctx, p.module.Wasm)
 	return err
 }
 
@@ -134,7 +140,7 @@ func (e *Engine) provider(ctx context.Context, name string, wasm []byte) (*provi
 		return nil, err
 	}
 	// Compiling takes long and holds no lock. Of two who do it at once one is late.
-	if v.compiled, err = e.host.CompileRewritten(ctx, v.module.Wasm); err != nil {
+	if v.compiled, v.discard, err = e.host.CompileRewritten(ctx, v.module.Wasm); err != nil {
 		return nil, err
 	}
 	known := e.use(digest, v)
@@ -210,6 +216,7 @@ type Program struct {
 	io          exchange
 	trampolined bool // the function copies to and from a provider's memory
 	usesContext bool // version 1 of the API
+	discard     func()
 
 	// initial is the state that every evaluation starts from. Written before the
 	// program is shared.
@@ -305,14 +312,24 @@ func (p *Program) Close() error {
 		s.empty()
 		s.mu.Unlock()
 	}
-	return p.free()
+	return p.free(false)
 }
 
-// free gives up the compiled modules.
-func (p *Program) free() (err error) {
+// abandon frees a program that cannot be used, and removes the code that was made
+// for it.
+func (p *Program) abandon() error {
+	p.slots[0].empty()
+	return p.free(true)
+}
+
+// free gives up the compiled modules, and with discard their code.
+func (p *Program) free(discard bool) (err error) {
 	ctx, e := context.Background(), p.engine
 	if p.compiled != nil {
 		err = p.compiled.Close(ctx)
+		if discard {
+			p.discard()
+		}
 	}
 	if p.provider == nil {
 		return err
@@ -322,6 +339,9 @@ func (p *Program) free() (err error) {
 	if p.provider.users--; p.provider.users == 0 {
 		delete(e.providers, p.provider.digest)
 		err = errors.Join(err, p.provider.compiled.Close(ctx))
+		if discard {
+			p.provider.discard()
+		}
 	}
 	return err
 }

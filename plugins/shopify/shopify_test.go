@@ -18,6 +18,15 @@ import (
 	"github.com/doorbuster/doorbuster/plugins/host"
 )
 
+// compileRule makes this binary a compiler, as the server's own hidden command does.
+const compileRule = "compile-rule"
+
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == compileRule {
+		os.Exit(host.CompileChild(os.Args[2:], os.Stdin, os.Stdout))
+	}
+}
+
 // build makes a module of a source in testdata.
 func build(t testing.TB, source string, flags ...string) []byte {
 	t.Helper()
@@ -402,5 +411,42 @@ func TestInitialise(t *testing.T) {
 func TestProviderDigest(t *testing.T) {
 	if providerDigest("a", []byte("bc")) == providerDigest("ab", []byte("c")) {
 		t.Error("a part of a name passes for a part of a module")
+	}
+}
+
+// TestRefusedLeavesNothing: whatever was compiled for a function that is refused, on
+// disk as in memory; and what a function that is kept needs stays.
+func TestRefusedLeavesNothing(t *testing.T) {
+	cache := t.TempDir()
+	e := newEngine(t, host.Config{Instances: 1, Compiler: []string{"/proc/self/exe", compileRule}, Cache: cache})
+	linked, provider := build(t, "linked.wat"), build(t, "provider.wat")
+	files := func() (n int) {
+		made, err := filepath.Glob(filepath.Join(cache, "*", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(made) - 1 // the folder of code
+	}
+	refused := func(wasm []byte, provider []byte) {
+		t.Helper()
+		var faults *gas.Error
+		if _, err := e.Compile(t.Context(), (&Bundle{Provider: provider}).Wrap(wasm)); !errors.As(err, &faults) {
+			t.Fatalf("not refused: %v", err)
+		}
+	}
+	bad := bytes.Replace(linked, []byte("cabi_realloc"), []byte("cabi_reallox"), 1)
+	refused(wasi("unreachable", ""), nil)
+	refused(bad, provider)
+	if n := files(); n > 0 {
+		t.Errorf("%d modules stay", n)
+	}
+	kept := compile(t, e, linked, Bundle{Provider: provider})
+	refused(bad, provider)
+	if err := kept.Close(); err != nil {
+		t.Error(err)
+	}
+	refused(bad, provider)
+	if n := files(); n != 2 {
+		t.Errorf("%d modules, want a function and its provider", n)
 	}
 }
