@@ -192,6 +192,7 @@ func known() map[string]Module {
 		"tail call":         {ruleOf("raw 1203", nil), "unknown instruction 0x12", 0},
 		"relaxed vectors":   {ruleOf("raw fd8002"+gastest.Result, nil), "unknown instruction 0xfd 256", 0},
 		"imported memory":   {claimed(2, 1, 1, 'm', 1, 'n', 2, 0, 1), "only functions can be imported", 0},
+		"nameless memory":   {claimed(2, 1, 0, 6, 'm', 'e', 'm', 'o', 'r', 'y', 2, 0, 1), "only functions can be imported", 0},
 		"imported global":   {claimed(2, 1, 1, 'm', 1, 'n', 3, 0x7f, 0), "only functions can be imported", 0},
 		"unknown import":    {gastest.Rule(gastest.Result).WithImport("env", "system", gastest.TypeLog).Encode(), `"env"."system" is not offered`, 0},
 		"import, ill-typed": {gastest.Rule(gastest.Result).WithImport("doorbuster", "log", gastest.TypeTwo).Encode(), `"doorbuster"."log" is func`, 0},

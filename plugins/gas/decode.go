@@ -193,7 +193,7 @@ func (s *source) imports(r *reader) {
 		at := r.pos
 		module, name := r.name(), r.name()
 		kind := r.byte()
-		if kind == 2 && module == s.policy.Foreign && name == exportMemory && !s.foreign && !r.bad {
+		if kind == 2 && module != "" && module == s.policy.Foreign && name == exportMemory && !s.foreign && !r.bad {
 			s.foreign = true
 			r.limits("memory", math.MaxUint16+1)
 			continue

@@ -60,7 +60,7 @@ func (s *source) checkLinked(end int) {
 type Outline struct {
 	Imports []Import
 	Exports []Export          // functions only
-	Custom  map[string][]byte // custom sections; of two with one name the last
+	Custom  map[string][]byte // the first CustomMax custom sections; of two with one name the last
 }
 
 // Import is one import. Kind is as encoded: 0 function, 1 table, 2 memory, 3 global.
@@ -75,8 +75,12 @@ type Export struct {
 	Signature
 }
 
+// CustomMax bounds the custom sections of an outline; later ones are left out.
+const CustomMax = 1_000
+
 // Read returns the outline of a module. What it cannot read it leaves out: a
-// module that means to be run is judged by Rewrite. It reads no code.
+// module that means to be run is judged by Rewrite. Of two sections of a kind it
+// reads the first, and it reads no code.
 func Read(wasm []byte) Outline {
 	s := &source{policy: &Policy{}, dataCountN: -1, exportKinds: map[string]byte{}, exportIndices: map[string]uint32{}}
 	o := Outline{Custom: map[string][]byte{}}
@@ -84,13 +88,22 @@ func Read(wasm []byte) Outline {
 		return o
 	}
 	r := reader{b: wasm, pos: 8, end: len(wasm), fail: s.fault}
-	for r.more() {
+	var read [secDataCount + 1]bool
+	for custom := 0; r.more(); {
 		id := r.byte()
 		content := r.sub(r.u32())
+		if id == secCustom {
+			if custom++; custom <= CustomMax {
+				name := content.name()
+				o.Custom[name] = content.b[content.pos:content.end]
+			}
+			continue
+		}
+		if int(id) >= len(read) || read[id] {
+			continue
+		}
+		read[id] = true
 		switch id {
-		case secCustom:
-			name := content.name()
-			o.Custom[name] = content.b[content.pos:content.end]
 		case secType:
 			s.types(&content)
 		case secImport:

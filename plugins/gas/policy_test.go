@@ -2,6 +2,7 @@ package gas_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -48,6 +49,7 @@ func TestPolicies(t *testing.T) {
 		"an import of a rule":          {&gas.Policy{Arena: arena}, with(func(m *gastest.Module) { m.Imports = []gastest.Import{{Module: "doorbuster", Name: "log"}} }), "is not offered"},
 		"too much memory":              {&gas.Policy{Arena: arena}, with(func(m *gastest.Module) { m.MemoryMin = 5 }), "a memory of 5, at most 4"},
 		"a foreign memory of nobody":   {&gas.Policy{Arena: arena}, raw(function, own, export, body()), "only functions can be imported"},
+		"a memory of no name":          {&gas.Policy{Arena: arena}, raw(section(1, 1, 0x60, 0, 0), section(2, append([]byte{1, 0}, "\x06memory\x02\x00\x01"...)...), section(3, 1, 0), own, export, body()), "only functions can be imported"},
 		"a foreign memory":             {trampolined, raw(function, own, export, body(0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 10, 0, 1)), ""},
 		"a third memory":               {trampolined, raw(function, own, export, body(0x41, 0, 0x41, 0, 0x41, 0, 0xfc, 10, 0, 2)), "memory 2 of 2"},
 		"a store to a foreign memory":  {trampolined, raw(function, own, export, body(0x41, 0, 0x41, 0, 0x36, 0x42, 0, 0)), ""},
@@ -99,5 +101,26 @@ func TestArenaRestores(t *testing.T) {
 	}
 	if arena.Restore(memory, initial) != 0 {
 		t.Error("there are marks left")
+	}
+}
+
+// TestRead: an outline takes no more memory than is in proportion to the module.
+func TestRead(t *testing.T) {
+	types := section(1, 2, 0x60, 0, 0, 0x60, 0, 0)
+	hostile := raw(slices.Repeat(types, 10_000))
+	for n := range 20_000 {
+		hostile = gas.AppendCustom(hostile, fmt.Sprint(n), nil)
+	}
+	if n := len(gas.Read(hostile).Custom); n != gas.CustomMax {
+		t.Errorf("%d custom sections", n)
+	}
+	before := testing.AllocsPerRun(5, func() { gas.Read(raw(types)) })
+	if n := testing.AllocsPerRun(5, func() { gas.Read(raw(slices.Repeat(types, 10_000))) }); n > before+5 {
+		t.Errorf("%v allocations for types that come again, %v without", n, before)
+	}
+	m := command("nop")
+	m.Custom = map[string]string{"a": "b"}
+	if o := gas.Read(gas.AppendCustom(m.Encode(), "a", []byte("c"))); len(o.Exports) != 1 || o.Exports[0].Name != "_start" || string(o.Custom["a"]) != "c" {
+		t.Errorf("%+v", o)
 	}
 }
