@@ -54,11 +54,11 @@ func (s *Server) ruleLogs(c *call) error {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
+	entries, err := s.cfg.Rules.Logs(owner, id)
+	if err != nil {
+		return err
+	}
 	if !follow {
-		entries, err := s.cfg.Rules.Logs(owner, id)
-		if err != nil {
-			return err
-		}
 		var body []byte
 		for i := range entries {
 			if body, err = appendLogLine(body, &entries[i], 0); err != nil {
@@ -68,9 +68,6 @@ func (s *Server) ruleLogs(c *call) error {
 		c.ctx.Response.Header.SetContentType(ndjson)
 		c.ctx.Response.SetBodyRaw(body)
 		return nil
-	}
-	if _, err := s.cfg.Rules.Rule(owner, id); err != nil {
-		return err
 	}
 	return s.openStream(c, ndjson, "", func(out *eventWriter) error {
 		f, err := s.cfg.Rules.Follow(owner, id)

@@ -65,6 +65,8 @@ func TestRuleLogs(t *testing.T) {
 	h.deal("d", `,"rules":["tiered","broken"],"on_rule_error":"skip"`)
 	h.get("/api/v1/rules/none/logs").refused(ruleNotFound)
 	h.get("/api/v1/rules/none/logs?follow=true").refused(ruleNotFound)
+	h.get("/api/v1/rules/tiered/logs?merchant_id=acme").refused(ruleNotFound) // it tells of others' orders
+	h.get("/api/v1/rules/tiered/logs?merchant_id=acme&follow=true").refused(ruleNotFound)
 	h.get("/api/v1/rules/tiered/logs?follow=maybe").refused(invalidRequest)
 	if body := h.get("/api/v1/rules/tiered/logs").want(200).body; len(body) != 0 {
 		t.Errorf("%q", body)

@@ -113,14 +113,26 @@ func (l *logbook) after(seq uint64) ([]LogEntry, <-chan struct{}) {
 	return slices.Clone(l.entries[first:]), l.grown
 }
 
+// logOf returns the log of a merchant's own rule. That of a house rule tells of the
+// orders of all merchants, and so is for nobody but the house, which is "".
+func (r *Registry) logOf(merchant, id string) (*logbook, error) {
+	if own := (*r.rules.Load())[ruleKey{merchant, id}]; own != nil {
+		return &own.counters.log, nil
+	}
+	if r.Exists("", id) {
+		return nil, fmt.Errorf("%w: %q is a house rule, whose log no merchant sees", ErrRuleNotFound, id)
+	}
+	return nil, fmt.Errorf("%w: %q", ErrRuleNotFound, id)
+}
+
 // Logs returns what is kept of a rule's evaluations: the last faults, and what
 // followers were shown.
 func (r *Registry) Logs(merchant, id string) ([]LogEntry, error) {
-	found := r.lookup(merchant, id)
-	if found == nil {
-		return nil, fmt.Errorf("%w: %q", ErrRuleNotFound, id)
+	log, err := r.logOf(merchant, id)
+	if err != nil {
+		return nil, err
 	}
-	entries, _ := found.counters.log.after(0)
+	entries, _ := log.after(0)
 	return entries, nil
 }
 
@@ -134,12 +146,12 @@ type Follower struct {
 // evaluations is logged besides its faults. The follower starts with what is kept.
 // Close it.
 func (r *Registry) Follow(merchant, id string) (*Follower, error) {
-	found := r.lookup(merchant, id)
-	if found == nil {
-		return nil, fmt.Errorf("%w: %q", ErrRuleNotFound, id)
+	log, err := r.logOf(merchant, id)
+	if err != nil {
+		return nil, err
 	}
-	found.counters.log.followers.Add(1)
-	return &Follower{log: &found.counters.log}, nil
+	log.followers.Add(1)
+	return &Follower{log: log}, nil
 }
 
 // Next returns the entries since the last call, at least one, or none once done

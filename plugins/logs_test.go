@@ -1,6 +1,7 @@
 package plugins_test
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -99,6 +100,29 @@ func TestLogs(t *testing.T) {
 	}
 	if n := uint64(1 + plugins.LogSamples + 1 + plugins.LogFaults + 1); len(kept) < plugins.LogsKept || kept[len(kept)-1].Seq != n {
 		t.Errorf("%d entries, the last %d, not %d", len(kept), kept[len(kept)-1].Seq, n)
+	}
+}
+
+// TestHouseLogs: a house rule prices the orders of all merchants, and none of them
+// sees the others'.
+func TestHouseLogs(t *testing.T) {
+	r := open(t, journaltest.NewMemory().Tables())
+	if f, err := r.Follow("rival", "tiered"); !errors.Is(err, plugins.ErrRuleNotFound) {
+		f.Close()
+		t.Error("a merchant follows the orders of others")
+	}
+	if _, err := r.Logs("rival", "tiered"); !errors.Is(err, plugins.ErrRuleNotFound) {
+		t.Error("a merchant sees the orders of others")
+	}
+	f, err := r.Follow("", "tiered")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var v abi.Verdict
+	r.Evaluate("acme", "tiered", &abi.Input{Quantity: 1, Now: 1000}, &v)
+	if got := next(t, f); len(got) != 1 || got[0].At != 1000 {
+		t.Errorf("%+v", got)
 	}
 }
 
