@@ -92,8 +92,8 @@ const (
 	RestoredPerUnit = 16       // … one unit for so many bytes
 )
 
-// Names of the injected exports. All are globals; a source module may not export
-// anything that starts with "doorbuster:".
+// Names of the injected exports; a source module may not export anything that
+// starts with "doorbuster:".
 const (
 	GlobalFuel    = reservedPrefix + "fuel"    // i64: what is left; below 0 after the module ran out
 	GlobalFrames  = reservedPrefix + "frames"  // i32: frame units left
@@ -105,6 +105,19 @@ const (
 	GlobalDenied  = reservedPrefix + "denied"  // i32: not 0 after the source asked for more; with an arena only
 )
 
+// Functions that a rule has besides, so that an evaluation is one call. They use
+// no fuel.
+const (
+	// FunctionKeep, () → (), makes the globals as they are those that every
+	// evaluation starts from, and forgets that there was growth.
+	FunctionKeep = reservedPrefix + "keep"
+	// FunctionEvaluate, (length i32, fuel i64) → (result i64, fuel i64, dirty0 i64,
+	// dirty1 i64, rebuild i32), runs rule_evaluate from the globals that were kept,
+	// with this fuel, no marks and all frame units. It returns its result and what
+	// it left of these. After a trap the injected globals say the same.
+	FunctionEvaluate = reservedPrefix + "evaluate"
+)
+
 // Module is a rewritten module and what its host must know about it.
 type Module struct {
 	// Wasm is the rewritten module.
@@ -112,8 +125,8 @@ type Module struct {
 	// Pages says how the module marks what it stored to, unless its policy has an
 	// arena, which says so then.
 	Pages Pages
-	// Mutable names the exports of the source globals that the code sets: the
-	// host restores them after each evaluation.
+	// Mutable names the exports of the source globals that the code sets, which the
+	// host of a module that is no rule restores after each evaluation.
 	Mutable []string
 	// Imports names the functions that the module imports, "module.name".
 	Imports []string

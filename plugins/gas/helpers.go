@@ -167,6 +167,44 @@ func (w *rewriter) price(o *out, dirty0, dirty1, scratch uint32) {
 	o.op(opI32Mul)
 }
 
+// keepHelper is FunctionKeep.
+func (w *rewriter) keepHelper() []byte {
+	o := w.helper()
+	o.i32(0)
+	o.op(opGlobalSet, w.firstGlobal+globalRebuild)
+	w.eachSet(func(index, keep uint32) {
+		o.op(opGlobalGet, index)
+		o.op(opGlobalSet, keep)
+	})
+	o.op(opEnd)
+	return o.b
+}
+
+// evaluateHelper is FunctionEvaluate.
+func (w *rewriter) evaluateHelper() []byte {
+	const length, fuel = 0, 1
+	o := w.helper()
+	o.op(opLocalGet, fuel)
+	o.op(opGlobalSet, w.firstGlobal+globalFuel)
+	o.i32(FrameUnitsMax) // a trap left no frame to give its units back
+	o.op(opGlobalSet, w.firstGlobal+globalFrames)
+	for _, dirty := range []uint32{globalDirty0, globalDirty1} {
+		o.i64(0)
+		o.op(opGlobalSet, w.firstGlobal+dirty)
+	}
+	w.eachSet(func(index, keep uint32) {
+		o.op(opGlobalGet, keep)
+		o.op(opGlobalSet, index)
+	})
+	o.op(opLocalGet, length)
+	o.op(opCall, w.src.exportIndices[exportEvaluate])
+	for _, left := range []uint32{globalFuel, globalDirty0, globalDirty1, globalRebuild} {
+		o.op(opGlobalGet, w.firstGlobal+left)
+	}
+	o.op(opEnd)
+	return o.b
+}
+
 // markSpan is bitSpan: dirty |= last-first > 62 ? -1 : rotl((1 << (last-first+1)) - 1, first).
 func markSpan(o *out, dirty, first, last uint32) {
 	o.op(opLocalGet, dirty)

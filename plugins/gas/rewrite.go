@@ -55,18 +55,42 @@ func (w *rewriter) arena() *Arena { return w.src.policy.Arena }
 
 // Injected functions, numbered from firstFunction on.
 const (
-	helperCharge  = iota // (units i32): takes fuel, traps below 0
-	helperRebuild        // (): notes that the host needs a new instance
-	helperGrow           // (delta i32) → i32: memory.grow, paid
-	helperMark           // (address, n i32): marks a range
+	helperCharge   = iota // (units i32): takes fuel, traps below 0
+	helperRebuild         // (): notes that the host needs a new instance
+	helperGrow            // (delta i32) → i32: memory.grow, paid
+	helperMark            // (address, n i32): marks a range
+	helperKeep            // FunctionKeep; this and what follows for rules only
+	helperEvaluate        // FunctionEvaluate
 	injectedFunctions
 )
 
 var helperTypes = [injectedFunctions]funcType{
-	helperCharge:  {tI, ""},
-	helperRebuild: {},
-	helperGrow:    {tI, tI},
-	helperMark:    {tI + tI, ""},
+	helperCharge:   {tI, ""},
+	helperRebuild:  {},
+	helperGrow:     {tI, tI},
+	helperMark:     {tI + tI, ""},
+	helperKeep:     {},
+	helperEvaluate: {tI + tL, tL + tL + tL + tL + tI},
+}
+
+// helpers is how many injected functions the module has.
+func (w *rewriter) helpers() int {
+	if w.src.policy.rule {
+		return injectedFunctions
+	}
+	return helperKeep
+}
+
+// eachSet calls fn for each source global that the code sets, with the index of
+// its keep, which holds what evaluations start from: behind all the others.
+func (w *rewriter) eachSet(fn func(index, keep uint32)) {
+	keep := w.firstGlobal + uint32(w.injected())
+	for i, g := range w.src.globalList {
+		if g.set {
+			fn(uint32(i), keep)
+			keep++
+		}
+	}
 }
 
 func rewrite(src *source) *Module {
@@ -84,11 +108,7 @@ func rewrite(src *source) *Module {
 	m := &Module{Pages: w.pages, Imports: src.importNames, parts: src.parts()}
 	_, m.Initialize = src.exportKinds[exportInitialize]
 	_, m.RuleInit = src.exportKinds[exportInit]
-	for i, g := range src.globalList {
-		if g.set {
-			m.Mutable = append(m.Mutable, mutableName(i))
-		}
-	}
+	w.eachSet(func(index, _ uint32) { m.Mutable = append(m.Mutable, mutableName(int(index))) })
 	m.Wasm = w.module()
 	return m
 }
@@ -137,7 +157,7 @@ func (w *rewriter) typeIndex(t funcType) uint32 {
 // functions returns the function and the code section.
 func (w *rewriter) functions() (functions, code []byte) {
 	var f, c out
-	n := uint32(len(w.src.functionTypes) + injectedFunctions)
+	n := uint32(len(w.src.functionTypes) + w.helpers())
 	f.u32(n)
 	c.u32(n)
 	for i := range w.src.bodies {
@@ -145,9 +165,10 @@ func (w *rewriter) functions() (functions, code []byte) {
 		f.u32(b.typeIndex)
 		c.vector(w.body(b))
 	}
-	for i, helper := range [injectedFunctions]func() []byte{
+	for i, helper := range []func() []byte{
 		helperCharge: w.chargeHelper, helperRebuild: w.rebuildHelper, helperGrow: w.growHelper, helperMark: w.markHelper,
-	} {
+		helperKeep: w.keepHelper, helperEvaluate: w.evaluateHelper,
+	}[:w.helpers()] {
 		f.u32(w.typeIndex(helperTypes[i]))
 		c.vector(helper())
 	}
@@ -224,7 +245,11 @@ func (w *rewriter) globalSection() []byte {
 		return nil
 	}
 	var o out
-	o.u32(w.firstGlobal + uint32(w.injected()))
+	n := w.firstGlobal + uint32(w.injected())
+	if w.src.policy.rule {
+		w.eachSet(func(uint32, uint32) { n++ })
+	}
+	o.u32(n)
 	for _, g := range w.src.globalList {
 		mutable := byte(0)
 		if g.mutable {
@@ -246,6 +271,12 @@ func (w *rewriter) globalSection() []byte {
 		}
 		o.op(opEnd)
 	}
+	if w.src.policy.rule {
+		w.eachSet(func(index, _ uint32) {
+			g := w.src.globalList[index]
+			o.b = append(append(o.b, g.valueType, 1), g.init...)
+		})
+	}
 	return o.b
 }
 
@@ -253,24 +284,25 @@ func (w *rewriter) exportSection() []byte {
 	var names, own out
 	own.b = w.src.exportBytes
 	n := w.src.exportCount
-	export := func(name string, index uint32) {
+	export := func(name string, kind byte, index uint32) {
 		names.vector([]byte(name))
-		names.b = append(names.b, 3)
+		names.b = append(names.b, kind)
 		names.u32(index)
 		n++
 	}
+	const function, global = 0, 3
 	if w.src.policy.Linked {
 		var o out
 		o.u32(uint32(n))
 		return append(o.b, own.b...)
 	}
 	for i, g := range injected[:w.injected()] {
-		export(g.name, w.firstGlobal+uint32(i))
+		export(g.name, global, w.firstGlobal+uint32(i))
 	}
-	for i, g := range w.src.globalList {
-		if g.set {
-			export(mutableName(i), uint32(i))
-		}
+	w.eachSet(func(index, _ uint32) { export(mutableName(int(index)), global, index) })
+	if w.src.policy.rule {
+		export(FunctionKeep, function, w.firstFunction+helperKeep)
+		export(FunctionEvaluate, function, w.firstFunction+helperEvaluate)
 	}
 	var o out
 	o.u32(uint32(n))

@@ -13,7 +13,7 @@ import (
 	"github.com/doorbuster/doorbuster/plugins/gas"
 )
 
-// state is all that an evaluation can change and reset puts back.
+// state is all that an evaluation can change and that is put back.
 type state struct {
 	memory  []byte
 	globals []uint64 // of gas.Module.Mutable
@@ -26,13 +26,14 @@ type instance struct {
 	module  api.Module
 	ctx     context.Context // carries the instance to the imports
 	memory  api.Memory
+	bytes   []byte // all of the memory, for as long as it has not grown
 	buffer  uint32 // where the input goes
 
-	evaluateFn api.Function
-	stack      [1]uint64 // of a call: the parameter, then the result
+	evaluateFn api.Function // gas.FunctionEvaluate
+	stack      [results]uint64
 
-	fuel, frames, rebuild, price, dirty0, dirty1 api.MutableGlobal
-	mutable                                      []api.MutableGlobal
+	fuel, rebuild, price, dirty0, dirty1 api.MutableGlobal
+	mutable                              []api.MutableGlobal
 
 	// What one evaluation sees and leaves, besides the module's own state.
 	now    int64 // Unix ms
@@ -41,7 +42,19 @@ type instance struct {
 	input  uint32 // bytes written into the buffer
 }
 
-const exportEvaluate = "rule_evaluate"
+// What the stack of a call holds: of gas.FunctionEvaluate the parameters, then the
+// results; of the others the parameter, if any, then the result, if any.
+const (
+	paramLength = 0
+	paramFuel   = 1
+
+	resultAnswer  = 0
+	resultFuel    = 1
+	resultDirty0  = 2
+	resultDirty1  = 3
+	resultRebuild = 4
+	results       = 5
+)
 
 // initNow is the clock during initialisation, Unix ms. It is the same for ever,
 // and not 0, which Go's runtime takes for a broken clock.
@@ -72,7 +85,6 @@ func newInstance(p *Program) (*instance, error) {
 		}
 		return nil, err
 	}
-	i.clean()
 	if p.initial == nil {
 		p.initial = i.state()
 	} else if !i.at(p.initial) {
@@ -88,8 +100,7 @@ func (i *instance) bindGlobals() {
 	global := func(name string) api.MutableGlobal {
 		return i.module.ExportedGlobal(name).(api.MutableGlobal) // gas injects them, mutable
 	}
-	i.fuel, i.frames, i.rebuild = global(gas.GlobalFuel), global(gas.GlobalFrames), global(gas.GlobalRebuild)
-	i.price = global(gas.GlobalPrice)
+	i.fuel, i.rebuild, i.price = global(gas.GlobalFuel), global(gas.GlobalRebuild), global(gas.GlobalPrice)
 	i.dirty0, i.dirty1 = global(gas.GlobalDirty0), global(gas.GlobalDirty1)
 	for _, name := range i.program.module.Mutable {
 		i.mutable = append(i.mutable, global(name))
@@ -101,8 +112,7 @@ func (i *instance) initialise() error {
 	m := i.program.module
 	fuel := uint64(InitFuel)
 	run := func(name string, argument uint64) (uint64, error) {
-		fn := i.module.ExportedFunction(name)
-		result, err := i.call(&fn, argument, initNow, fuel)
+		result, err := i.call(name, argument, fuel)
 		left := int64(i.fuel.Get())
 		if left < 0 {
 			return 0, fmt.Errorf("%s: %w", name, errOutOfFuel)
@@ -136,21 +146,36 @@ func (i *instance) initialise() error {
 			return fmt.Errorf("rule_init refused the configuration with %d", code)
 		}
 	}
-	i.evaluateFn = i.module.ExportedFunction(exportEvaluate)
 	i.price.Set(uint64(m.RebuildPrice(i.memory.Size()>>wasmPageShift, InitFuel-fuel)))
+	if err := i.module.ExportedFunction(gas.FunctionKeep).CallWithStack(i.ctx, nil); err != nil {
+		return err
+	}
+	i.evaluateFn, i.bytes, i.log = i.module.ExportedFunction(gas.FunctionEvaluate), i.view(), guestLog{}
 	return nil
 }
 
-// call calls one exported function under a budget of fuel.
-func (i *instance) call(fn *api.Function, argument uint64, now int64, fuel uint64) (uint64, error) {
-	i.now = now
+// call calls one of the source's functions under a budget of fuel.
+func (i *instance) call(name string, argument, fuel uint64) (uint64, error) {
+	i.now = initNow
 	i.fuel.Set(fuel)
 	i.stack[0] = argument
-	if err := (*fn).CallWithStack(i.ctx, i.stack[:]); err != nil {
-		i.frames.Set(gas.FrameUnitsMax) // a trap leaves no frame to give its units back
-		return 0, err
+	err := i.module.ExportedFunction(name).CallWithStack(i.ctx, i.stack[:])
+	return i.stack[0], err
+}
+
+// evaluateRule calls rule_evaluate for an input in the buffer. The stack holds its
+// results then, after a trap too, but for the answer.
+func (i *instance) evaluateRule(length, fuel uint64, now int64) error {
+	i.now = now
+	i.stack = [results]uint64{paramLength: length, paramFuel: fuel}
+	err := i.evaluateFn.CallWithStack(i.ctx, i.stack[:])
+	if err != nil {
+		d := i.dirty()
+		i.stack = [results]uint64{resultFuel: i.fuel.Get(), resultDirty0: d[0], resultDirty1: d[1], resultRebuild: i.rebuild.Get()}
+		// A new function has a new stack: recursion may have left one of megabytes.
+		i.evaluateFn = i.module.ExportedFunction(gas.FunctionEvaluate)
 	}
-	return i.stack[0], nil
+	return err
 }
 
 // view is the whole memory. It is valid until the module grows it.
@@ -178,14 +203,6 @@ func (i *instance) at(s *state) bool {
 	return i.random == s.random && bytes.Equal(i.view(), s.memory)
 }
 
-// clean forgets all marks.
-func (i *instance) clean() {
-	i.setDirty(gas.Dirty{})
-	i.rebuild.Set(0)
-	i.input = 0
-	i.log = guestLog{}
-}
-
 // dirty returns the marks of what was written.
 func (i *instance) dirty() gas.Dirty {
 	d := gas.Dirty{i.dirty0.Get(), 0}
@@ -202,22 +219,18 @@ func (i *instance) setDirty(d gas.Dirty) {
 	}
 }
 
-// reset puts the initial state back. It returns false when that is impossible
-// and the instance has to be replaced.
+// reset puts the initial state back, but for the globals, which the next
+// evaluation does itself. It returns false when that is impossible and the
+// instance has to be replaced.
 func (i *instance) reset() bool {
-	m, initial := i.program.module, i.program.initial
-	if i.rebuild.Get() != 0 {
+	if i.stack[resultRebuild] != 0 {
 		return false
 	}
-	memory := i.view()
+	initial := i.program.initial
 	if !plantKeepRuleState {
-		m.Pages.Restore(memory, initial.memory, i.dirty())
+		i.program.module.Pages.Restore(i.bytes, initial.memory, gas.Dirty{i.stack[resultDirty0], i.stack[resultDirty1]})
 	}
-	i.setDirty(gas.Dirty{})
-	copy(memory[i.buffer:i.buffer+i.input], initial.memory[i.buffer:])
-	for n, g := range i.mutable {
-		g.Set(initial.globals[n])
-	}
+	copy(i.bytes[i.buffer:i.buffer+i.input], initial.memory[i.buffer:])
 	i.random, i.input = initial.random, 0
 	i.log.n, i.log.dropped = 0, 0
 	return true

@@ -177,27 +177,29 @@ var (
 
 // evaluate runs the rule. The instance is dirty afterwards.
 func (i *instance) evaluate(in *abi.Input, fuel uint64, out *abi.Verdict) error {
-	memory := i.view()
-	input, err := in.Append(memory[i.buffer : i.buffer : i.buffer+abi.InputBytesMax])
+	input, err := in.Append(i.bytes[i.buffer : i.buffer : i.buffer+abi.InputBytesMax])
 	if err != nil {
+		i.stack = [results]uint64{} // nothing ran
 		out.Fault = abi.FaultBadOutput
 		return err
 	}
 	i.input = uint32(len(input))
 	out.Digest = abi.Digest(input)
-	result, err := i.call(&i.evaluateFn, uint64(len(input)), in.Now, fuel)
-	left := int64(i.fuel.Get())
+	err = i.evaluateRule(uint64(len(input)), fuel, in.Now)
+	left := int64(i.stack[resultFuel])
 	out.Fuel = fuel - uint64(max(left, 0))
 	if err != nil {
-		// A new function has a new stack: recursion may have left one of megabytes.
-		i.evaluateFn = i.module.ExportedFunction(exportEvaluate)
 		out.Fault = abi.FaultTrap
 		if left < 0 {
 			out.Fault, err = abi.FaultOutOfFuel, errOutOfFuel
 		}
 		return err
 	}
-	answer, err := abi.DecodeOutput(i.view(), result, in.Subtotal-in.DiscountSoFar)
+	memory := i.bytes
+	if i.stack[resultRebuild] != 0 {
+		memory = i.view()
+	}
+	answer, err := abi.DecodeOutput(memory, i.stack[resultAnswer], in.Subtotal-in.DiscountSoFar)
 	if err != nil {
 		out.Fault = abi.FaultBadOutput
 		return err
