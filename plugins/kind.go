@@ -82,6 +82,9 @@ func (p *program) Close() error {
 	return p.rule.Close()
 }
 
+// FuelMax is the largest budget of an evaluation, of whichever kind.
+const FuelMax = max(abi.FuelMax, shopify.InstructionsMax)
+
 // fuelLimit returns the budget that an upload asked for, 0 being the default of its
 // kind: Shopify's functions have Shopify's, which is all that they may have.
 func fuelLimit(asked uint64, wasm []byte) (uint64, error) {

@@ -13,6 +13,7 @@ import (
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/plugins/gas/gastest"
 	"github.com/doorbuster/doorbuster/plugins/reprice"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
@@ -123,6 +124,25 @@ func TestBacktest(t *testing.T) {
 	wantLines(t, lines, "2: 10; 3: 10; 4: 10")
 	if sum.Dearer != 3 || sum.None != 3 || sum.Change[reprice.Buckets+1] != 3 {
 		t.Errorf("dearer: %+v", sum)
+	}
+}
+
+// TestBacktestOfAFunction: a Shopify function may use more fuel than a rule.
+func TestBacktestOfAFunction(t *testing.T) {
+	endless := gastest.Module{
+		Types: []gastest.Type{{}}, Funcs: []gastest.Func{{Code: "loop void br 0 end"}}, MemoryMin: 1,
+		Exports: []gastest.Export{{Name: "memory", Kind: 2}, {Name: "run"}}, Custom: map[string]string{"doorbuster:classes": "ORDER"},
+	}
+	rules := open(t, journaltest.NewMemory())
+	upload(t, rules, "ten", off(10))
+	s := newShop(t, rules, deal.SkipOnRuleError, "ten")
+	s.order("ann", 2)
+	if _, _, err := rules.Upload(t.Context(), plugins.Upload{Merchant: "acme", RuleID: "ten", Wasm: endless.Encode()}); err != nil {
+		t.Fatal(err)
+	}
+	sum, _ := s.backtest(reprice.Candidate{Rule: "ten", Version: 2})
+	if sum.Faults[abi.FaultOutOfFuel] != 1 || sum.FuelMax() < plugins.FuelMax || sum.FuelMax() > plugins.FuelMax*1001/1000 {
+		t.Errorf("%v after %d units", sum.Faults, sum.FuelMax())
 	}
 }
 

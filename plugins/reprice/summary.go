@@ -6,6 +6,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
+	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/plugins/abi"
 )
 
@@ -57,7 +58,7 @@ func saturated(sum, amount int64) int64 {
 	return sum + amount
 }
 
-func newSummary() *Summary { return &Summary{fuel: hdrhistogram.New(1, abi.FuelMax, 3)} }
+func newSummary() *Summary { return &Summary{fuel: hdrhistogram.New(1, plugins.FuelMax, 3)} }
 
 // Fuel returns a quantile (0 to 100) of the fuel that the candidate used, within
 // a thousandth.
@@ -109,7 +110,7 @@ func (s *Summary) ran(c *Change) {
 	default:
 		s.None++
 	}
-	_ = s.fuel.RecordValue(int64(c.Candidate.Fuel)) // within its bounds, which are the ABI's
+	_ = s.fuel.RecordValue(int64(c.Candidate.Fuel)) // within its bounds: no module has more
 }
 
 // parts returns how many parts of the whole an amount of 0 to whole is, rounded
