@@ -163,10 +163,10 @@ func (a *activation) serve(p *pending, r *Request, mono int64) error {
 		a.state.Settled(reply)
 		p.grows = p.grows || r.takesRoom()
 	}
+	r.View = a.state.View()
 	if err := a.watchRules(p, r); err != nil {
 		return err
 	}
-	r.View = a.state.View()
 	if r.Course != nil {
 		r.Course.Decided = clockd.Mono()
 	}

@@ -50,6 +50,10 @@ type Config struct {
 	RequestTimeout time.Duration
 	// PassivateAfter is how long a deal stays in memory unused (5 min).
 	PassivateAfter time.Duration
+	// RuleFaultsMax is how often a rule may fault within RuleFaultsWindow of a
+	// deal's orders before it is switched off for that deal (20 in 10 s).
+	RuleFaultsMax    int
+	RuleFaultsWindow time.Duration
 	// Workers is the number of goroutines that run actors (GOMAXPROCS).
 	Workers int
 
@@ -80,11 +84,14 @@ func (c *Config) validate() error {
 	setDefault(&c.ActiveMax, 1<<16)
 	setDefault(&c.RequestTimeout, 5*time.Second)
 	setDefault(&c.PassivateAfter, 5*time.Minute)
+	setDefault(&c.RuleFaultsMax, 20)
+	setDefault(&c.RuleFaultsWindow, 10*time.Second)
 	setDefault(&c.Workers, runtime.GOMAXPROCS(0))
 	if c.InFlightMax < 16 || c.InFlightMax > own.SeatsMax {
 		return fmt.Errorf("actors: InFlightMax %d is not in 16 … %d", c.InFlightMax, own.SeatsMax)
 	}
-	if c.DealInFlightMax < 1 || c.ActiveMax < 1 || c.RequestTimeout < 0 || c.PassivateAfter < 0 || c.Workers < 1 {
+	if c.DealInFlightMax < 1 || c.ActiveMax < 1 || c.RequestTimeout < 0 || c.PassivateAfter < 0 ||
+		c.RuleFaultsMax < 1 || c.RuleFaultsWindow < 0 || c.Workers < 1 {
 		return errors.New("actors: a bound is negative")
 	}
 	return nil

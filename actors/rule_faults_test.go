@@ -20,7 +20,13 @@ func brittle(rule string, in *abi.Input, out *abi.Verdict) {
 	out.Version, out.Fault = 1, abi.FaultTrap
 }
 
-// TestFailingRuleIsSwitchedOff: after RuleFaultsMax faults, for this deal alone, and
+// The defaults of Config.
+const (
+	ruleFaultsMax    = 20
+	ruleFaultsWindow = 10_000 // ms
+)
+
+// TestFailingRuleIsSwitchedOff: after 20 faults, for this deal alone, and
 // still after a restart; setting the rules switches it on.
 func TestFailingRuleIsSwitchedOff(t *testing.T) {
 	for _, policy := range []deal.RulePolicy{deal.SkipOnRuleError, deal.RejectOnRuleError} {
@@ -48,19 +54,19 @@ func TestFailingRuleIsSwitchedOff(t *testing.T) {
 					t.Fatalf("order %d: %+v", n, a)
 				}
 			}
-			for n := range RuleFaultsMax + 5 {
+			for n := range ruleFaultsMax + 5 {
 				buy(n)
 			}
-			if runs != RuleFaultsMax || h.node.Stats().RulesOff != 1 {
+			if runs != ruleFaultsMax || h.node.Stats().RulesOff != 1 {
 				t.Fatalf("the rule ran %d times, and was switched off %d times", runs, h.node.Stats().RulesOff)
 			}
 			h.crash()
 			buy(100)
-			if runs != RuleFaultsMax {
+			if runs != ruleFaultsMax {
 				t.Fatal("a restart switched the rule on")
 			}
 			h.place("other", "u", "k", 1)
-			if runs != RuleFaultsMax+1 {
+			if runs != ruleFaultsMax+1 {
 				t.Fatal("the rule is off for another deal")
 			}
 			a := h.do("d", own.ClassPriority, func(c *deal.Command) {
@@ -70,32 +76,32 @@ func TestFailingRuleIsSwitchedOff(t *testing.T) {
 				t.Fatalf("%+v", a)
 			}
 			buy(200)
-			if runs != RuleFaultsMax+2 {
+			if runs != ruleFaultsMax+2 {
 				t.Fatal("the rule is not on again")
 			}
 		})
 	}
 }
 
-// TestRareFaultsSwitchNothingOff: it takes RuleFaultsMax of them within the window.
+// TestRareFaultsSwitchNothingOff: it takes 20 of them within the window.
 func TestRareFaultsSwitchNothingOff(t *testing.T) {
 	var f ruleFaults
-	for n := range int64(3 * RuleFaultsMax) {
-		if f.add([]byte("r"), n*(RuleFaultsWindow/(RuleFaultsMax-1)+1)) {
+	for n := range int64(3 * ruleFaultsMax) {
+		if f.add([]byte("r"), n*(ruleFaultsWindow/(ruleFaultsMax-1)+1), ruleFaultsMax, ruleFaultsWindow) {
 			t.Fatal("fault", n)
 		}
 	}
 	var tripped []int
 	f = ruleFaults{}
 	for n := range 5 * deal.MaxRules { // names come and go with a deal's rules
-		f.add(fmt.Append(nil, n), 0)
+		f.add(fmt.Append(nil, n), 0, ruleFaultsMax, ruleFaultsWindow)
 	}
-	for n := range 2 * RuleFaultsMax {
-		if f.add([]byte("r"), int64(n)*RuleFaultsWindow/(RuleFaultsMax-1)) {
+	for n := range 2 * ruleFaultsMax {
+		if f.add([]byte("r"), int64(n)*ruleFaultsWindow/(ruleFaultsMax-1), ruleFaultsMax, ruleFaultsWindow) {
 			tripped = append(tripped, n+1)
 		}
 	}
-	if !slices.Equal(tripped, []int{RuleFaultsMax, 2 * RuleFaultsMax}) {
+	if !slices.Equal(tripped, []int{ruleFaultsMax, 2 * ruleFaultsMax}) {
 		t.Fatal(tripped)
 	}
 }

@@ -119,7 +119,7 @@ func (a *account) claim(e *deal.Event) (*op, error) {
 		a.heard[e.Seq] = append(ops[:i:i], ops[i+1:]...)
 		return o, nil
 	}
-	if e.Kind == deal.OrderExpired || e.Kind == deal.GroupFailed {
+	if e.Kind == deal.OrderExpired || e.Kind == deal.GroupFailed || e.Kind == deal.RuleSwitchedOff {
 		return nil, nil
 	}
 	if e.Kind == deal.DealPausedAt || e.Kind == deal.DealResumed {

@@ -13,9 +13,10 @@ import (
 // loops and none of the engine's code, so that the two are wrong together only
 // if both are.
 type ledger struct {
-	seq  uint64
-	at   int64
-	spec deal.Spec // as patched; ID "" until the deal is created
+	seq   uint64
+	at    int64
+	spec  deal.Spec // as patched; ID "" until the deal is created
+	rules []string  // of the deal that are not switched off
 
 	stock, available, reserved, sold int64
 	paused, closed                   bool
@@ -76,7 +77,7 @@ func (l *ledger) apply(e *deal.Event) error {
 func (l *ledger) enter(e *deal.Event) error {
 	switch e.Kind {
 	case deal.DealCreated:
-		l.spec, l.stock, l.available = *e.Spec, e.Spec.Stock, e.Spec.Stock
+		l.spec, l.stock, l.available, l.rules = *e.Spec, e.Spec.Stock, e.Spec.Stock, e.Spec.Rules
 	case deal.DealChanged:
 		l.patch(e.Patch)
 	case deal.DealPausedAt:
@@ -101,9 +102,10 @@ func (l *ledger) enter(e *deal.Event) error {
 	case deal.GroupFailed:
 		return l.failGroup(e)
 	case deal.RuleSwitchedOff:
-		if !slices.Contains(l.spec.Rules, string(e.Rule)) {
-			return fmt.Errorf("rule %q is none of the deal's", e.Rule)
+		if !slices.Contains(l.rules, string(e.Rule)) {
+			return fmt.Errorf("rule %q is none of the deal's, or off already", e.Rule)
 		}
+		l.rules = slices.DeleteFunc(slices.Clone(l.rules), func(rule string) bool { return rule == string(e.Rule) })
 	default:
 		return fmt.Errorf("kind %d", e.Kind)
 	}
@@ -120,7 +122,7 @@ func (l *ledger) patch(p *deal.Patch) {
 		l.spec.EndsAt = *p.EndsAt
 	}
 	if p.Rules != nil {
-		l.spec.Rules = *p.Rules
+		l.spec.Rules, l.rules = *p.Rules, *p.Rules
 	}
 }
 
@@ -181,7 +183,7 @@ func (l *ledger) price(o *entry) error {
 	in := l.spec.Input()
 	o.Input(&in)
 	for i, e := range p.Evaluations {
-		if i >= len(l.spec.Rules) || string(e.Rule) != l.spec.Rules[i] || e.SHA256 != sha256.Sum256(e.Rule) {
+		if i >= len(l.rules) || string(e.Rule) != l.rules[i] || e.SHA256 != sha256.Sum256(e.Rule) {
 			return fmt.Errorf("rule %d is %s, sha256 %x", i, e.Rule, e.SHA256)
 		}
 		if e.Digest != digest(&in) {
@@ -189,7 +191,7 @@ func (l *ledger) price(o *entry) error {
 		}
 		var out abi.Output
 		if e.Fault == abi.FaultNone {
-			out = rules[l.spec.Rules[i]](&in)
+			out = rules[l.rules[i]](&in)
 		}
 		if e.Outcome != out.Outcome || e.Discount != out.Discount || e.Final != out.Final {
 			return fmt.Errorf("I7: rule %s answered %+v, and now %+v", e.Rule, e, out)

@@ -187,6 +187,7 @@ func (w *world) config() actors.Config {
 	cfg := w.base
 	cfg.Rules, cfg.Fatal, cfg.Driver, cfg.Workers = w, w.fatal, w, 1
 	cfg.InFlightMax, cfg.DealInFlightMax = 64, 32
+	cfg.RuleFaultsMax = 3 // a simulated deal has few orders in ten seconds
 	cfg.RequestTimeout, cfg.PassivateAfter = 5*time.Second, time.Hour
 	if w.strikes(faultHurry) {
 		cfg.RequestTimeout = 20 * time.Millisecond
