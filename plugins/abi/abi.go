@@ -175,8 +175,13 @@ func (v *Verdict) Reset() {
 // The texts are within their bounds, as DecodeOutput leaves them.
 func (v *Verdict) SetOutput(out Output) {
 	v.Output = out
-	label := copy(v.text[:LabelBytesMax], out.Label)
+	v.keepTexts()
+}
+
+// keepTexts copies the output's texts into the verdict's own buffer.
+func (v *Verdict) keepTexts() {
+	label := copy(v.text[:LabelBytesMax], v.Label)
 	v.Label = v.text[:label:label]
-	reason := copy(v.text[LabelBytesMax:], out.Reason)
+	reason := copy(v.text[LabelBytesMax:], v.Reason)
 	v.Reason = v.text[LabelBytesMax : LabelBytesMax+reason : LabelBytesMax+reason]
 }

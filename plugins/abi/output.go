@@ -25,32 +25,51 @@ const (
 // The texts of the Output point into memory. Any breach of the contract is
 // ErrBadOutput with the detail, and no Output: a wrong price is never returned.
 func DecodeOutput(memory []byte, result uint64, payable int64) (Output, error) {
+	var out Output
+	err := out.decode(memory, result, payable)
+	if err != nil {
+		return Output{}, err
+	}
+	return out, nil
+}
+
+// DecodeOutput is the package's DecodeOutput and SetOutput in one. After an error
+// the verdict's Output is empty.
+func (v *Verdict) DecodeOutput(memory []byte, result uint64, payable int64) error {
+	err := v.decode(memory, result, payable)
+	if err != nil {
+		v.Output = Output{}
+		return err
+	}
+	v.keepTexts()
+	return nil
+}
+
+// decode fills out, which is not to be used after an error.
+func (out *Output) decode(memory []byte, result uint64, payable int64) error {
 	b, ok := within(memory, uint32(result>>32), uint32(result))
 	if !ok {
-		return Output{}, fmt.Errorf("%w: it lies out of bounds", ErrBadOutput)
+		return fmt.Errorf("%w: it lies out of bounds", ErrBadOutput)
 	}
 	if len(b) < outputBytes {
-		return Output{}, fmt.Errorf("%w: %d bytes, not %d", ErrBadOutput, len(b), outputBytes)
+		return fmt.Errorf("%w: %d bytes, not %d", ErrBadOutput, len(b), outputBytes)
 	}
 	flags := le.Uint16(b[atOutputFlags:])
 	if flags&^flagFinal != 0 || le.Uint32(b[4:]) != 0 {
-		return Output{}, fmt.Errorf("%w: a reserved bit is set", ErrBadOutput)
+		return fmt.Errorf("%w: a reserved bit is set", ErrBadOutput)
 	}
-	out := Output{
-		Outcome:  Outcome(le.Uint16(b[atOutcome:])),
-		Final:    flags&flagFinal != 0,
-		Discount: int64(le.Uint64(b[atDiscount:])),
-	}
+	out.Outcome, out.Final = Outcome(le.Uint16(b[atOutcome:])), flags&flagFinal != 0
+	out.Discount = int64(le.Uint64(b[atDiscount:]))
 	if err := out.checkAmount(payable); err != nil {
-		return Output{}, err
+		return err
 	}
 	if out.Label, ok = text(memory, b[atLabel:], LabelBytesMax); !ok || !utf8.Valid(out.Label) {
-		return Output{}, fmt.Errorf("%w: the label is not UTF-8 text of at most %d bytes in memory", ErrBadOutput, LabelBytesMax)
+		return fmt.Errorf("%w: the label is not UTF-8 text of at most %d bytes in memory", ErrBadOutput, LabelBytesMax)
 	}
 	if out.Reason, ok = text(memory, b[atReason:], ReasonBytesMax); !ok || !isReason(out.Reason) {
-		return Output{}, fmt.Errorf("%w: the reason is not [a-z0-9_], at most %d bytes in memory", ErrBadOutput, ReasonBytesMax)
+		return fmt.Errorf("%w: the reason is not [a-z0-9_], at most %d bytes in memory", ErrBadOutput, ReasonBytesMax)
 	}
-	return out, nil
+	return nil
 }
 
 // checkAmount refuses a discount that is no discount. An outcome that gives none

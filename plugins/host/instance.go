@@ -63,15 +63,30 @@ const initNow = 1
 // wasmPageShift divides by WebAssembly's page of 64 KiB.
 const wasmPageShift = 16
 
+// callContext carries the instance of a call to the imports. The engine asks it for
+// values of its own at every call, so that it looks no further.
+type callContext struct {
+	context.Context
+	instance *instance
+}
+
 // instanceKey finds the instance in the context of a call.
 type instanceKey struct{}
+
+// Value returns the instance, for instanceKey.
+func (c *callContext) Value(key any) any {
+	if key == (instanceKey{}) {
+		return c.instance
+	}
+	return nil
+}
 
 // newInstance instantiates the program's module and initialises it. The first
 // instance of a program sets the initial state; every other one must come to
 // the same.
 func newInstance(p *Program) (*instance, error) {
 	i := &instance{program: p}
-	i.ctx = context.WithValue(context.Background(), instanceKey{}, i)
+	i.ctx = &callContext{context.Background(), i}
 	module, err := p.engine.runtime.InstantiateModule(i.ctx, p.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
 	if err != nil {
 		return nil, err

@@ -199,11 +199,9 @@ func (i *instance) evaluate(in *abi.Input, fuel uint64, out *abi.Verdict) error 
 	if i.stack[resultRebuild] != 0 {
 		memory = i.view()
 	}
-	answer, err := abi.DecodeOutput(memory, i.stack[resultAnswer], in.Subtotal-in.DiscountSoFar)
-	if err != nil {
+	if err := out.DecodeOutput(memory, i.stack[resultAnswer], in.Subtotal-in.DiscountSoFar); err != nil {
 		out.Fault = abi.FaultBadOutput
 		return err
 	}
-	out.SetOutput(answer)
 	return nil
 }
