@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"syscall"
 	"time"
@@ -123,7 +124,7 @@ func (s *sender) send(ctx context.Context, h *Hook, now int64, body []byte) erro
 	req.Header.Set(HeaderSignature, Sign(h.Secret, now/1000, body))
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return err
+		return withoutAddresses(err)
 	}
 	_, _ = io.CopyN(io.Discard, resp.Body, answerMax)
 	_ = resp.Body.Close()
@@ -131,4 +132,26 @@ func (s *sender) send(ctx context.Context, h *Hook, now int64, body []byte) erro
 		return fmt.Errorf("the receiver answered %d", resp.StatusCode)
 	}
 	return nil
+}
+
+// withoutAddresses is what a merchant may know of a request that failed: what a name
+// means within our network, and who told us, is not part of it.
+func withoutAddresses(err error) error {
+	var name *net.DNSError
+	var late net.Error
+	var operation *net.OpError
+	var request *url.Error
+	switch {
+	case errors.Is(err, errPrivate):
+		return errPrivate
+	case errors.As(err, &name):
+		return errors.New("the name of the host cannot be resolved")
+	case errors.As(err, &late) && late.Timeout():
+		return errors.New("no answer in time")
+	case errors.As(err, &operation):
+		return operation.Err
+	case errors.As(err, &request):
+		return request.Err
+	}
+	return err
 }

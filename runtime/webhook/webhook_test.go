@@ -528,6 +528,19 @@ func TestPrivateAddresses(t *testing.T) {
 	if !errors.Is(err, errPrivate) || r.tried() != 0 {
 		t.Errorf("%v after %d tries", err, r.tried())
 	}
+	// Nor tell what is in it.
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	for url, want := range map[string]string{
+		r.URL:                    errPrivate.Error(),
+		gone.URL:                 "connect: connection refused",
+		"https://host.invalid./": "the name of the host cannot be resolved",
+	} {
+		err := newSender(nil, url == gone.URL).send(t.Context(), &Hook{URL: url, Secret: secret}, start, []byte("{}"))
+		if err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", url, err, want)
+		}
+	}
 }
 
 func TestTouchCostsNothingWithoutWebhooks(t *testing.T) {
