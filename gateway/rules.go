@@ -174,12 +174,10 @@ func (s *Server) uploadRule(c *call) error {
 			return refuseField(invalidRequest, "fuel_limit", "must be a whole number")
 		}
 	}
-	select {
-	case s.uploads <- struct{}{}:
-		defer func() { <-s.uploads }()
-	default:
+	if !s.uploads.enter(s.ctx, owner) {
 		return refuse(overloaded, "as many modules as may be are being uploaded")
 	}
+	defer s.uploads.leave(owner)
 	wasm, bundle, err := c.module()
 	if err != nil {
 		return err

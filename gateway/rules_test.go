@@ -85,8 +85,8 @@ func TestRulesThatAreRefused(t *testing.T) {
 		t.Errorf("%s", a.body)
 	}
 	h.upload(path, strings.Repeat("x", 4<<20+1)).refused(bodyTooLarge)
-	for range uploadsMax {
-		h.server.uploads <- struct{}{}
+	for n := range uploadsMax {
+		h.server.uploads.enter(t.Context(), fmt.Sprint(n))
 	}
 	h.upload(path, wasm).refused(overloaded)
 	h.get("/api/v1/rules/nope").refused(ruleNotFound)

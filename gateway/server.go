@@ -128,7 +128,7 @@ type Server struct {
 	node       *actors.Node
 	front      *Front
 	orders     orderSeries
-	uploads    chan struct{}
+	uploads    *uploads
 	streams    streams
 	pace       *reprice.Pace // of backtests
 	turnedAway *admit.Pacer  // orders that the node has no room for
@@ -164,7 +164,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, node: cfg.Node, front: front,
 		orders:     newOrderSeries(cfg.Metrics, sales),
-		uploads:    make(chan struct{}, uploadsMax),
+		uploads:    newUploads(),
 		streams:    make(streams, cfg.Streams),
 		pace:       pace,
 		turnedAway: admit.NewPacer(turnedAwayMax*runtime.GOMAXPROCS(0), turnedAwayWait),
