@@ -276,7 +276,7 @@ func TestRefusedExpiryIsNotForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.clock.Advance(time.Duration(deal.DefaultTTL) * time.Millisecond)
-	h.eventually("the activation ends", func() bool { return h.node.Stats().Active == 0 })
+	h.eventually("the append is refused", func() bool { return h.store.Stats().Refused > 0 })
 	h.clock.Advance(wakeRetry * time.Millisecond)
 	h.eventually("the list shows the stock again", func() bool {
 		page, _, err := h.node.Deals(t.Context(), DealQuery{Limit: 1})
