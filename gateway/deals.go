@@ -317,7 +317,7 @@ func (s *Server) ask(class own.Class, dealID string, fill func(*deal.Command), r
 	defer s.node.Release(r)
 	if r.Reply.Code != deal.OK {
 		f := faultOfReply(&r.Reply)
-		no := refuse(f.problem, f.message)
+		no := refuse(f.problem, strings.Clone(f.message))
 		if f.field != nil {
 			no = refuseField(f.problem, string(f.field), f.message)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/doorbuster/doorbuster/actors"
 	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/plugins/abi"
 	"github.com/doorbuster/doorbuster/runtime/obs"
 	"github.com/doorbuster/doorbuster/runtime/own"
 )
@@ -284,17 +285,40 @@ func (s *Server) writeOrder(ctx *fasthttp.RequestCtx, o *orderView) {
 
 var jsonMediaType = []byte("application/json; charset=utf-8")
 
-// faultOfReply says how a decision against a command is answered.
+// faultOfReply says how a decision against a command is answered. Its message may
+// lie in r.
 func faultOfReply(r *deal.Reply) orderFault {
 	f := orderFault{problem: problemOfCode[r.Code], message: r.Detail}
 	switch r.Code {
 	case deal.GroupNotOffered:
-		f.field, f.message = fieldGroup, "this deal has no groups"
+		f.field, f.message = fieldGroup, "cannot be chosen: this deal has no groups"
 	case deal.QuantityInvalid:
 		f.field, f.message = fieldQuantity, wantQuantity
+	case deal.OrderStateConflict:
+		f.message = orderIs[r.Status]
+	case deal.RuleRejected:
+		if label := refusalLabel(r); len(label) > 0 {
+			f.message = b2s(label)
+		}
 	default: // the code says it all
 	}
 	return f
+}
+
+// orderIs says where an order stands that cannot take the step it was asked for.
+var orderIs = [...]string{
+	deal.Reserved: "the order is reserved", deal.Paid: "the order is paid", deal.Confirmed: "the order is confirmed",
+	deal.Cancelled: "the order is cancelled", deal.Expired: "the order has expired",
+	deal.RefundDue: "the order is due a refund", deal.Refunded: "the order is refunded",
+}
+
+// refusalLabel is what the rule that refused an order tells the shopper. It is empty
+// if the rule has no words for it, or failed.
+func refusalLabel(r *deal.Reply) []byte {
+	if all := r.Event.Placed.Evaluations; len(all) > 0 && all[len(all)-1].Outcome == abi.OutcomeReject {
+		return all[len(all)-1].Label
+	}
+	return nil
 }
 
 // replayed stands beside the problems: the order was placed before, and is not

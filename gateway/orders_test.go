@@ -3,12 +3,14 @@ package gateway
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/doorbuster/doorbuster/actors"
+	"github.com/doorbuster/doorbuster/plugins/gas/gastest"
 )
 
 func TestOrderLife(t *testing.T) {
@@ -26,7 +28,7 @@ func TestOrderLife(t *testing.T) {
 	h.get("/api/v1/orders/" + id).want(200).has(map[string]any{"status": "reserved", "seq": 2})
 	h.post("/api/v1/orders/"+id+"/confirm", `{"payment_ref":"p-1"}`).want(200).has(map[string]any{"status": "confirmed"})
 	h.post("/api/v1/orders/"+id+"/confirm", `{"payment_ref":"p-1"}`).want(200).has(map[string]any{"status": "confirmed"})
-	h.post("/api/v1/orders/"+id+"/cancel", `{"reason":"changed my mind"}`).refused(orderStateConflict)
+	h.post("/api/v1/orders/"+id+"/cancel", `{"reason":"changed my mind"}`).refused(orderStateConflict).has(map[string]any{"detail": "the order is confirmed"})
 	h.get("/api/v1/deals/d").has(map[string]any{"available": 98, "reserved": 0, "sold": 2})
 
 	other := h.order("d", "u-8", 1).want(201).text("order_id")
@@ -94,6 +96,23 @@ func TestOrdersThatAreRefused(t *testing.T) {
 	post(map[string]string{"Content-Type": "application/jsonp"}).refused(unsupportedMediaType)
 	post(map[string]string{"Content-Type": "Application/JSON; charset=utf-8"}).want(201)
 	h.send(request{method: "POST", path: "/api/v1/orders?x=1", body: orderBody("d", "u", 1, "")}).want(201)
+}
+
+// A shopper whom a rule refuses is told what the rule says to that, in an order and
+// in a quote; of a rule without words, that there is one.
+func TestRuleRefusesInItsWords(t *testing.T) {
+	h := newHouse(t, nil)
+	const reject = "i32.const 4096 i32.const 2 i32.store16 1 0 "
+	words := gastest.Rule(reject + "i32.const 4096 i64.const " + strconv.Itoa(12<<32|64) + " i64.store 3 16" + gastest.Result)
+	words.Data = []gastest.Data{{At: 64, Bytes: `Say "please"`}}
+	h.upload("/api/v1/rules/words/versions?merchant_id=acme", string(words.Encode())).want(201)
+	h.upload("/api/v1/rules/mute/versions?merchant_id=acme", string(gastest.Rule(reject+gastest.Result).Encode())).want(201)
+	for rule, detail := range map[string]string{"words": `Say "please"`, "mute": "a promotion rule of this deal refused the order"} {
+		h.deal(rule, `,"rules":["`+rule+`"]`)
+		want := map[string]any{"detail": detail}
+		h.order(rule, "u", 1).refused(ruleRejected).has(want)
+		h.post("/api/v1/quotes", orderBody(rule, "u", 1, "")).refused(ruleRejected).has(want)
+	}
 }
 
 func TestIdempotency(t *testing.T) {
