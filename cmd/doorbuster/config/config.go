@@ -8,7 +8,8 @@
 // A flag beats the environment, which beats the file, which beats the default.
 // A key in the file or a DOORBUSTER_ variable that no row knows is an error. The
 // variables that Kubernetes gives every container as soon as there is a service of
-// that name, like DOORBUSTER_SERVICE_HOST, are not meant for us.
+// that name, like DOORBUSTER_SERVICE_HOST, are not meant for us, and those of the
+// rule commands, which a merchant may have exported, not for a server.
 package config
 
 import (
@@ -184,6 +185,9 @@ func Load(settings *pflag.FlagSet, file string, environ []string) error {
 // fileEnv names the file itself; whoever calls Load has read it.
 const fileEnv = EnvPrefix + "CONFIG"
 
+// ruleEnv are the variables that only the rule commands read.
+var ruleEnv = []string{EnvPrefix + "SERVER", EnvPrefix + "MERCHANT"}
+
 // kubernetesEnv is what Kubernetes calls a service's variables, behind its name.
 var kubernetesEnv = regexp.MustCompile(`^DOORBUSTER_(.+_)?(SERVICE_(HOST|PORT)|PORT)(_.+)?$`)
 
@@ -192,7 +196,7 @@ func unknownEnv(settings *pflag.FlagSet, names []string) (problems []error) {
 	known := map[string]bool{fileEnv: true}
 	settings.VisitAll(func(f *pflag.Flag) { known[Env(f.Name)] = true })
 	for _, name := range names {
-		if known[name] || kubernetesEnv.MatchString(name) {
+		if known[name] || kubernetesEnv.MatchString(name) || slices.Contains(ruleEnv, name) {
 			continue
 		}
 		near := slices.MinFunc(slices.Sorted(maps.Keys(known)), func(a, b string) int {

@@ -100,6 +100,7 @@ func TestMisspeltVariablesAreRefused(t *testing.T) {
 	}
 	for _, name := range []string{
 		"DOORBUSTER_CONFIG", "DOORBUSTER_PORT", "DOORBUSTER_PORT_8080_TCP_ADDR", "DOORBUSTER_SERVICE_PORT_HTTP", "DOORBUSTER_ADMIN_SERVICE_HOST", "XDOORBUSTER_LISTN",
+		"DOORBUSTER_SERVER", "DOORBUSTER_MERCHANT",
 	} {
 		if _, err := load(t, "", []string{name + "=x"}); err != nil {
 			t.Errorf("%s: %v", name, err)
