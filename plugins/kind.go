@@ -74,12 +74,28 @@ func (p *program) Imports() []string {
 	return p.rule.Imports()
 }
 
+// Footprint returns how many bytes of memory the program may come to hold.
+func (p *program) Footprint() int {
+	if p.function != nil {
+		return p.function.Footprint()
+	}
+	return p.rule.Footprint()
+}
+
 // Close frees the program once its last evaluation has ended.
 func (p *program) Close() error {
 	if p.function != nil {
 		return p.function.Close()
 	}
 	return p.rule.Close()
+}
+
+// Abandon is Close of a program that is not kept after all, with its code.
+func (p *program) Abandon() error {
+	if p.function != nil {
+		return p.function.Abandon()
+	}
+	return p.rule.Abandon()
 }
 
 // FuelMax is the largest budget of an evaluation, of whichever kind.

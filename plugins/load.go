@@ -1,6 +1,9 @@
 package plugins
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
 
 // loader is program, or load for a caller that holds mu.
 type loader func(ctx context.Context, v *version) (*program, error)
@@ -75,4 +78,34 @@ func (r *Registry) unload(v *version) {
 	if err := p.Close(); err != nil {
 		r.config.Logger.Error("a rule's program did not close", "rule", v.RuleID, "version", v.Version.Version, "error", err)
 	}
+}
+
+// fits says whether a merchant's versions that price orders may hold the memory that
+// they hold once a rule has changed. One that needs no more than before always may:
+// nothing keeps a candidate from being given up. The versions in use are loaded; old
+// is nil for a new rule.
+func (r *Registry) fits(old, changed *rule) error {
+	bytes := changed.footprint()
+	if old != nil && bytes <= old.footprint() {
+		return nil
+	}
+	for key, u := range *r.rules.Load() {
+		if key.merchant == changed.key.merchant && key != changed.key {
+			bytes += u.footprint()
+		}
+	}
+	if most := MerchantMemoryMax * r.engines.rules.Instances(); bytes > most {
+		return fmt.Errorf("%w bytes of memory: the rules of a merchant may hold %d MiB, and would hold %d", ErrTooMany, most>>20, bytes>>20)
+	}
+	return nil
+}
+
+// footprint is the memory that a rule's versions may come to hold.
+func (u *rule) footprint() (bytes int) {
+	for _, v := range u.inUse() {
+		if p := v.program.Load(); p != nil {
+			bytes += p.Footprint()
+		}
+	}
+	return bytes
 }

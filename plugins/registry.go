@@ -49,6 +49,10 @@ const (
 	// none is ever removed.
 	MerchantVersionsMax = 2_000
 	MerchantBytesMax    = 256 << 20
+	// MerchantMemoryMax, for each CPU that rules run on, bounds the memory that the
+	// versions of one merchant may come to hold that price orders: their code, and a
+	// memory for each of their instances. It is judged when a version begins to.
+	MerchantMemoryMax = 1 << 30
 	// LoadedMax bounds the programs that are in memory besides those that price
 	// orders: for evaluations of other versions, the first loaded leaves first.
 	LoadedMax = 32

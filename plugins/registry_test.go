@@ -397,3 +397,62 @@ func TestEvaluationCarriesLogsAndFault(t *testing.T) {
 		t.Fatalf("%v %q %q %v", e.Fault, e.Logs, e.FaultDetail, err)
 	}
 }
+
+// TestMemoryQuota: what a merchant's rules may hold is bounded, by whichever way a
+// version comes to price orders, and rules that hold little are many.
+func TestMemoryQuota(t *testing.T) {
+	r := open(t, journaltest.NewMemory().Tables())
+	function := func(n int) []byte { // a Shopify function, which may have 11 MiB of memory for each CPU
+		return (&gastest.Module{
+			Types: []gastest.Type{{}}, Funcs: []gastest.Func{{Code: fmt.Sprintf("i32.const %d drop", n)}}, MemoryMin: 1,
+			Exports: []gastest.Export{{Name: "memory", Kind: 2}, {Name: "run"}}, Custom: map[string]string{"doorbuster:classes": "ORDER"},
+		}).Encode()
+	}
+	up := func(rule string, wasm []byte) error {
+		_, _, err := r.Upload(t.Context(), plugins.Upload{Merchant: "acme", RuleID: rule, Wasm: wasm})
+		return err
+	}
+	// A rule that was heavy once, and one that is to become so.
+	for rule, versions := range map[string][][]byte{"was": {function(-1), fixed(1)}, "will": {fixed(1), function(-2)}} {
+		for n, wasm := range versions {
+			if err := up(rule, wasm); err != nil {
+				t.Fatal(err)
+			}
+			if rule == "will" && n == 0 {
+				if _, err := r.SetRollout(t.Context(), "", "acme", rule, plugins.Change{Stable: 1}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	n, full := 0, error(nil)
+	for ; full == nil && n < 200; n++ {
+		full = up(fmt.Sprint("r-", n), function(n))
+	}
+	if !errors.Is(full, plugins.ErrTooMany) || !strings.Contains(full.Error(), "bytes of memory") || n < 50 {
+		t.Fatalf("%v after %d functions", full, n)
+	}
+	if err := up("small", fixed(2)); err != nil {
+		t.Errorf("a small rule: %v", err)
+	}
+	for _, change := range []plugins.Change{{Stable: 2}, {Stable: 1, Candidate: 2, Mode: plugins.ModeShadow}} {
+		if _, err := r.SetRollout(t.Context(), "", "acme", "will", change); !errors.Is(err, plugins.ErrTooMany) {
+			t.Errorf("%+v: %v", change, err)
+		}
+	}
+	if _, err := r.Promote(t.Context(), "", "", "acme", "will"); !errors.Is(err, plugins.ErrTooMany) {
+		t.Error(err)
+	}
+	if _, err := r.SetRollout(t.Context(), "", "acme", "was", plugins.Change{Stable: 1}); !errors.Is(err, plugins.ErrTooMany) {
+		t.Error(err)
+	}
+	if err := up("r-0", fixed(3)); err != nil { // one heavy version less
+		t.Error(err)
+	}
+	if _, err := r.Promote(t.Context(), "", "", "acme", "will"); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := r.Upload(t.Context(), plugins.Upload{Merchant: "bolt", RuleID: "r", Wasm: function(0)}); err != nil {
+		t.Errorf("another merchant: %v", err)
+	}
+}

@@ -255,6 +255,9 @@ func (r *Registry) commitChange(ctx context.Context, audit *Audit, decided func(
 	if old.rollout.Candidate != 0 && changed.rollout.Candidate == 0 && audit.From == audit.To {
 		audit.From = old.rollout.Candidate
 	}
+	if err := r.fits(old, changed); err != nil {
+		return Rollout{}, err
+	}
 	if err := r.store(ctx, changed, *audit, nil, nil); err != nil {
 		return Rollout{}, err
 	}

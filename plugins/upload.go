@@ -68,16 +68,19 @@ func (r *Registry) upload(ctx context.Context, u Upload) (Version, bool, error) 
 	}
 	changed, err := r.withVersion(old, key, Version{RuleID: u.RuleID, SHA256: sha, Size: len(u.Wasm), FuelLimit: limit, CreatedAt: r.config.Now()})
 	if err != nil {
-		return Version{}, false, errors.Join(err, program.Close())
+		return Version{}, false, errors.Join(err, program.Abandon())
 	}
 	added := changed.versions[len(changed.versions)-1]
 	added.program.Store(program)
+	if err := r.fits(old, changed); err != nil {
+		return Version{}, false, errors.Join(err, program.Abandon())
+	}
 	audit := Audit{At: added.CreatedAt, By: u.By, Action: ActionUpload, To: changed.rollout.Stable, Version: added.Version.Version}
 	if old != nil {
 		audit.From = old.rollout.Stable
 	}
 	if err := r.store(ctx, changed, audit, &added.Version, u.Wasm); err != nil {
-		return Version{}, false, errors.Join(err, program.Close())
+		return Version{}, false, errors.Join(err, program.Abandon())
 	}
 	r.publish(changed)
 	r.unloadUnused(added)

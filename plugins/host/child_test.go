@@ -231,8 +231,29 @@ func TestLoadsDoNotWait(t *testing.T) {
 	}
 }
 
-// TestRefusedTogether: two uploads of a module that fails when it starts remove each
-// other's code, and no process but the child ever compiles it.
+// TestAbandoned: the code of a program that is not kept goes, unless it was there.
+func TestAbandoned(t *testing.T) {
+	config := withChild(t.TempDir())
+	e := engine(t, config)
+	for _, c := range []struct {
+		end  func(*host.Program) error
+		left int
+	}{{(*host.Program).Abandon, 0}, {(*host.Program).Close, 2}, {(*host.Program).Abandon, 2}} {
+		p, err := e.Compile(t.Context(), gastest.Rule(gastest.Result).Encode(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.end(p); err != nil {
+			t.Fatal(err)
+		}
+		if left := files(t, config.Cache); len(left) != c.left {
+			t.Errorf("%q are left, want %d", left, c.left)
+		}
+	}
+}
+
+// TestRefusedTogether: uploads at one time of a module that fails when it starts are
+// all refused, whoever removes its code, and nothing stays.
 func TestRefusedTogether(t *testing.T) {
 	config := withChild(t.TempDir())
 	e := engine(t, config)

@@ -138,7 +138,7 @@ func (e *Engine) Compile(ctx context.Context, wasm, config []byte) (*Program, er
 		return nil, err
 	}
 	p := &Program{
-		engine: e, module: module, compiled: compiled, config: append([]byte(nil), config...),
+		engine: e, module: module, compiled: compiled, discard: discard, config: append([]byte(nil), config...),
 		slots: make([]slot, e.config.Instances),
 	}
 	if err := p.grow(); err != nil {

@@ -18,6 +18,7 @@ type Program struct {
 	engine   *Engine
 	module   *gas.Module
 	compiled wazero.CompiledModule
+	discard  func() // removes the code from disk that was made for this program
 	config   []byte
 
 	// initial is the state that every evaluation starts from: the first
@@ -157,6 +158,14 @@ func (p *Program) Close() error {
 		s.mu.Unlock()
 	}
 	return p.compiled.Close(context.Background())
+}
+
+// Abandon is Close of a program that is not kept after all: nor is its code on disk,
+// unless it was there before.
+func (p *Program) Abandon() error {
+	err := p.Close()
+	p.discard()
+	return err
 }
 
 func (t *Trace) note(l *guestLog, err error) {

@@ -40,7 +40,7 @@ type provider struct {
 	initial  []byte                      // its memory at first; guarded by the engine's mu
 	users    int                         // programs; guarded by the engine's mu
 	exchange bool                        // input and output pass through its memory
-	discard  func()                      // its code, until a function is kept that uses it; guarded by the engine's mu
+	discard  func()                      // removes its code from disk, unless a function was kept; guarded by the engine's mu
 }
 
 // New returns an engine whose modules live in the engine of the rules: compiled by
@@ -68,15 +68,10 @@ func (e *Engine) Compile(ctx context.Context, wasm []byte) (*Program, error) {
 	}
 	p := &Program{engine: e, settings: settings, export: export, slots: make([]slot, e.host.Instances())}
 	if err := p.link(ctx, wasm, &outline, bundle.Provider); err != nil {
-		return nil, errors.Join(err, p.abandon())
+		return nil, errors.Join(err, p.Abandon())
 	}
 	if err := p.slots[0].fill(p); err != nil {
-		return nil, errors.Join(refused("init", "%q", err.Error()), p.abandon())
-	}
-	if p.provider != nil {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		p.provider.discard = func() {}
+		return nil, errors.Join(refused("init", "%q", err.Error()), p.Abandon())
 	}
 	return p, nil
 }
@@ -248,6 +243,19 @@ func (s *slot) empty() {
 // Imports names the functions that the module imports, "module.name".
 func (p *Program) Imports() []string { return p.module.Imports }
 
+// Footprint returns how many bytes of memory the program may come to hold while it is
+// loaded: its code, an arena for each instance, and what it had at first. Functions
+// share the code of their provider.
+func (p *Program) Footprint() int {
+	bytes := host.CodeBytes(p.module) + len(p.slots)*int(arena.Bound+arena.Region+1)<<wasmPageShift + len(p.initial.memory)
+	if p.provider != nil {
+		p.engine.mu.Lock()
+		defer p.engine.mu.Unlock()
+		bytes += host.CodeBytes(p.provider.module) / max(p.provider.users, 1)
+	}
+	return bytes
+}
+
 // Evaluate prices one order with the given budget of fuel, at most InstructionsMax,
 // and fills out, but for its version. trace may be nil. It keeps nothing of in. It
 // returns false, and has not run the function, when the program is closed.
@@ -302,7 +310,13 @@ func (p *Program) take() *slot {
 }
 
 // Close frees the program once its last evaluation has ended. Later ones do nothing.
-func (p *Program) Close() error {
+func (p *Program) Close() error { return p.close(false) }
+
+// Abandon is Close of a program that is not kept after all: nor is its code on disk,
+// or its provider's, unless it was there before.
+func (p *Program) Abandon() error { return p.close(true) }
+
+func (p *Program) close(discard bool) (err error) {
 	if p.closed.Swap(true) {
 		return nil
 	}
@@ -312,18 +326,6 @@ func (p *Program) Close() error {
 		s.empty()
 		s.mu.Unlock()
 	}
-	return p.free(false)
-}
-
-// abandon frees a program that cannot be used, and removes the code that was made
-// for it.
-func (p *Program) abandon() error {
-	p.slots[0].empty()
-	return p.free(true)
-}
-
-// free gives up the compiled modules, and with discard their code.
-func (p *Program) free(discard bool) (err error) {
 	ctx, e := context.Background(), p.engine
 	if p.compiled != nil {
 		err = p.compiled.Close(ctx)
@@ -336,12 +338,13 @@ func (p *Program) free(discard bool) (err error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if !discard {
+		p.provider.discard = func() {}
+	}
 	if p.provider.users--; p.provider.users == 0 {
 		delete(e.providers, p.provider.digest)
 		err = errors.Join(err, p.provider.compiled.Close(ctx))
-		if discard {
-			p.provider.discard()
-		}
+		p.provider.discard()
 	}
 	return err
 }

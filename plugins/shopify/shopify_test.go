@@ -437,6 +437,9 @@ func TestRefusedLeavesNothing(t *testing.T) {
 	bad := bytes.Replace(linked, []byte("cabi_realloc"), []byte("cabi_reallox"), 1)
 	refused(wasi("unreachable", ""), nil)
 	refused(bad, provider)
+	if err := compile(t, e, linked, Bundle{Provider: provider}).Abandon(); err != nil {
+		t.Error(err)
+	}
 	if n := files(); n > 0 {
 		t.Errorf("%d modules stay", n)
 	}
@@ -446,6 +449,9 @@ func TestRefusedLeavesNothing(t *testing.T) {
 		t.Error(err)
 	}
 	refused(bad, provider)
+	if err := compile(t, e, linked, Bundle{Provider: provider}).Abandon(); err != nil {
+		t.Error(err)
+	}
 	if n := files(); n != 2 {
 		t.Errorf("%d modules, want a function and its provider", n)
 	}
