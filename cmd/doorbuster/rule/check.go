@@ -68,6 +68,7 @@ func (o *options) check(cmd *cobra.Command, update bool) error {
 	if err != nil {
 		return err
 	}
+	p.warnStale(cmd.ErrOrStderr())
 	result, err := p.check(cmd.Context())
 	if err == nil {
 		err = p.checkTable(update)

@@ -51,6 +51,9 @@ evaluations, up to 20 a second; what the rule logs is shown with each.`,
 			if err := json.Unmarshal(line, &l); err != nil {
 				return coded(ExitRefused, err)
 			}
+			if !follow && l.Fault == "" {
+				return nil // kept for those who followed
+			}
 			return o.print(cmd, json.RawMessage(line), l.text)
 		})
 		if follow && cmd.Context().Err() != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -66,6 +67,14 @@ func (p *project) wasm() ([]byte, error) {
 		return nil, failf(ExitUsage, "there is no %s yet: doorbuster rule build", p.path(p.Module))
 	}
 	return wasm, err
+}
+
+// warnStale says so if the source was written after the module: what runs is not
+// what the author reads.
+func (p *project) warnStale(out io.Writer) {
+	if module := changed(p.path(p.Module)); !module.IsZero() && changed(p.path(p.Source)).After(module) {
+		fmt.Fprintf(out, "%s is newer than %s: doorbuster rule build\n", p.path(p.Source), p.path(p.Module))
+	}
 }
 
 // vectors reads the cases; nil when the project has none.

@@ -42,7 +42,7 @@ func newPush(o *options) *cobra.Command {
 		values[p.flag] = flags.String(p.flag, "", p.usage)
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		wasm, limit, err := o.moduleToPush(args)
+		wasm, limit, err := o.moduleToPush(cmd, args)
 		if err != nil {
 			return err
 		}
@@ -66,7 +66,7 @@ func newPush(o *options) *cobra.Command {
 
 // moduleToPush returns the module that the arguments name, or the project's with
 // the project's limit.
-func (o *options) moduleToPush(args []string) (wasm []byte, fuel uint64, err error) {
+func (o *options) moduleToPush(cmd *cobra.Command, args []string) (wasm []byte, fuel uint64, err error) {
 	if len(args) > 0 {
 		wasm, err = readFile(args[0], abi.ModuleBytesMax)
 		return wasm, 0, err
@@ -75,6 +75,7 @@ func (o *options) moduleToPush(args []string) (wasm []byte, fuel uint64, err err
 	if err != nil {
 		return nil, 0, err
 	}
+	p.warnStale(cmd.ErrOrStderr())
 	wasm, err = p.wasm()
 	return wasm, p.FuelLimit, err
 }

@@ -149,7 +149,11 @@ func (r *remote) open(ctx context.Context, ask request) (io.ReadCloser, error) {
 		return resp.Body, nil
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, replyMax))
-	return nil, coded(ExitRefused, errors.Join(refusal(resp.StatusCode, text), err, resp.Body.Close()))
+	no := refusal(resp.StatusCode, text)
+	if r.merchant == "" && resp.StatusCode == http.StatusBadRequest && strings.Contains(no.Error(), "merchant_id is required") {
+		no = fmt.Errorf("%w; say whose rule it is with --merchant or %s", no, config.Env("merchant"))
+	}
+	return nil, coded(ExitRefused, errors.Join(no, err, resp.Body.Close()))
 }
 
 // refusal is a problem document as an error.
@@ -171,6 +175,9 @@ func refusal(status int, body []byte) error {
 	var text strings.Builder
 	fmt.Fprintf(&text, "the server answers %d %s: %s", status, problem.Code, detail)
 	for _, e := range problem.Errors {
+		if detail == e.Field+" "+e.Message && e.Section == "" {
+			continue // said already
+		}
 		if e.Section != "" {
 			fmt.Fprintf(&text, "\n  %s section, offset %d: %s", e.Section, e.Offset, e.Message)
 		} else {

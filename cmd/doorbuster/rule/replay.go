@@ -129,6 +129,7 @@ func (o *options) replayModule(cmd *cobra.Command, r *remote, n uint32, recorded
 		if err != nil {
 			return nil, 0, fmt.Errorf("without --recorded, the project's module is run, but %w", err)
 		}
+		p.warnStale(cmd.ErrOrStderr())
 		wasm, err := p.wasm()
 		return wasm, p.FuelLimit, err
 	}

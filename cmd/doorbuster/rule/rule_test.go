@@ -227,6 +227,16 @@ func TestServerFailures(t *testing.T) {
 	}
 }
 
+// TestLogsAreFaults: what the server keeps for those who follow is not shown without.
+func TestLogsAreFaults(t *testing.T) {
+	url, _ := answers(t, map[string]string{"GET /api/v1/rules/r/logs": `{"at":"1st","version":1,"outcome":"none"}` + "\n" +
+		`{"at":"2nd","version":1,"outcome":"fault","fault":"trap","fault_detail":"unreachable","fuel":3}` + "\n"})
+	var out bytes.Buffer
+	if _, err := command(t.Context(), &out, "logs", "--rule", "r", "--server", url); err != nil || out.String() != "2nd v1 fault trap: unreachable fuel 3\n" {
+		t.Error(err, out.String())
+	}
+}
+
 // TestFollowEnds: who has seen enough leaves without an error.
 func TestFollowEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())

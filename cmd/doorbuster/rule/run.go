@@ -111,6 +111,7 @@ func (o *options) runOnce(cmd *cobra.Command, p *project, input string) error {
 	if err != nil {
 		return err
 	}
+	p.warnStale(cmd.ErrOrStderr())
 	e, err := p.evaluate(cmd.Context(), in)
 	if err != nil {
 		return err
