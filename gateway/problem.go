@@ -183,7 +183,14 @@ type refusal struct {
 }
 
 func (r *refusal) Error() string {
-	return string(appendProblem(nil, r.problem, r.detail, nil, r.faults))
+	switch {
+	case r.detail != "":
+		return r.detail
+	case len(r.faults) == 1:
+		return r.faults[0].field + " " + r.faults[0].message
+	default:
+		return problems[r.problem].title
+	}
 }
 
 // refuse makes a refusal without faults.
