@@ -69,7 +69,8 @@ func (r *recorder) show(out io.Writer) func() {
 	}
 	r.bar = progressbar.NewOptions(most,
 		progressbar.OptionSetWriter(out), progressbar.OptionSetWidth(20), progressbar.OptionSetPredictTime(false),
-		progressbar.OptionSetElapsedTime(false), progressbar.OptionClearOnFinish())
+		progressbar.OptionSetElapsedTime(false), progressbar.OptionClearOnFinish(),
+		progressbar.OptionSetSpinnerChangeInterval(0)) // a goroutine of its own would race with show
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
