@@ -123,7 +123,7 @@ var headerIdempotencyKey = []byte("Idempotency-Key")
 const (
 	wantKey     = "Idempotency-Key must be 1 to 64 of A-Z a-z 0-9 _ -, in double quotes or not"
 	wantJSON    = "the body must be application/json"
-	wantPrivate = "a shopper orders for nobody else"
+	wantPrivate = "must be the shopper's own, or absent"
 )
 
 // lateBody returns a body that has not all arrived when the handler begins,
