@@ -58,7 +58,8 @@ func newDoctor() *cobra.Command {
 		Short: "Check that this machine can run a server with this configuration",
 		Long: `Check that this machine can run a server with this configuration. It only looks:
 the data folder is neither made nor opened, and what is written to time a sync is
-gone at the end.`,
+gone at the end. A PostgreSQL server is not looked at: serve checks its settings before
+it takes orders.`,
 		Args: cobra.NoArgs,
 	}
 	s := addSettings(cmd, "listen", "admin", "data", "auth")
