@@ -153,7 +153,8 @@ type Store interface {
 	Commit(group []*Write) error
 
 	// Read calls fn for the events after the given seq, in order. An error of fn
-	// ends the scan and is returned, ErrStop ends it without one.
+	// ends the scan and is returned, ErrStop ends it without one. fn may use the
+	// Store and take its time: others are not held up by it.
 	Read(ctx context.Context, stream string, after uint64, fn func(Event) error) error
 
 	// Get appends the data of one event to dst. ErrNotFound if it has not been

@@ -14,6 +14,9 @@ import (
 // most a group, 4 MiB, and seldom more than some KiB.
 const recordsPage = 64
 
+// pageBytes ends a page before recordsPage does, once it holds so much.
+const pageBytes = 1 << 20
+
 // headsPage is how many streams one query of a list asks for.
 const headsPage = 4096
 
@@ -57,6 +60,20 @@ func (s *Store) records(ctx context.Context, stream string, part int32, seq uint
 	return told
 }
 
+// page returns records of a stream, from the one that holds seq on. Whoever goes
+// through them holds no connection, so it may use the Store and take its time.
+func (s *Store) page(ctx context.Context, stream string, part int32, seq uint64) (page []record, err error) {
+	size := 0
+	err = s.records(ctx, stream, part, seq, recordsPage, func(r record) error {
+		page = append(page, r) // its frames are not used again
+		if size += len(r.frames); size >= pageBytes {
+			return journal.ErrStop
+		}
+		return nil
+	})
+	return page, stopped(err)
+}
+
 func (s *Store) damaged(stream, detail string) error {
 	s.corrupt.Store(stream, struct{}{})
 	return &journal.CorruptError{Stream: stream, Detail: detail, Remedy: remedy}
@@ -73,22 +90,22 @@ func (s *Store) Read(ctx context.Context, stream string, after uint64, fn func(j
 		return s.failure("read", stream, err)
 	}
 	for seen := after; seen < last; {
+		page, err := s.page(ctx, stream, part, seen+1)
+		if err != nil {
+			return err
+		}
 		from := seen
-		err := s.records(ctx, stream, part, seen+1, recordsPage, func(r record) error {
+		for _, r := range page {
 			if r.first > last {
-				return nil // appended since
+				break // appended since
 			}
 			if r.first > seen+1 || r.last() <= seen {
 				return s.damaged(stream, fmt.Sprintf("events %d to %d are missing", seen+1, r.first-1))
 			}
 			if err := each(r, seen, fn); err != nil {
-				return err
+				return stopped(err)
 			}
 			seen = r.last()
-			return nil
-		})
-		if err != nil {
-			return stopped(err)
 		}
 		if seen == from {
 			return s.damaged(stream, fmt.Sprintf("events %d to %d are missing", seen+1, last))

@@ -153,6 +153,15 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	return s, nil
 }
 
+const (
+	// connectTimeout is how long one host of the URL may take, unless the URL says: a
+	// machine that is gone answers nothing, and the next host may be the primary.
+	connectTimeout = 3 * time.Second
+	// pingTimeout is how long a connection that is about to be used may take to answer.
+	pingTimeout = 3 * time.Second
+	never       = 100 * 365 * 24 * time.Hour
+)
+
 // connect makes a pool that accepts only a server that takes writes, so that after
 // a fail-over it finds the new primary among the hosts of the URL. A server that does
 // not hear of a lost client within seconds would hold on to what that had locked.
@@ -165,6 +174,13 @@ func connect(ctx context.Context, url string, connections int, claim func(contex
 	// A look before each use, since connections break all at once when a server
 	// ends; the one that commits finds out by committing.
 	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return connections > 1 }
+	cfg.PingTimeout = pingTimeout
+	if connections == 1 { // it has the lock, however long there is nothing to commit
+		cfg.MaxConnIdleTime, cfg.MaxConnLifetime = never, never
+	}
+	if cfg.ConnConfig.ConnectTimeout == 0 {
+		cfg.ConnConfig.ConnectTimeout = connectTimeout
+	}
 	cfg.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	cfg.AfterConnect = claim
 	for name, value := range map[string]string{

@@ -385,3 +385,66 @@ func TestExclusive(t *testing.T) {
 	}
 	closeAll(t, third)
 }
+
+// Those who read may ask for more as they go, as many as there are at once, though
+// they are more than the connections.
+func TestReadersUseTheStore(t *testing.T) {
+	const connections, readers = 2, 4
+	s, err := postgres.Open(t.Context(), postgres.Config{URL: database(t, server), Clock: newClock(t), Connections: connections})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(t, s)
+	mustOpen(t, s, "deal")
+	const events = 100
+	for seq := range uint64(events) {
+		commit(t, s, journaltest.Append("deal", 1, seq+1, "event"))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var reading atomic.Int64
+	all := make(chan struct{})
+	var ended sync.WaitGroup
+	for range readers {
+		ended.Go(func() {
+			err := s.Read(ctx, "deal", 0, func(e journal.Event) error {
+				if e.Seq == 1 {
+					if reading.Add(1) == readers {
+						close(all)
+					}
+					select {
+					case <-all:
+					case <-ctx.Done():
+					}
+				}
+				data, err := s.Get(ctx, "deal", e.Seq, nil)
+				if err == nil && string(data) != string(e.Data) {
+					err = fmt.Errorf("event %d: %q, %q", e.Seq, data, e.Data)
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	ended.Wait()
+}
+
+// A node that has nothing to commit has the database for itself all the same.
+func TestExclusiveWhileIdle(t *testing.T) {
+	url := database(t, server) + "&pool_max_conn_idle_time=50ms&pool_max_conn_lifetime=100ms&pool_health_check_period=20ms"
+	s, err := postgres.Open(t.Context(), postgres.Config{URL: url, Clock: newClock(t), Exclusive: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(t, s)
+	locked := func() string {
+		return server.Exec(t, name(url), "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())")
+	}
+	for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); {
+		if got := locked(); got != "1" {
+			t.Fatalf("%s locks", got)
+		}
+	}
+}
