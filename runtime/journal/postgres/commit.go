@@ -179,7 +179,7 @@ func (s *Store) appendPatiently() error {
 		case err == nil:
 			s.readOnly.Store(false)
 			return nil
-		case state == diskFull:
+		case state == diskFull && try == 0: // later, an earlier try may have landed
 			s.readOnly.Store(true)
 			return journal.ErrReadOnly
 		case strings.HasPrefix(state, classIntegrity):
@@ -253,6 +253,7 @@ func (s *Store) appendEach() error {
 // statement before has waited for that try, if it was still under way.
 func (s *Store) findLanded(ctx context.Context, from, to int) error {
 	c := &s.columns
+	landed := noWrite
 	for i := from; i < to; i++ {
 		h := s.touched[i]
 		if c.moved[h.stream] {
@@ -265,9 +266,17 @@ func (s *Store) findLanded(ctx context.Context, from, to int) error {
 		if err != nil {
 			return err
 		}
-		c.moved[h.stream] = r.count == h.count && r.epoch == h.epoch && bytes.Equal(r.frames, c.frames[i])
+		if r.count == h.count && r.epoch == h.epoch && bytes.Equal(r.frames, c.frames[i]) {
+			c.moved[h.stream], landed = true, i
+		}
 	}
-	return nil
+	if landed == noWrite {
+		return nil
+	}
+	// A try that was cut off while it waited for the standby shows here, and may not be
+	// there. A commit waits until the standby has all that came before it.
+	_, err := s.commit.Exec(ctx, "UPDATE doorbuster.streams SET seq = seq WHERE stream = $1", c.streams[landed])
+	return err
 }
 
 // recordAt returns the record of a stream whose first event is seq. pgx.ErrNoRows if

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -123,6 +124,120 @@ func TestLostAnswer(t *testing.T) {
 	commit(t, s, journaltest.Append("a", 1, 3, "a3"))
 	if got, want := fmt.Sprint(events(t, direct, "a")), "[1/1/a1 2/1/a2 3/1/a3]"; got != want {
 		t.Errorf("events %s, want %s", got, want)
+	}
+}
+
+// A try that is cut off while it waits for the standby is on the primary, and nowhere
+// else: to find it there is no reason to acknowledge it.
+func TestLandedWithoutTheStandby(t *testing.T) {
+	server := pgtest.Start(t)
+	s := open(t, database(t, server))
+	defer closeAll(t, s)
+	mustOpen(t, s, "a")
+	waiting := func() string {
+		return server.Exec(t, "postgres", "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+	}
+	server.Exec(t, "postgres", "ALTER SYSTEM SET synchronous_standby_names = 'lost'")
+	server.Exec(t, "postgres", "SELECT pg_reload_conf()")
+	for server.Exec(t, "postgres", "SHOW synchronous_standby_names") != "lost" {
+		time.Sleep(time.Millisecond)
+	}
+	done := make(chan error, 1)
+	w := journaltest.Append("a", 1, 1, "a1")
+	go func() { done <- s.Commit([]*journal.Write{w}) }()
+	for waiting() != "1" {
+		time.Sleep(time.Millisecond)
+	}
+	server.Exec(t, "postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+	for got := events(t, s, "a"); len(got) == 0; got = events(t, s, "a") {
+		time.Sleep(time.Millisecond)
+	}
+	for waiting() != "1" {
+		select {
+		case err := <-done:
+			t.Fatalf("acknowledged without the standby: %v, %v", err, w.Err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	server.Exec(t, "postgres", "ALTER SYSTEM RESET synchronous_standby_names")
+	server.Exec(t, "postgres", "SELECT pg_reload_conf()")
+	if err := <-done; err != nil || w.Err != nil {
+		t.Errorf("once it is not needed: %v, %v", err, w.Err)
+	}
+}
+
+// A disk that fills up between a lost answer and the second try refuses nothing: the
+// first may have landed.
+func TestFullDiskAfterALostAnswer(t *testing.T) {
+	url := database(t, server)
+	p := newProxy(t, fmt.Sprintf("127.0.0.1:%d", server.Port))
+	s := open(t, p.through(url))
+	direct := open(t, url)
+	defer closeAll(t, s, direct)
+	mustOpen(t, s, "a")
+	commit(t, s, journaltest.Append("a", 1, 1, "a1"))
+	p.deaf.Store(true)
+	w, done := journaltest.Append("a", 1, 2, "a2"), make(chan error, 1)
+	go func() { done <- s.Commit([]*journal.Write{w}) }()
+	for len(events(t, direct, "a")) < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	server.Exec(t, name(url), `
+		CREATE SEQUENCE refusals;
+		CREATE FUNCTION full_disk() RETURNS trigger AS $$ BEGIN PERFORM nextval('refusals'); RAISE EXCEPTION 'no space' USING ERRCODE = '53100'; END $$ LANGUAGE plpgsql;
+		CREATE TRIGGER full_disk BEFORE UPDATE ON doorbuster.streams FOR EACH ROW EXECUTE FUNCTION full_disk()`)
+	p.deaf.Store(false)
+	p.cut()
+	for server.Exec(t, name(url), "SELECT is_called FROM refusals") != "t" {
+		time.Sleep(time.Millisecond)
+	}
+	server.Exec(t, name(url), "DROP FUNCTION full_disk() CASCADE")
+	if err := <-done; err != nil || w.Err != nil {
+		t.Errorf("%v, %v", err, w.Err)
+	}
+}
+
+// A host that answers nothing, as a machine without power, does not keep the node from
+// the next one of its URL.
+func TestSilentHost(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	url := strings.Replace(database(t, server), "127.0.0.1:", silent.Addr().String()+",127.0.0.1:", 1)
+	url, _, _ = strings.Cut(url, "&connect_timeout")
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	s, err := postgres.Open(ctx, postgres.Config{URL: url, Clock: newClock(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAll(t, s)
+}
+
+// A connection that answers no more is given up before it is used.
+func TestSilentConnection(t *testing.T) {
+	p := newProxy(t, fmt.Sprintf("127.0.0.1:%d", server.Port))
+	s := open(t, p.through(database(t, server)))
+	defer closeAll(t, s)
+	mustOpen(t, s, "a")
+	p.deaf.Store(true)
+	got := make(chan error, 1)
+	go func() {
+		_, err := s.Get(context.Background(), "a", 1, nil)
+		got <- err
+	}()
+	time.Sleep(200 * time.Millisecond) // for the question to be asked: its answer is lost
+	p.deaf.Store(false)
+	select {
+	case err := <-got:
+		if !errors.Is(err, journal.ErrNotFound) {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		p.cut()
+		t.Error("waits for an answer that will not come")
 	}
 }
 
