@@ -270,7 +270,11 @@ func appendProblem(b []byte, p problem, detail string, requestID []byte, faults 
 	case detail != "":
 		b = appendText(b, detail)
 	case len(faults) == 1:
-		b = appendText(append(appendText(b, faults[0].field), ' '), faults[0].message)
+		b = appendText(b, faults[0].field)
+		if faults[0].section != "" {
+			b = append(b, ':')
+		}
+		b = appendText(append(b, ' '), faults[0].message)
 	default:
 		b = append(b, row.title...)
 	}

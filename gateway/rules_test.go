@@ -80,7 +80,7 @@ func TestRulesThatAreRefused(t *testing.T) {
 	h.upload(path+"&fuel_limit=x", wasm).refused(invalidRequest)
 	h.upload("/api/v1/rules/a%20b/versions?merchant_id=acme", wasm).refused(ruleNotFound)
 	h.post(path, "{}").refused(unsupportedMediaType)
-	h.upload(path, "not wasm").refused(ruleInvalid)
+	h.upload(path, "not wasm").refused(ruleInvalid).has(map[string]any{"detail": "header: not a core WebAssembly module of version 1"})
 	if a := h.upload(path, "\x00asm\x01\x00\x00\x00").refused(ruleInvalid); a.text("errors.0.section") == "" || a.text("errors.0.reason") == "" {
 		t.Errorf("%s", a.body)
 	}
