@@ -89,10 +89,18 @@ type house struct {
 	loose    bool // the next calls may break the contract on purpose
 }
 
-// gatedStore commits nothing while gate is locked.
+// gatedStore commits nothing while gate is locked, and counts the events that are
+// looked up.
 type gatedStore struct {
 	*journaltest.Memory
 	gate sync.RWMutex
+	gets atomic.Int64
+}
+
+// Get implements journal.Store.
+func (s *gatedStore) Get(ctx context.Context, stream string, seq uint64, dst []byte) ([]byte, error) {
+	s.gets.Add(1)
+	return s.Memory.Get(ctx, stream, seq, dst)
 }
 
 // Commit implements journal.Store.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 
 	"github.com/doorbuster/doorbuster/actors"
 	"github.com/doorbuster/doorbuster/actors/deal"
@@ -50,8 +51,11 @@ func (o Outbox) Topics(ctx context.Context, merchant string, fn func(string, web
 
 // Read implements webhook.Source. An event of a deal may be two that are told; if
 // they do not fit into one delivery, the first is told twice.
-func (o Outbox) Read(ctx context.Context, topic string, at webhook.Place, fn func(webhook.Event, webhook.Place) error) (webhook.Place, error) {
+func (o Outbox) Read(ctx context.Context, topic string, at webhook.Place, types []string, fn func(webhook.Event, webhook.Place) error) (webhook.Place, error) {
 	tell := func(behind webhook.Place, id, kind string, ms int64, data any) error {
+		if !slices.Contains(types, kind) {
+			return nil
+		}
 		text, err := json.Marshal(data)
 		if err != nil {
 			return err
@@ -61,11 +65,8 @@ func (o Outbox) Read(ctx context.Context, topic string, at webhook.Place, fn fun
 	v, err := o.node.Events(ctx, topic, at.Seq, func(v *deal.View, e *deal.Event) error {
 		behind := webhook.Place{Seq: e.Seq, Mark: at.Mark}
 		id := string(deal.AppendOrderID(nil, []byte(topic), e.Seq))
-		if kind, about := newsOf[e.Kind], e.Order; kind != "" {
-			if e.Kind == deal.OrderPlaced {
-				about = e.Seq
-			}
-			data, err := o.order(ctx, topic, about, e)
+		if kind := newsOf[e.Kind]; slices.Contains(types, kind) {
+			data, err := o.order(ctx, v, e)
 			if err == nil {
 				err = tell(behind, id, kind, e.At, data)
 			}
@@ -130,15 +131,20 @@ type orderNews struct {
 	RefundRef  string `json:"refund_ref,omitempty"`
 }
 
-func (o Outbox) order(ctx context.Context, dealID string, seq uint64, e *deal.Event) (orderNews, error) {
-	var placed actors.Order
-	if err := o.node.LoadOrder(ctx, dealID, seq, &placed); err != nil {
-		return orderNews{}, err
+// order tells of the order that an event is about. Only the event of its placing has
+// all of it; for another that one is looked up.
+func (o Outbox) order(ctx context.Context, v *deal.View, e *deal.Event) (orderNews, error) {
+	seq, p := e.Seq, &e.Placed
+	if e.Kind != deal.OrderPlaced {
+		var placed actors.Order
+		if err := o.node.LoadOrder(ctx, v.Spec.ID, e.Order, &placed); err != nil {
+			return orderNews{}, err
+		}
+		seq, p = e.Order, &placed.Event.Placed
 	}
-	p := &placed.Event.Placed
 	n := orderNews{
-		OrderID: string(deal.AppendOrderID(nil, []byte(dealID), seq)), DealID: dealID, UserID: string(p.User),
-		Quantity: p.Quantity, Currency: string(placed.Currency[:]), Total: p.Total(), Seq: e.Seq,
+		OrderID: string(deal.AppendOrderID(nil, v.Spec.ID, seq)), DealID: v.Spec.ID, UserID: string(p.User),
+		Quantity: p.Quantity, Currency: string(v.Spec.Currency[:]), Total: p.Total(), Seq: e.Seq,
 	}
 	switch e.Kind {
 	case deal.OrderConfirmed:

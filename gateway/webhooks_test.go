@@ -116,6 +116,30 @@ func TestWebhookHearsOfASale(t *testing.T) {
 	}
 }
 
+// What nobody asked for costs no look-ups, and neither does what the event has itself.
+func TestWebhookReadsWhatItTells(t *testing.T) {
+	h := newHouse(t, nil)
+	h.deal("d", "")
+	for i := range 10 {
+		id := h.order("d", fmt.Sprint("u-", i), 1).want(201).text("order_id")
+		h.post("/api/v1/orders/"+id+"/confirm", "").want(200)
+	}
+	for types, want := range map[string]struct{ told, gets int64 }{
+		"deal.ended":                   {0, 0},
+		"order.placed":                 {10, 0},
+		"order.placed order.confirmed": {20, 10},
+	} {
+		told, before := int64(0), h.store.gets.Load()
+		end, err := NewOutbox(h.node).Read(t.Context(), "d", webhook.Place{}, strings.Fields(types), func(webhook.Event, webhook.Place) error {
+			told++
+			return nil
+		})
+		if gets := h.store.gets.Load() - before; err != nil || told != want.told || gets != want.gets || end.Seq != 21 {
+			t.Errorf("%s: %d events, %d look-ups, up to %d; %v", types, told, gets, end.Seq, err)
+		}
+	}
+}
+
 func TestWebhookRoutes(t *testing.T) {
 	h := newHouse(t, nil)
 	const path = "/api/v1/webhooks/w?merchant_id=acme"

@@ -96,10 +96,10 @@ type Place struct {
 // Source is where events come from. Reading the same place again gives the same
 // events.
 type Source interface {
-	// Read calls fn for the events of a topic behind a place, each with the place
-	// behind it, and returns the place that it came to. ErrStop of fn ends it, and
+	// Read calls fn for the events of a topic behind a place that are of one of the
+	// types, each with the place behind it, and returns the place that it came to. ErrStop of fn ends it, and
 	// the event for which fn returned it is not part of what was read.
-	Read(ctx context.Context, topic string, after Place, fn func(Event, Place) error) (Place, error)
+	Read(ctx context.Context, topic string, after Place, types []string, fn func(Event, Place) error) (Place, error)
 	// Topics calls fn for each topic of a merchant, with the place of its end and
 	// when it next has something to tell by itself (Unix ms, 0 = never).
 	Topics(ctx context.Context, merchant string, fn func(topic string, end Place, due int64) error) error

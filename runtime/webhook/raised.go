@@ -106,16 +106,18 @@ func (r *raised) end(ctx context.Context, merchant string) (end Place, err error
 }
 
 // read is Source.Read of a merchant's topic.
-func (r *raised) read(merchant string) func(context.Context, string, Place, func(Event, Place) error) (Place, error) {
-	return func(ctx context.Context, _ string, at Place, fn func(Event, Place) error) (Place, error) {
+func (r *raised) read(merchant string) func(context.Context, string, Place, []string, func(Event, Place) error) (Place, error) {
+	return func(ctx context.Context, _ string, at Place, types []string, fn func(Event, Place) error) (Place, error) {
 		err := r.tables.Scan(ctx, tableRaised, merchant+pathSep, raisedKey(merchant, at.Seq), func(key string, value []byte) error {
 			var e Event
 			if err := json.Unmarshal(value, &e); err != nil {
 				return fmt.Errorf("event %q: %w", key, errors.Join(journal.ErrCorrupt, err))
 			}
 			behind := Place{Seq: raisedSeq(key)}
-			if err := fn(e, behind); err != nil {
-				return err
+			if slices.Contains(types, e.Type) {
+				if err := fn(e, behind); err != nil {
+					return err
+				}
 			}
 			at = behind
 			return nil

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -172,10 +171,7 @@ func (r *runner) read(topic string, at Place) (events []Event, end Place, more b
 	if topic == topicRaised {
 		read = r.hub.raised.read(r.hook.Merchant)
 	}
-	end, err = read(r.ctx, topic, at, func(e Event, _ Place) error {
-		if !slices.Contains(r.hook.Events, e.Type) {
-			return nil
-		}
+	end, err = read(r.ctx, topic, at, r.hook.Events, func(e Event, _ Place) error {
 		if len(events) >= batchMax || size >= batchBytes {
 			more = true
 			return ErrStop

@@ -65,7 +65,7 @@ func (s *script) Topics(_ context.Context, _ string, fn func(string, Place, int6
 	return nil
 }
 
-func (s *script) Read(_ context.Context, topic string, at Place, fn func(Event, Place) error) (Place, error) {
+func (s *script) Read(_ context.Context, topic string, at Place, types []string, fn func(Event, Place) error) (Place, error) {
 	s.mu.Lock()
 	events, mark := slices.Clone(s.topics[topic]), s.marks[topic]
 	s.mu.Unlock()
@@ -74,11 +74,13 @@ func (s *script) Read(_ context.Context, topic string, at Place, fn func(Event, 
 		if at.Seq < uint64(len(events)) {
 			e, behind = events[at.Seq], Place{at.Seq + 1, at.Mark}
 		}
-		if err := fn(e, behind); err != nil {
-			if errors.Is(err, ErrStop) {
-				err = nil
+		if slices.Contains(types, e.Type) {
+			if err := fn(e, behind); err != nil {
+				if errors.Is(err, ErrStop) {
+					err = nil
+				}
+				return at, err
 			}
-			return at, err
 		}
 		at = behind
 	}
