@@ -63,7 +63,13 @@ func (s *session) serve(ctx context.Context) (string, error) {
 type seller struct {
 	name  string
 	rules int // of stacked
-	loads []lab.Load
+	loads []round
+}
+
+// round is one load, and the processor time that the server took for an order.
+type round struct {
+	lab.Load
+	micros float64
 }
 
 func (s *session) orders(ctx context.Context, server string) (string, error) {
@@ -84,27 +90,27 @@ func (s *session) orders(ctx context.Context, server string) (string, error) {
 		modules = append(modules, module)
 	}
 	sellers := []*seller{{name: "no rule"}, {name: "three rules", rules: len(modules)}}
-	for round := range s.orderRounds {
+	for n := range s.orderRounds {
 		for i := range sellers {
-			c := sellers[(round+i)%len(sellers)] // nobody is always first
-			load, err := s.sell(ctx, server, wrk, modules[:c.rules])
+			c := sellers[(n+i)%len(sellers)] // nobody is always first
+			l, err := s.sell(ctx, server, wrk, modules[:c.rules])
 			if err != nil {
 				return "", fmt.Errorf("%s: %w", c.name, err)
 			}
-			c.loads = append(c.loads, load)
-			fmt.Fprintf(s.out, "round %d  %-12s %8.0f orders/s\n", round+1, c.name, load.Rate())
+			c.loads = append(c.loads, l)
+			fmt.Fprintf(s.out, "round %d  %-12s %8.0f orders/s  %5.1f µs of CPU/order\n", n+1, c.name, l.Rate(), l.micros)
 		}
 	}
 	var out strings.Builder
 	fmt.Fprintf(&out, "\nOrders for one hot deal, `%v`, %d rounds of %d s each after %d s of warm-up, durable, medians. The three are `tiered`,\n"+
 		"`membertag` and `region`, in C, and all of them run for each order.\n\n"+
-		"| | orders/s (lowest - highest) | of none | P50 ms | P99 ms |\n|---|---|---|---|---|\n", wrk, s.orderRounds, s.seconds, s.warmup)
+		"| | orders/s (lowest - highest) | of none | CPU µs/order | P50 ms | P99 ms |\n|---|---|---|---|---|---|\n", wrk, s.orderRounds, s.seconds, s.warmup)
 	millis := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	for _, c := range sellers {
-		rates := sorted(c.loads, lab.Load.Rate)
-		fmt.Fprintf(&out, "| %s | %.0f (%.0f - %.0f) | %.2f | %.1f | %.1f |\n", c.name, median(rates), rates[0], rates[len(rates)-1],
-			median(rates)/median(sorted(sellers[0].loads, lab.Load.Rate)),
-			median(sorted(c.loads, func(l lab.Load) float64 { return millis(l.P50) })), median(sorted(c.loads, func(l lab.Load) float64 { return millis(l.P99) })))
+		rates := sorted(c.loads, round.Rate)
+		fmt.Fprintf(&out, "| %s | %.0f (%.0f - %.0f) | %.2f | %.1f | %.1f | %.1f |\n", c.name, median(rates), rates[0], rates[len(rates)-1],
+			median(rates)/median(sorted(sellers[0].loads, round.Rate)), median(sorted(c.loads, func(l round) float64 { return l.micros })),
+			median(sorted(c.loads, func(l round) float64 { return millis(l.P50) })), median(sorted(c.loads, func(l round) float64 { return millis(l.P99) })))
 	}
 	return out.String(), nil
 }
@@ -119,35 +125,47 @@ func (s *session) start(ctx context.Context, server string) (*lab.Process, error
 }
 
 // sell is one round of a seller.
-func (s *session) sell(ctx context.Context, server string, wrk *lab.Wrk, modules [][]byte) (_ lab.Load, err error) {
+func (s *session) sell(ctx context.Context, server string, wrk *lab.Wrk, modules [][]byte) (_ round, err error) {
 	p, err := s.start(ctx, server)
 	if err != nil {
-		return lab.Load{}, err
+		return round{}, err
 	}
 	defer func() { err = errors.Join(err, p.Stop()) }()
 	c, err := client.New(client.Config{Addr: p.Listen})
 	if err != nil {
-		return lab.Load{}, err
+		return round{}, err
 	}
 	defer c.Close()
 	rules := []string{}
 	for i, module := range modules {
 		rule := fmt.Sprintf("r-%d", i)
 		if err := post(ctx, c, "/api/v1/rules/"+rule+"/versions?merchant_id="+merchant, "application/wasm", "", module, nil); err != nil {
-			return lab.Load{}, err
+			return round{}, err
 		}
 		rules = append(rules, rule)
 	}
 	if err := (lab.Orders{Deals: 1, Prefix: "d-"}).Create(ctx, client.Config{Addr: p.Listen}, rules...); err != nil {
-		return lab.Load{}, err
+		return round{}, err
 	}
 	if err := appliesAll(ctx, c, len(rules)); err != nil {
-		return lab.Load{}, err
+		return round{}, err
 	}
 	if _, err := wrk.Run(ctx, p.Listen, 1, time.Duration(s.warmup)*time.Second); err != nil {
-		return lab.Load{}, err
+		return round{}, err
 	}
-	return wrk.Run(ctx, p.Listen, 1, time.Duration(s.seconds)*time.Second)
+	before, err := p.Usage(ctx)
+	if err != nil {
+		return round{}, err
+	}
+	l, err := wrk.Run(ctx, p.Listen, 1, time.Duration(s.seconds)*time.Second)
+	if err != nil {
+		return round{}, err
+	}
+	after, err := p.Usage(ctx)
+	if err != nil {
+		return round{}, err
+	}
+	return round{l, float64(after.Minus(before).CPU.Microseconds()) / float64(l.Requests)}, nil
 }
 
 // ordered is what the answer to an order says of its price.
