@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/doorbuster/doorbuster/plugins/gas/gastest"
 	"github.com/doorbuster/doorbuster/runtime/webhook"
 )
 
@@ -171,4 +172,22 @@ func TestWebhookRoutes(t *testing.T) {
 	g.as(g.intruder).get("/api/v1/webhooks/w").refused(notFound)
 	g.as(g.intruder).get(path).refused(forbidden)
 	g.as(g.issuer.shopper("u")).get("/api/v1/webhooks/w").refused(forbidden)
+}
+
+// A rule that keeps failing, as a merchant's server hears of it.
+func TestWebhookHearsOfARuleThatIsOff(t *testing.T) {
+	const secret = "0123456789abcdef"
+	h := newHouse(t, nil)
+	in := newInbox(t, secret)
+	h.upload("/api/v1/rules/broken/versions?merchant_id=acme", string(gastest.Rule("unreachable").Encode())).want(201)
+	h.deal("d", `,"rules":["broken"],"on_rule_error":"skip"`)
+	h.put("/api/v1/webhooks/w?merchant_id=acme", fmt.Sprintf(`{"url":%q,"events":["rule.switched_off"],"secret":%q}`, in.URL, secret)).want(201)
+	for n := range 25 {
+		h.order("d", fmt.Sprint("u-", n), 1).want(201)
+	}
+	h.tick()
+	until(t, "the news", func() bool { return len(in.types()) > 0 })
+	if got := in.types(); !slices.Equal(got, []string{"rule.switched_off"}) || string(in.events[0].Data) != `{"deal_id":"d","rule_id":"broken"}` {
+		t.Errorf("%v %s", got, in.events[0].Data)
+	}
 }
