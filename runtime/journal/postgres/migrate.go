@@ -107,9 +107,8 @@ func schemaVersion(ctx context.Context, q querier) (version, oldest int, err err
 	return version, oldest, err
 }
 
-// checkServer refuses a server that could lose what it acknowledged, or whose
-// schema this code does not know.
-func checkServer(ctx context.Context, q querier) (warning string, err error) {
+// checkDurable refuses a server that could lose what it acknowledged.
+func checkDurable(ctx context.Context, q querier) (warning string, err error) {
 	var settings struct{ commit, fsync, checksums string }
 	err = q.QueryRow(ctx, "SELECT current_setting('synchronous_commit'), current_setting('fsync'), current_setting('data_checksums')").
 		Scan(&settings.commit, &settings.fsync, &settings.checksums)
@@ -124,6 +123,15 @@ func checkServer(ctx context.Context, q querier) (warning string, err error) {
 	}
 	if settings.checksums != "on" {
 		warning = "data_checksums is off: the server will not notice damaged pages; records of events have checksums of their own"
+	}
+	return warning, nil
+}
+
+// checkServer refuses a server that could lose what it acknowledged, or whose
+// schema this code does not know.
+func checkServer(ctx context.Context, q querier) (warning string, err error) {
+	if warning, err = checkDurable(ctx, q); err != nil {
+		return "", err
 	}
 	version, oldest, err := schemaVersion(ctx, q)
 	if err != nil {

@@ -197,6 +197,25 @@ func TestFullDiskAfterALostAnswer(t *testing.T) {
 	}
 }
 
+// After a fail-over too the server must keep what it acknowledges.
+func TestNewServerIsChecked(t *testing.T) {
+	url := database(t, server)
+	s, err := postgres.Open(t.Context(), postgres.Config{
+		URL: url, Clock: newClock(t), Patience: 300 * time.Millisecond, RetryEvery: 10 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(t, s)
+	mustOpen(t, s, "a")
+	server.Exec(t, "postgres", "ALTER DATABASE "+name(url)+" SET synchronous_commit = off")
+	server.Exec(t, "postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+name(url)+"'")
+	err = s.Commit([]*journal.Write{journaltest.Append("a", 1, 1, "a1")})
+	if err == nil || !strings.Contains(err.Error(), "synchronous_commit is off") {
+		t.Errorf("%v", err)
+	}
+}
+
 // A host that answers nothing, as a machine without power, does not keep the node from
 // the next one of its URL.
 func TestSilentHost(t *testing.T) {

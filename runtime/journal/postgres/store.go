@@ -129,13 +129,23 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		heads:   make(map[string]*head),
 		columns: columns{moved: make(map[string]bool)},
 	}
-	var err error
-	if s.pool, err = connect(ctx, cfg.URL, cfg.Connections, nil); err != nil {
-		return nil, err
+	// The server behind a new connection may be another one than before.
+	check := func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := checkDurable(ctx, conn)
+		return err
 	}
-	var claim func(context.Context, *pgx.Conn) error
+	claim := check
 	if cfg.Exclusive {
-		claim = claimDatabase
+		claim = func(ctx context.Context, conn *pgx.Conn) error {
+			if err := check(ctx, conn); err != nil {
+				return err
+			}
+			return claimDatabase(ctx, conn)
+		}
+	}
+	var err error
+	if s.pool, err = connect(ctx, cfg.URL, cfg.Connections, check); err != nil {
+		return nil, err
 	}
 	if s.commit, err = connect(ctx, cfg.URL, 1, claim); err != nil {
 		s.pool.Close()
@@ -165,7 +175,7 @@ const (
 // connect makes a pool that accepts only a server that takes writes, so that after
 // a fail-over it finds the new primary among the hosts of the URL. A server that does
 // not hear of a lost client within seconds would hold on to what that had locked.
-func connect(ctx context.Context, url string, connections int, claim func(context.Context, *pgx.Conn) error) (*pgxpool.Pool, error) {
+func connect(ctx context.Context, url string, connections int, begin func(context.Context, *pgx.Conn) error) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
@@ -182,7 +192,7 @@ func connect(ctx context.Context, url string, connections int, claim func(contex
 		cfg.ConnConfig.ConnectTimeout = connectTimeout
 	}
 	cfg.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
-	cfg.AfterConnect = claim
+	cfg.AfterConnect = begin
 	for name, value := range map[string]string{
 		"application_name":        "doorbuster",
 		"tcp_keepalives_idle":     "5", // s
