@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -19,9 +20,46 @@ func TestVerifyNamesTheDealThatIsDamaged(t *testing.T) {
 	write(t, store, "d-1", []byte("nonsense"))
 	var out strings.Builder
 	err = verifyJournal(t.Context(), store, &out)
-	if err == nil || !strings.Contains(out.String(), "d-1: after 0 events: ") || !strings.Contains(out.String(), "1 deals, 0 events, 1 damaged") {
+	if err == nil || !strings.Contains(out.String(), "d-1: after 0 events: ") || !strings.Contains(out.String(), "1 deals, 0 events, 0 rows, 1 damaged") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
+}
+
+func TestVerifyNamesTheTableThatIsDamaged(t *testing.T) {
+	store, err := openOffline(t.Context(), config.Config{Data: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	for _, table := range []string{"keys", "rules"} {
+		if err := store.Tables().Apply(t.Context(), []journal.Mutation{{Table: table, Key: "k", Value: []byte("v")}}, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out strings.Builder
+	err = verifyJournal(t.Context(), store, &out)
+	if err != nil || out.String() != "0 deals, 0 events, 2 rows, 0 damaged\n" {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	out.Reset()
+	err = verifyJournal(t.Context(), rulesLost{store}, &out)
+	if err == nil || out.String() != "table rules: journal: corrupt somewhere: planted\n0 deals, 0 events, 1 rows, 1 damaged\n" {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+// rulesLost is a store whose table rules cannot be read.
+type rulesLost struct{ journal.Store }
+
+func (s rulesLost) Tables() journal.Tables { return noRules{s.Store.Tables()} }
+
+type noRules struct{ journal.Tables }
+
+func (t noRules) Scan(ctx context.Context, table, prefix, after string, fn func(string, []byte) error) error {
+	if table == "rules" {
+		return &journal.CorruptError{File: "somewhere", Detail: "planted"}
+	}
+	return t.Tables.Scan(ctx, table, prefix, after, fn)
 }
 
 // TestRepriceFindsTheOrderThatDiffers among others that do not, and the deal
