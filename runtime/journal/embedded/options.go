@@ -45,7 +45,7 @@ func (s *Store) options() *pebble.Options {
 			// The streams in the damaged part answer with ErrCorrupt by themselves;
 			// pebble's default would end the process for all others too.
 			DataCorruption: func(info pebble.DataCorruptionInfo) {
-				s.cfg.Log.Error("journal: damaged table; the streams in it cannot be read", "file", info.Path, "err", info.Details)
+				s.cfg.Log.Error("journal: damaged table; the streams in it cannot be read", "file", info.Path, "err", info.Details.Error()) // without its stack
 			},
 		},
 	}
