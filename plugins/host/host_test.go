@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -111,6 +112,27 @@ func pure(t *testing.T, m *gastest.Module, want int64) {
 				t.Fatalf("evaluation %d took %d units, the first %d", n, v.Fuel, first.Fuel)
 			}
 			first = v
+		}
+	}
+}
+
+// TestNothingIsKeptOfAFault: a global that was set, and all the frames that were
+// taken, before the module trapped.
+func TestNothingIsKeptOfAFault(t *testing.T) {
+	m := gastest.Rule("i32.const 8192 i32.load 2 40 i32.const 1 i32.eq if void i64.const 5 global.set 0 local.get 0 call " + strconv.Itoa(gastest.FuncEvaluate) + " drop end " +
+		"global.get 0 i64.const 1 i64.add global.set 0 " + discount("global.get 0"))
+	m.Globals = []gastest.Global{{Type: gastest.I64, Mutable: true, Init: "i64.const 0"}}
+	for _, interpreter := range []bool{false, true} {
+		p := compile(t, host.Config{Interpreter: interpreter, Instances: 1}, m.Encode())
+		single, double := *order, *order
+		double.Quantity = 2
+		for range 3 {
+			if v, _ := evaluate(p, &single); v.Fault != abi.FaultTrap {
+				t.Fatalf("fault %v", v.Fault)
+			}
+			if v, trace := evaluate(p, &double); v.Fault != abi.FaultNone || v.Discount != 1 {
+				t.Fatalf("fault %v, discount %d, %v", v.Fault, v.Discount, trace.Err)
+			}
 		}
 	}
 }
