@@ -126,18 +126,19 @@ func (n *Node) Watch(dealID string, seen uint64) (*Watch, error) {
 	return w, nil
 }
 
-// attach joins the deal's present activation.
+// attach joins the deal's present activation. If it cannot, the watch stays with the
+// one before.
 func (w *Watch) attach() error {
-	for w.at = nil; w.at == nil; {
+	for {
 		a, err := w.node.awake(w.entry)
 		if err != nil {
 			return err
 		}
 		if a.watch(w) {
 			w.at = a
-		} else {
-			<-a.gone
+			break
 		}
+		<-a.gone
 	}
 	select {
 	case w.news <- struct{}{}: // look at what there is

@@ -125,3 +125,31 @@ func TestUsersListWithoutADamagedDeal(t *testing.T) {
 		t.Errorf("the damaged deal itself: %v", err)
 	}
 }
+
+// A watcher whose deal has failed and cannot come back is told so, and may close.
+func TestWatchOfADealThatIsGone(t *testing.T) {
+	h := newHouse(t, nil)
+	h.create("d", nil)
+	w, err := h.node.Watch("d", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Next(nil); err != nil { // the present state
+		t.Fatal(err)
+	}
+	for range restartsMax { // another owner takes the deal over, until it is suspended
+		if _, err := h.node.Deal("d"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.store.Open(t.Context(), "d"); err != nil {
+			t.Fatal(err)
+		}
+		if a := h.place("d", "u", "k", 1); !errors.Is(a.err, ErrUnavailable) {
+			t.Fatalf("%+v", a)
+		}
+	}
+	if _, err := w.Next(nil); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("%v", err)
+	}
+	w.Close()
+}
