@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -69,7 +70,7 @@ func (s *Server) dealEvents(c *call) error {
 
 // openStream answers with a body that fn writes for as long as it likes, on a
 // goroutine of its own. first is the begin of the body; fn writes it out with its
-// first flush.
+// first flush. As with guard, a bug in fn costs one stream and not the process.
 func (s *Server) openStream(c *call, contentType, first string, fn func(*eventWriter) error) error {
 	if s.streams.full() {
 		return refuse(overloaded, "as many event streams as may be are open")
@@ -86,6 +87,11 @@ func (s *Server) openStream(c *call, contentType, first string, fn func(*eventWr
 	c.ctx.HijackSetNoResponse(true)
 	c.ctx.Hijack(func(conn net.Conn) {
 		s.streams.run(func() {
+			defer func() {
+				if fault := recover(); fault != nil {
+					s.cfg.Logger.Error("a stream panicked", "path", path, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
+				}
+			}()
 			out := &eventWriter{conn: conn, clock: s.cfg.Clock, buf: append(head, first...)}
 			if err := fn(out); err != nil {
 				s.cfg.Logger.Debug("an event stream ended", "path", path, "error", err)

@@ -201,6 +201,22 @@ func TestPanicInAHandler(t *testing.T) {
 	}
 }
 
+// A bug in what writes a stream costs the stream.
+func TestPanicInAStream(t *testing.T) {
+	var log safeBuffer
+	h := newHouse(t, func(c *Config, _ *actors.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	server := &fasthttp.Server{Handler: func(ctx *fasthttp.RequestCtx) {
+		must(t, h.server.openStream(&call{ctx: ctx}, ndjson, "", func(*eventWriter) error { panic("a bug") }))
+	}}
+	client, conn := net.Pipe()
+	go func() { _, _ = io.WriteString(client, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n") }()
+	must(t, server.ServeConn(conn))
+	until(t, "the end of the stream", func() bool {
+		return strings.Contains(log.String(), "a bug") && len(h.server.streams) == 0
+	})
+	must(t, client.Close())
+}
+
 // Malformed input leaves no stack in the log, and debug lines name the request.
 func TestLog(t *testing.T) {
 	var log safeBuffer
