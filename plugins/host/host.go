@@ -173,7 +173,7 @@ func (e *Engine) CompileRewritten(ctx context.Context, wasm []byte) (compiled wa
 		return compiled, discard, nil
 	}
 	key := cacheKey(wasm)
-	for again := false; ; again = true {
+	for harmed := false; ; {
 		if !e.cache.has(key) {
 			if err := e.compile(ctx, key, wasm); err != nil {
 				return nil, nil, err
@@ -186,13 +186,21 @@ func (e *Engine) CompileRewritten(ctx context.Context, wasm []byte) (compiled wa
 		if ctx.Err() != nil {
 			return nil, nil, err
 		}
+		if errors.Is(err, errDiscarded) {
+			continue
+		}
 		// The compiler has accepted these bytes: its code has come to harm on disk.
 		e.cache.forget(key)
-		if again {
+		if harmed {
 			return nil, nil, fmt.Errorf("host: loading compiled code: %w", err)
 		}
+		harmed = true
 	}
 }
+
+// errDiscarded: code was removed before it could be loaded, by somebody whose module
+// of the same bytes came to nothing.
+var errDiscarded = errors.New("host: the code is gone")
 
 // compile has a child compile a rewritten module.
 func (e *Engine) compile(ctx context.Context, key string, wasm []byte) error {
@@ -212,7 +220,7 @@ func (e *Engine) load(ctx context.Context, key string, wasm []byte) (wazero.Comp
 	e.cache.files.RLock()
 	defer e.cache.files.RUnlock()
 	if !e.cache.has(key) {
-		return nil, errors.New("it was removed") // by somebody whose upload of it failed
+		return nil, errDiscarded
 	}
 	return compileHere(ctx, e.runtime, wasm)
 }
