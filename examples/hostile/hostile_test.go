@@ -142,7 +142,7 @@ func printable(t *testing.T, text string) {
 const (
 	batches      = 12                     // that the modules are divided into, for a measurement
 	quietTime    = 100 * time.Millisecond // before each batch
-	measurements = 4                      // at most; one that is within the bound is enough
+	measurements = 8                      // at most; one that is within the bound is enough
 	ratioMax     = 1.5                    // of hostile to quiet
 )
 
