@@ -19,8 +19,9 @@ import (
 	"github.com/doorbuster/doorbuster/plugins/host"
 )
 
-// patience is what the contestants that have no fuel give one evaluation.
-const patience = 100 * time.Millisecond
+// patience is what the contestants that have no fuel give one evaluation: as long as a
+// busy machine may keep it waiting, because what comes too late is closed for good.
+const patience = 10 * time.Second
 
 // pricer is a contestant at work.
 type pricer interface {
@@ -58,7 +59,7 @@ const (
 // contestants in the order of their turns. The first is what the others are
 // compared to.
 func contestants() []*contestant {
-	const exact, kept, fresh = "exact reset, fuel", "state is kept, 100 ms by a context", "a fresh instance, 100 ms by a context"
+	const exact, kept, fresh = "exact reset, fuel", "state is kept, a deadline", "a fresh instance, a deadline"
 	return []*contestant{
 		{name: "this engine", language: "C", guest: inC, notes: exact, open: openEngine},
 		{name: "this engine", language: "Rust", guest: inRust, notes: exact, open: openEngine},
