@@ -16,6 +16,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/doorbuster/doorbuster/actors"
+	"github.com/doorbuster/doorbuster/plugins/gas/gastest"
 	"github.com/doorbuster/doorbuster/runtime/admit"
 	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
 )
@@ -131,6 +132,14 @@ func TestWhoMayDoWhat(t *testing.T) {
 	g.as(one).order("d", "u-2", 1).refused(forbidden)
 	g.as(g.operator).order("d", "u-9", 1).want(201)
 	g.as(g.operator).post("/api/v1/orders", `{"deal_id":"d","quantity":1}`).refused(invalidRequest)
+
+	g.as(g.acme).upload("/api/v1/rules/broken/versions", string(gastest.Rule("unreachable").Encode())).want(201)
+	g.as(g.acme).post("/api/v1/deals", `{"deal_id":"b","title":"x","currency":"CNY","unit_price":5,"stock":1,"rules":["broken"],"on_rule_error":"skip"}`).want(201)
+	why := "/api/v1/orders/" + g.as(one).order("b", "u-1", 1).want(201).text("order_id") + "/explain"
+	if detail := g.as(g.acme).get(why).want(200).field("rules.0.fault_detail"); detail == nil {
+		t.Error("the merchant is not told why the rule failed")
+	}
+	g.as(one).get(why).want(200).has(map[string]any{"rules.0.fault": "trap", "rules.0.fault_detail": nil, "rules.0.logs": nil})
 
 	two := g.issuer.shopper("u-2")
 	g.as(two).get("/api/v1/orders/" + id).refused(forbidden)
