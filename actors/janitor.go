@@ -46,7 +46,7 @@ func (j *janitor) Receive(ctx actor.Context) {
 	}
 	if now.Mono >= j.views {
 		j.views = now.Mono + int64(viewsEvery)
-		n.once(&j.listing, "lists", func() error { return n.views.catchUp(n.ctx) })
+		n.once(&j.listing, "lists", func() error { return n.views.keepUp(n.ctx) })
 	}
 	if now.Mono >= j.at {
 		j.at = now.Mono + int64(max(n.cfg.PassivateAfter/4, tickEvery))

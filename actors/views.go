@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 )
 
@@ -33,13 +36,25 @@ type views struct {
 	pass sync.Mutex // held by the one catchUp that runs; guards the rest
 	// rows wait to be applied, with those of other deals; keys holds their keys
 	// in one piece. deals are those whose own row is among them.
-	rows  []journal.Mutation
-	keys  strings.Builder
-	deals []derived
-	key   []byte // scratch
-	event deal.Event
-	fresh freshEvents // taken from the deal that is being derived
+	rows   []journal.Mutation
+	keys   strings.Builder
+	deals  []derived
+	key    []byte // scratch
+	event  deal.Event
+	fresh  freshEvents // taken from the deal that is being derived
+	gentle bool        // the pass rests between batches, from since on
+	since  int64       // Mono ns
+
+	waiting atomic.Int32 // readers who want the pass to be over
 }
+
+// A pass that nobody waits for leaves the processor to the orders most of the time:
+// in one go, the lists of a busy second would hold up all that are in flight. It
+// rests restTimes as long as it worked, for at most restMax.
+const (
+	restTimes = 5
+	restMax   = 20 * time.Millisecond
+)
 
 // derived is a deal whose events up to seq are in the batch.
 type derived struct {
@@ -62,8 +77,18 @@ func (v *views) touch(e *entry) {
 // catchUp brings the lists to what was committed when it began. It returns
 // the first error; a deal that failed is tried again with the next pass.
 func (v *views) catchUp(ctx context.Context) error {
+	v.waiting.Add(1)
+	defer v.waiting.Add(-1)
+	return v.run(ctx, false)
+}
+
+// keepUp is a catchUp in the background.
+func (v *views) keepUp(ctx context.Context) error { return v.run(ctx, v.node.cfg.Driver == nil) }
+
+func (v *views) run(ctx context.Context, gentle bool) error {
 	v.pass.Lock()
 	defer v.pass.Unlock()
+	v.gentle, v.since = gentle, clockd.Mono()
 	v.mu.Lock()
 	dirty := v.dirty
 	v.dirty = nil
@@ -146,6 +171,9 @@ func (v *views) addOrder(ctx context.Context, user []byte, dealID string, seq ui
 		if err := v.apply(ctx); err != nil {
 			return err
 		}
+		if err := v.rest(ctx); err != nil {
+			return err
+		}
 	}
 	v.key = appendOrderKey(v.key[:0], user, dealID, seq)
 	at := v.keys.Len()
@@ -174,6 +202,17 @@ func (v *views) apply(ctx context.Context) error {
 	clear(v.deals)
 	v.rows, v.deals = v.rows[:0], v.deals[:0]
 	v.keys.Reset()
+	return err
+}
+
+// rest gives the processor to others, unless somebody waits.
+func (v *views) rest(ctx context.Context) error {
+	if !v.gentle || v.waiting.Load() > 0 {
+		return nil
+	}
+	worked := time.Duration(clockd.Mono() - v.since)
+	err := v.node.clock.Sleep(ctx, min(restTimes*worked, restMax))
+	v.since = clockd.Mono()
 	return err
 }
 
