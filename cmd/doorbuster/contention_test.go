@@ -111,7 +111,7 @@ var (
 func TestContentionCanFail(t *testing.T) {
 	const unlock = "#\t0x1\tsync.(*Mutex).Unlock+0x6c\t/usr/local/go/src/sync/mutex.go:65\n"
 	const lock = "#\t0x1\tinternal/sync.(*Mutex).lockSlow+0x1\tx.go:1\n#\t0x1\tsync.(*Mutex).Lock+0x6c\t/usr/local/go/src/sync/mutex.go:65\n"
-	const book = "#\t0x2\tgithub.com/doorbuster/doorbuster/actors.(*book).add+0x50\t/work/actors/book.go:1\n"
+	const book = "#\t0x2\tgithub.com/doorbuster/doorbuster/actors.(*book).add+0x50\t/src/actors/book.go:1\n"
 	const pebble = "#\t0x2\tgithub.com/cockroachdb/pebble/v2.(*DB).Apply+0x50\tdb.go:1\n" + book
 	const idle = "#\t0x3\truntime.chanrecv1+0x11\tchan.go:1\n" + book
 	for _, tc := range []struct {
