@@ -53,6 +53,9 @@ var (
 	ErrReadOnly = errors.New("journal: read-only: the disk is nearly full")
 	// ErrNotFound says that there is no such event, snapshot or key.
 	ErrNotFound = errors.New("journal: not found")
+	// ErrConflict refuses a conditional change of tables: a row is not what was
+	// expected, or somebody changes it at this moment. Nothing was changed.
+	ErrConflict = errors.New("journal: conflict: a row is not what was expected")
 	// ErrStop is returned by a callback to end a scan early without an error.
 	ErrStop = errors.New("journal: stop")
 	// ErrCorrupt is matched by every *CorruptError.
@@ -96,6 +99,12 @@ type Head struct {
 	Epoch       uint64 // of the newest owner; 0 if nobody has opened the stream
 	Seq         uint64 // of the newest event; 0 if there is none
 	SnapshotSeq uint64 // of the event that the newest snapshot includes; 0 if none
+}
+
+// Ownership is what an owner believes of its stream.
+type Ownership struct {
+	Stream string
+	Epoch  uint64 // as returned by Open
 }
 
 // Event is one event as it was appended.
@@ -144,6 +153,14 @@ type Store interface {
 	// the stream's: appends fail until the next Open, and the Store need not keep
 	// the stream in memory. No append of the caller may be under way.
 	Release(stream string, epoch uint64)
+
+	// Head returns how far a stream has come, or ErrNotFound if nobody has ever
+	// opened it. It changes nothing.
+	Head(ctx context.Context, stream string) (Head, error)
+
+	// Superseded appends to dst the streams that have a newer owner than the one
+	// named, in any order: whoever still believes in an older epoch must end.
+	Superseded(ctx context.Context, dst []string, owned []Ownership) ([]string, error)
 
 	// Commit makes one group durable and sets the Err of each of its writes: a
 	// refused write does not hold up the others, and writes to one stream are
@@ -204,6 +221,17 @@ type Tables interface {
 	// no reader sees the mutations before; otherwise they reach the disk with, at
 	// the latest, the next durable write, and never without those applied before.
 	Apply(ctx context.Context, mutations []Mutation, durable bool) error
+
+	// ApplyIf is Apply, provided that every expected row is as expected at that
+	// moment, whoever else changes it. ErrConflict: one is not, or somebody changes
+	// it right now, and nothing was changed; the caller looks again and decides anew.
+	ApplyIf(ctx context.Context, expected []Expectation, mutations []Mutation, durable bool) error
+}
+
+// Expectation is what a row must be for a change to be made.
+type Expectation struct {
+	Table, Key string // as of a Mutation
+	Value      []byte // nil: there is no such row
 }
 
 // Mutation sets or deletes one key of a table.
@@ -214,12 +242,17 @@ type Mutation struct {
 }
 
 // Check panics if a name is out of bounds: names come from code, not from users.
-func (m *Mutation) Check() {
-	if m.Table == "" || len(m.Table) > TableNameMax || strings.IndexByte(m.Table, 0) >= 0 {
-		panic(fmt.Sprintf("journal: bad table name %q", m.Table))
+func (m *Mutation) Check() { checkRow(m.Table, m.Key) }
+
+// Check panics if a name is out of bounds.
+func (e *Expectation) Check() { checkRow(e.Table, e.Key) }
+
+func checkRow(table, key string) {
+	if table == "" || len(table) > TableNameMax || strings.IndexByte(table, 0) >= 0 {
+		panic(fmt.Sprintf("journal: bad table name %q", table))
 	}
-	if m.Key == "" || len(m.Key) > RowKeyMax {
-		panic(fmt.Sprintf("journal: bad key %q in table %q", m.Key, m.Table))
+	if key == "" || len(key) > RowKeyMax {
+		panic(fmt.Sprintf("journal: bad key %q in table %q", key, table))
 	}
 }
 

@@ -343,6 +343,45 @@ func (s *Store) Release(stream string, epoch uint64) {
 	}
 }
 
+// Head implements journal.Store.
+func (s *Store) Head(_ context.Context, stream string) (journal.Head, error) {
+	journal.CheckStream(stream)
+	if err := s.usable(); err != nil {
+		return journal.Head{}, err
+	}
+	h, ok := s.heads.Load(stream)
+	if !ok {
+		loaded, err := s.loadHead(stream)
+		if err != nil {
+			return journal.Head{}, err
+		}
+		// If somebody has opened it since, the disk may show more than was synced.
+		if h, ok = s.heads.Load(stream); !ok {
+			h = loaded
+		}
+	}
+	head := h.journalHead()
+	if head.Epoch == 0 {
+		return journal.Head{}, journal.ErrNotFound
+	}
+	return head, nil
+}
+
+// Superseded implements journal.Store. A stream with an owner in this process is not
+// looked for on disk.
+func (s *Store) Superseded(ctx context.Context, dst []string, owned []journal.Ownership) ([]string, error) {
+	for _, o := range owned {
+		head, err := s.Head(ctx, o.Stream)
+		if err != nil && !errors.Is(err, journal.ErrNotFound) {
+			return dst, err
+		}
+		if head.Epoch > o.Epoch {
+			dst = append(dst, o.Stream)
+		}
+	}
+	return dst, nil
+}
+
 // set writes one key, which becomes durable with the next group.
 func (s *Store) set(key, value []byte) error {
 	batch := s.db.NewBatch()

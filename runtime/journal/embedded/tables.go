@@ -19,6 +19,10 @@ type tables struct {
 	// unsynced is held by a durable Apply until its sync returns, because pebble
 	// shows a batch before that. Readers hold it while they take their view.
 	unsynced sync.RWMutex
+
+	// deciding is held alone by an ApplyIf from its look at the rows to their
+	// change, and shared by every Apply. It is taken before unsynced.
+	deciding sync.RWMutex
 }
 
 // Get implements journal.Tables.
@@ -119,6 +123,51 @@ func (t *tables) corruption(table string, err error) error {
 
 // Apply implements journal.Tables.
 func (t *tables) Apply(_ context.Context, mutations []journal.Mutation, durable bool) error {
+	t.deciding.RLock()
+	defer t.deciding.RUnlock()
+	return t.apply(mutations, durable)
+}
+
+// ApplyIf implements journal.Tables.
+func (t *tables) ApplyIf(_ context.Context, expected []journal.Expectation, mutations []journal.Mutation, durable bool) error {
+	if err := t.s.usable(); err != nil {
+		return err
+	}
+	t.deciding.Lock()
+	defer t.deciding.Unlock()
+	for i := range expected {
+		if err := t.check(&expected[i]); err != nil {
+			return err
+		}
+	}
+	return t.apply(mutations, durable)
+}
+
+// check compares a row with what is expected of it. The caller holds deciding.
+func (t *tables) check(e *journal.Expectation) error {
+	e.Check()
+	value, closer, err := t.s.db.Get(rowKey(e.Table, e.Key))
+	switch {
+	case errors.Is(err, pebble.ErrNotFound):
+		if e.Value != nil {
+			return journal.ErrConflict
+		}
+		return nil
+	case err != nil:
+		return t.corruption(e.Table, err)
+	}
+	same := e.Value != nil && bytes.Equal(value, e.Value)
+	if err := closer.Close(); err != nil {
+		return err
+	}
+	if !same {
+		return journal.ErrConflict
+	}
+	return nil
+}
+
+// apply makes all mutations or none. The caller holds deciding, at least shared.
+func (t *tables) apply(mutations []journal.Mutation, durable bool) error {
 	if err := t.s.usable(); err != nil {
 		return err
 	}

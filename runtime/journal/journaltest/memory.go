@@ -102,6 +102,35 @@ func (s *stream) head() journal.Head {
 	return journal.Head{Epoch: s.epoch, Seq: uint64(len(s.events)), SnapshotSeq: s.snapshotSeq}
 }
 
+// Head implements journal.Store.
+func (m *Memory) Head(_ context.Context, name string) (journal.Head, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return journal.Head{}, journal.ErrClosed
+	}
+	s := m.disk.streams[name]
+	if s == nil {
+		return journal.Head{}, journal.ErrNotFound
+	}
+	return s.head(), nil
+}
+
+// Superseded implements journal.Store.
+func (m *Memory) Superseded(_ context.Context, dst []string, owned []journal.Ownership) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return dst, journal.ErrClosed
+	}
+	for _, o := range owned {
+		if s := m.disk.streams[o.Stream]; s != nil && s.epoch > o.Epoch {
+			dst = append(dst, o.Stream)
+		}
+	}
+	return dst, nil
+}
+
 // Commit implements journal.Store.
 func (m *Memory) Commit(group []*journal.Write) error {
 	m.mu.Lock()
@@ -330,7 +359,11 @@ func (t tables) Names(context.Context) (names []string, err error) {
 	return names, nil
 }
 
-func (t tables) Apply(_ context.Context, mutations []journal.Mutation, _ bool) error {
+func (t tables) Apply(ctx context.Context, mutations []journal.Mutation, durable bool) error {
+	return t.ApplyIf(ctx, nil, mutations, durable)
+}
+
+func (t tables) ApplyIf(_ context.Context, expected []journal.Expectation, mutations []journal.Mutation, _ bool) error {
 	t.m.mu.Lock()
 	defer t.m.mu.Unlock()
 	if t.m.closed {
@@ -338,6 +371,14 @@ func (t tables) Apply(_ context.Context, mutations []journal.Mutation, _ bool) e
 	}
 	if t.m.readOnly {
 		return journal.ErrReadOnly
+	}
+	for i := range expected {
+		e := &expected[i]
+		e.Check()
+		value, ok := t.m.disk.tables[e.Table][e.Key]
+		if ok != (e.Value != nil) || !bytes.Equal(value, e.Value) {
+			return journal.ErrConflict
+		}
 	}
 	for _, mutation := range mutations {
 		mutation.Check()

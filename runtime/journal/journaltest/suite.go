@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/doorbuster/doorbuster/runtime/journal"
@@ -34,12 +36,16 @@ func Run(t *testing.T, fresh func(t *testing.T) Place) {
 		{"Barrier", testBarrier},
 		{"Snapshot", testSnapshot},
 		{"SnapshotIsFenced", testSnapshotFence},
+		{"Head", testHead},
+		{"Superseded", testSuperseded},
 		{"Streams", testStreams},
 		{"NeighbouringNames", testNeighbours},
 		{"LargeEvents", testLarge},
 		{"Callbacks", testCallbacks},
 		{"Tables", testTables},
 		{"TablesScanWhileApplying", testTablesScanApply},
+		{"ConditionalChange", testApplyIf},
+		{"ConditionalChangesAtOnce", testApplyIfAtOnce},
 		{"Closed", testClosed},
 		{"BugsPanic", testBugs},
 		{"Concurrent", testConcurrent},
@@ -357,6 +363,52 @@ func testSnapshotFence(t *testing.T, b *bench) {
 	}
 }
 
+func testHead(t *testing.T, b *bench) {
+	ctx := context.Background()
+	if _, err := b.Head(ctx, "deal"); !errors.Is(err, journal.ErrNotFound) {
+		t.Fatalf("head of a stream that nobody opened: %v", err)
+	}
+	want := func(want journal.Head) {
+		t.Helper()
+		if head, err := b.Head(ctx, "deal"); err != nil || head != want {
+			t.Fatalf("head %+v, %v, want %+v", head, err, want)
+		}
+	}
+	b.open("deal")
+	want(journal.Head{Epoch: 1})
+	b.mustCommit(Append("deal", 1, 1, "1", "2"))
+	if err := b.PutSnapshot(ctx, "deal", 1, 1, []byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	want(journal.Head{Epoch: 1, Seq: 2, SnapshotSeq: 1})
+	b.Release("deal", 1)
+	want(journal.Head{Epoch: 1, Seq: 2, SnapshotSeq: 1})
+	b.reopen()
+	want(journal.Head{Epoch: 1, Seq: 2, SnapshotSeq: 1})
+	b.open("deal")
+	want(journal.Head{Epoch: 2, Seq: 2, SnapshotSeq: 1})
+	b.mustCommit(Append("deal", 2, 3, "3")) // a look at the head has taken nothing over
+}
+
+func testSuperseded(t *testing.T, b *bench) {
+	for range 2 {
+		b.open("moved")
+	}
+	b.open("kept")
+	b.open("released")
+	b.open("released")
+	b.Release("released", 2)
+	owned := []journal.Ownership{{Stream: "moved", Epoch: 1}, {Stream: "kept", Epoch: 1}, {Stream: "released", Epoch: 1}, {Stream: "released", Epoch: 2}, {Stream: "unopened", Epoch: 1}}
+	got, err := b.Superseded(context.Background(), []string{"before"}, owned)
+	slices.Sort(got)
+	if want := []string{"before", "moved", "released"}; err != nil || !slices.Equal(got, want) {
+		t.Fatalf("superseded: %q, %v, want %q", got, err, want)
+	}
+	if got, err := b.Superseded(context.Background(), nil, nil); err != nil || len(got) != 0 {
+		t.Fatalf("of none: %q, %v", got, err)
+	}
+}
+
 func testStreams(t *testing.T, b *bench) {
 	ctx := context.Background()
 	for i := range 10 {
@@ -565,6 +617,99 @@ func testTablesScanApply(t *testing.T, b *bench) {
 	}
 }
 
+func testApplyIf(t *testing.T, b *bench) {
+	apply(t, b, true, journal.Mutation{Table: "t", Key: "a", Value: []byte("1")}, journal.Mutation{Table: "t", Key: "empty", Value: []byte{}})
+	row := func(key, value string) journal.Expectation {
+		return journal.Expectation{Table: "t", Key: key, Value: []byte(value)}
+	}
+	absent := func(key string) journal.Expectation { return journal.Expectation{Table: "t", Key: key} }
+	set := func(key, value string) journal.Mutation {
+		return journal.Mutation{Table: "t", Key: key, Value: []byte(value)}
+	}
+	for _, c := range []struct {
+		name      string
+		expected  []journal.Expectation
+		mutations []journal.Mutation
+		want      []string // nil: a conflict
+	}{
+		{"another value", []journal.Expectation{row("a", "2")}, []journal.Mutation{set("a", "3")}, nil},
+		{"not there", []journal.Expectation{row("b", "2")}, []journal.Mutation{set("b", "3")}, nil},
+		{"there", []journal.Expectation{absent("a")}, []journal.Mutation{set("b", "3")}, nil},
+		{"there and empty", []journal.Expectation{absent("empty")}, []journal.Mutation{set("b", "3")}, nil},
+		{"empty and there is a value", []journal.Expectation{row("a", "")}, []journal.Mutation{set("b", "3")}, nil},
+		{"empty and there is nothing", []journal.Expectation{row("b", "")}, []journal.Mutation{set("b", "3")}, nil},
+		{"one of two", []journal.Expectation{absent("b"), row("a", "2")}, []journal.Mutation{set("b", "3")}, nil},
+		{"as expected", []journal.Expectation{row("a", "1")}, []journal.Mutation{set("a", "2")}, []string{"a=2", "empty="}},
+		{"absent and put there", []journal.Expectation{absent("b"), row("empty", "")}, []journal.Mutation{set("b", "3")}, []string{"a=2", "b=3", "empty="}},
+		{"absent and left so", []journal.Expectation{absent("c")}, []journal.Mutation{set("a", "4"), {Table: "t", Key: "b"}}, []string{"a=4", "empty="}},
+		{"absent and deleted", []journal.Expectation{absent("c")}, []journal.Mutation{{Table: "t", Key: "c"}}, []string{"a=4", "empty="}},
+	} {
+		before := scan(t, b, "t", "", "")
+		err := b.Tables().ApplyIf(context.Background(), c.expected, c.mutations, true)
+		want := c.want
+		if want == nil {
+			want = before
+		}
+		if got := scan(t, b, "t", "", ""); errors.Is(err, journal.ErrConflict) != (c.want == nil) || err != nil && c.want != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %v, then %q, want %q", c.name, err, got, want)
+		}
+	}
+	b.reopen()
+	if got := scan(t, b, "t", "", ""); !slices.Equal(got, []string{"a=4", "empty="}) {
+		t.Errorf("after a restart: %q", got)
+	}
+}
+
+// testApplyIfAtOnce lets many count in one row, and race for rows that are not there:
+// none is lost, and one of each race wins.
+func testApplyIfAtOnce(t *testing.T, b *bench) {
+	const counters, each = 6, 10
+	ctx := context.Background()
+	apply(t, b, true, journal.Mutation{Table: "t", Key: "count", Value: []byte("0")})
+	var all sync.WaitGroup
+	var won atomic.Int64
+	for i := range counters {
+		all.Go(func() {
+			for n := range each {
+				key, mine := fmt.Sprintf("race-%d", n), fmt.Append(nil, i)
+				err := b.Tables().ApplyIf(ctx, []journal.Expectation{{Table: "t", Key: key}}, []journal.Mutation{{Table: "t", Key: key, Value: mine}}, true)
+				if err == nil {
+					won.Add(1)
+				} else if !errors.Is(err, journal.ErrConflict) {
+					t.Error(err)
+				}
+				for !count(t, b) {
+				}
+			}
+		})
+	}
+	all.Wait()
+	if value, err := b.Tables().Get(ctx, "t", "count"); err != nil || string(value) != fmt.Sprint(counters*each) {
+		t.Errorf("counted %q, %v, want %d", value, err, counters*each)
+	}
+	if got := won.Load(); got != each {
+		t.Errorf("%d wins of %d races", got, each)
+	}
+}
+
+// count counts one further, unless somebody else was faster.
+func count(t *testing.T, b *bench) bool {
+	ctx := context.Background()
+	before, err := b.Tables().Get(ctx, "t", "count")
+	n, err2 := strconv.Atoi(string(before))
+	if err := errors.Join(err, err2); err != nil {
+		t.Error(err)
+		return true
+	}
+	err = b.Tables().ApplyIf(ctx, []journal.Expectation{{Table: "t", Key: "count", Value: before}},
+		[]journal.Mutation{{Table: "t", Key: "count", Value: strconv.AppendInt(nil, int64(n+1), 10)}}, true)
+	if err != nil && !errors.Is(err, journal.ErrConflict) {
+		t.Error(err)
+		return true
+	}
+	return err == nil
+}
+
 func testClosed(t *testing.T, b *bench) {
 	ctx := context.Background()
 	b.open("deal")
@@ -576,14 +721,17 @@ func testClosed(t *testing.T, b *bench) {
 	_, _, snapshotErr := b.Snapshot(ctx, "deal")
 	_, rowErr := b.Tables().Get(ctx, "t", "k")
 	_, namesErr := b.Tables().Names(ctx)
+	_, headErr := b.Head(ctx, "deal")
+	_, supersededErr := b.Superseded(ctx, nil, []journal.Ownership{{Stream: "deal", Epoch: 1}})
 	for name, err := range map[string]error{
-		"Open": openErr, "Get": getErr, "Snapshot": snapshotErr, "Tables.Get": rowErr, "Tables.Names": namesErr,
-		"Commit":       b.Commit([]*journal.Write{Append("deal", 1, 1, "x")}),
-		"Read":         b.Read(ctx, "deal", 0, func(journal.Event) error { return nil }),
-		"PutSnapshot":  b.PutSnapshot(ctx, "deal", 1, 0, nil),
-		"Streams":      b.Streams(ctx, "", func(string, journal.Head) error { return nil }),
-		"Tables.Scan":  b.Tables().Scan(ctx, "t", "", "", func(string, []byte) error { return nil }),
-		"Tables.Apply": b.Tables().Apply(ctx, []journal.Mutation{{Table: "t", Key: "k"}}, true),
+		"Open": openErr, "Get": getErr, "Snapshot": snapshotErr, "Tables.Get": rowErr, "Tables.Names": namesErr, "Head": headErr, "Superseded": supersededErr,
+		"Commit":         b.Commit([]*journal.Write{Append("deal", 1, 1, "x")}),
+		"Read":           b.Read(ctx, "deal", 0, func(journal.Event) error { return nil }),
+		"PutSnapshot":    b.PutSnapshot(ctx, "deal", 1, 0, nil),
+		"Streams":        b.Streams(ctx, "", func(string, journal.Head) error { return nil }),
+		"Tables.Scan":    b.Tables().Scan(ctx, "t", "", "", func(string, []byte) error { return nil }),
+		"Tables.ApplyIf": b.Tables().ApplyIf(ctx, []journal.Expectation{{Table: "t", Key: "k"}}, []journal.Mutation{{Table: "t", Key: "k"}}, true),
+		"Tables.Apply":   b.Tables().Apply(ctx, []journal.Mutation{{Table: "t", Key: "k"}}, true),
 	} {
 		if !errors.Is(err, journal.ErrClosed) {
 			t.Errorf("%s after Close: %v", name, err)
@@ -601,8 +749,9 @@ func testBugs(t *testing.T, b *bench) {
 		"count that is wrong": func() {
 			_ = b.Commit([]*journal.Write{{Stream: "deal", Epoch: 1, Seq: 1, Count: 2, Data: []byte{1, 'x'}}})
 		},
-		"nameless table": func() { _ = b.Tables().Apply(ctx, []journal.Mutation{{Key: "k"}}, true) },
-		"nameless row":   func() { _ = b.Tables().Apply(ctx, []journal.Mutation{{Table: "t"}}, true) },
+		"nameless table":       func() { _ = b.Tables().Apply(ctx, []journal.Mutation{{Key: "k"}}, true) },
+		"nameless expectation": func() { _ = b.Tables().ApplyIf(ctx, []journal.Expectation{{Table: "t"}}, nil, true) },
+		"nameless row":         func() { _ = b.Tables().Apply(ctx, []journal.Mutation{{Table: "t"}}, true) },
 	} {
 		func() {
 			defer func() {

@@ -301,6 +301,49 @@ func (s *Store) Release(stream string, epoch uint64) {
 	}
 }
 
+// Head implements journal.Store.
+func (s *Store) Head(ctx context.Context, stream string) (head journal.Head, err error) {
+	journal.CheckStream(stream)
+	if err := s.usable(); err != nil {
+		return journal.Head{}, err
+	}
+	err = s.pool.QueryRow(ctx, "SELECT epoch, seq, snapshot_seq FROM doorbuster.streams WHERE stream = $1", []byte(stream)).
+		Scan(&head.Epoch, &head.Seq, &head.SnapshotSeq)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return journal.Head{}, journal.ErrNotFound
+	}
+	if err != nil {
+		return journal.Head{}, s.failure("read the head of", stream, err)
+	}
+	return head, nil
+}
+
+// Superseded implements journal.Store, with one question for all streams.
+func (s *Store) Superseded(ctx context.Context, dst []string, owned []journal.Ownership) ([]string, error) {
+	if err := s.usable(); err != nil {
+		return dst, err
+	}
+	streams, epochs := make([][]byte, len(owned)), make([]uint64, len(owned))
+	for i, o := range owned {
+		streams[i], epochs[i] = []byte(o.Stream), o.Epoch
+	}
+	rows, err := s.pool.Query(ctx, `
+		SELECT s.stream FROM unnest($1::bytea[], $2::bigint[]) AS o (stream, epoch)
+		JOIN doorbuster.streams s USING (stream) WHERE s.epoch > o.epoch`, streams, epochs)
+	if err != nil {
+		return dst, s.failure("look for newer owners", "", err)
+	}
+	var stream []byte
+	_, err = pgx.ForEachRow(rows, []any{&stream}, func() error {
+		dst = append(dst, string(stream))
+		return nil
+	})
+	if err != nil {
+		return dst, s.failure("look for newer owners", "", err)
+	}
+	return dst, nil
+}
+
 // failure says what could not be done. A full disk of the server raises the alarm.
 func (s *Store) failure(what, stream string, err error) error {
 	if sqlState(err) == diskFull {

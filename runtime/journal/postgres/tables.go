@@ -106,8 +106,19 @@ func successor(prefix string) []byte {
 	return nil
 }
 
+const deleteRows = `
+DELETE FROM doorbuster.rows r USING unnest($1::bytea[], $2::bytea[]) AS d (tbl, key)
+WHERE r.tbl = d.tbl AND r.key = d.key`
+
 // Apply implements journal.Tables.
 func (t tables) Apply(ctx context.Context, mutations []journal.Mutation, durable bool) error {
+	return t.ApplyIf(ctx, nil, mutations, durable)
+}
+
+// ApplyIf implements journal.Tables. Whatever else would change an expected row waits
+// until this transaction has ended; of two that wait for each other, the server ends
+// one, which is a conflict too.
+func (t tables) ApplyIf(ctx context.Context, expected []journal.Expectation, mutations []journal.Mutation, durable bool) error {
 	if err := t.s.usable(); err != nil {
 		return err
 	}
@@ -120,14 +131,61 @@ func (t tables) Apply(ctx context.Context, mutations []journal.Mutation, durable
 		INSERT INTO doorbuster.rows (tbl, key, value)
 		SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bytea[])
 		ON CONFLICT (tbl, key) DO UPDATE SET value = excluded.value`, changes.set.tables, changes.set.keys, changes.values)
-	batch.Queue(`
-		DELETE FROM doorbuster.rows r USING unnest($1::bytea[], $2::bytea[]) AS d (tbl, key)
-		WHERE r.tbl = d.tbl AND r.key = d.key`, changes.deleted.tables, changes.deleted.keys)
-	err := pgx.BeginFunc(ctx, t.s.pool, func(tx pgx.Tx) error { return tx.SendBatch(ctx, batch).Close() })
-	if err != nil {
-		return t.s.failure("write tables", "", err)
+	batch.Queue(deleteRows, changes.deleted.tables, changes.deleted.keys)
+	err := pgx.BeginFunc(ctx, t.s.pool, func(tx pgx.Tx) error {
+		if len(expected) > 0 {
+			if err := expect(ctx, tx, expected); err != nil {
+				return err
+			}
+		}
+		return tx.SendBatch(ctx, batch).Close()
+	})
+	switch state := sqlState(err); {
+	case err == nil:
+		return nil
+	case errors.Is(err, journal.ErrConflict), len(expected) > 0 && (state == deadlock || state == serialization):
+		return journal.ErrConflict
 	}
-	return nil
+	return t.s.failure("write tables", "", err)
+}
+
+// expect locks the expected rows, or returns ErrConflict if one is another.
+func expect(ctx context.Context, tx pgx.Tx, expected []journal.Expectation) error {
+	var present, absent names
+	var values [][]byte // of present
+	for i := range expected {
+		e := &expected[i]
+		e.Check()
+		if e.Value == nil {
+			absent.add(e.Table, e.Key)
+		} else {
+			present.add(e.Table, e.Key)
+			values = append(values, e.Value)
+		}
+	}
+	tag, err := tx.Exec(ctx, `
+		SELECT FROM doorbuster.rows r JOIN unnest($1::bytea[], $2::bytea[], $3::bytea[]) AS e (tbl, key, value) USING (tbl, key)
+		WHERE r.value = e.value ORDER BY tbl, key FOR UPDATE OF r`, present.tables, present.keys, values)
+	if err == nil && tag.RowsAffected() != int64(len(values)) {
+		err = journal.ErrConflict
+	}
+	if err != nil || len(absent.keys) == 0 {
+		return err
+	}
+	// What is not there cannot be locked. A row that this transaction puts there, and
+	// takes away again, keeps others from putting theirs until it has ended.
+	tag, err = tx.Exec(ctx, `
+		INSERT INTO doorbuster.rows (tbl, key, value)
+		SELECT tbl, key, '' FROM unnest($1::bytea[], $2::bytea[]) AS e (tbl, key) ORDER BY tbl, key
+		ON CONFLICT DO NOTHING`, absent.tables, absent.keys)
+	if err == nil && tag.RowsAffected() != int64(len(absent.keys)) {
+		err = journal.ErrConflict
+	}
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, deleteRows, absent.tables, absent.keys)
+	return err
 }
 
 // changes are mutations in columns.
@@ -138,8 +196,8 @@ type changes struct {
 
 type names struct{ tables, keys [][]byte }
 
-func (n *names) add(m *journal.Mutation) {
-	n.tables, n.keys = append(n.tables, []byte(m.Table)), append(n.keys, []byte(m.Key))
+func (n *names) add(table, key string) {
+	n.tables, n.keys = append(n.tables, []byte(table)), append(n.keys, []byte(key))
 }
 
 // lastOfEach keeps the last mutation of each key, since a statement cannot change a
@@ -156,10 +214,10 @@ func lastOfEach(mutations []journal.Mutation) (c changes) {
 			continue
 		}
 		if m.Value == nil {
-			c.deleted.add(m)
+			c.deleted.add(m.Table, m.Key)
 			continue
 		}
-		c.set.add(m)
+		c.set.add(m.Table, m.Key)
 		c.values = append(c.values, m.Value)
 	}
 	return c
