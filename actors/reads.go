@@ -104,24 +104,34 @@ type Order struct {
 	// cancellation or refund), with the reference; Kind 0 = none did.
 	Step   deal.Kind
 	Ref    string
+	Paid   string // the reference of the payment that Step gave back
 	record []byte
 }
 
-// LoadStep fills in Step and Ref from the event at seq, Reply.Moved of a decision.
+// LoadStep fills in Step, Ref and Paid from the event at seq, Reply.Moved of a decision.
 func (n *Node) LoadStep(ctx context.Context, seq uint64, o *Order) error {
-	if o.Step, o.Ref = 0, ""; seq == 0 {
+	if o.Step, o.Ref, o.Paid = 0, "", ""; seq == 0 {
 		return nil
 	}
-	record, err := n.store.Get(ctx, o.Deal, seq, nil)
+	step, err := n.event(ctx, o.Deal, seq)
 	if err != nil {
 		return err
 	}
-	var e deal.Event
-	if err := e.Decode(record); err != nil {
-		return err
+	if o.Step, o.Ref = step.Kind, string(step.Ref); step.Payment == 0 {
+		return nil
 	}
-	o.Step, o.Ref = e.Kind, string(e.Ref)
-	return nil
+	payment, err := n.event(ctx, o.Deal, step.Payment)
+	o.Paid = string(payment.Ref)
+	return err
+}
+
+// event reads one committed event.
+func (n *Node) event(ctx context.Context, dealID string, seq uint64) (e deal.Event, err error) {
+	record, err := n.store.Get(ctx, dealID, seq, nil)
+	if err == nil {
+		err = e.Decode(record)
+	}
+	return e, err
 }
 
 // LoadOrder fills in what the journal knows of an order: Deal, Currency, Seq

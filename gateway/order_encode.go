@@ -19,6 +19,7 @@ type orderView struct {
 	group    deal.GroupView // Seq 0 = bought alone
 	step     deal.Kind      // that brought ref, 0 = none did
 	ref      string
+	paid     string // payment_ref beside a ref of another name
 }
 
 // appendOrder appends the order as the contract spells it. It allocates
@@ -49,6 +50,10 @@ func appendOrder(b []byte, o *orderView) []byte {
 	b = appendTime(b, o.at)
 	b = append(b, `,"expires_at":`...)
 	b = appendTime(b, heldUntil(p))
+	if o.paid != "" {
+		b = append(b, `,"payment_ref":`...)
+		b = appendString(b, o.paid)
+	}
 	if name := refName(o.step); name != "" && o.ref != "" {
 		b = append(b, ',', '"')
 		b = append(b, name...)

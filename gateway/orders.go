@@ -25,7 +25,7 @@ func (s *Server) placeOrderRouted(c *call) error {
 func viewOf(o *actors.Order) *orderView {
 	return &orderView{
 		deal: []byte(o.Deal), currency: o.Currency, seq: o.Seq, at: o.Event.At,
-		placed: &o.Event.Placed, status: o.Status, group: o.Group, step: o.Step, ref: o.Ref,
+		placed: &o.Event.Placed, status: o.Status, group: o.Group, step: o.Step, ref: o.Ref, paid: o.Paid,
 	}
 }
 

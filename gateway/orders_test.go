@@ -210,13 +210,15 @@ func TestGroups(t *testing.T) {
 	place("u-3", join).refused(groupClosed)
 
 	c := place("u-4", `{"open":true}`).want(201)
-	h.post("/api/v1/orders/"+c.text("order_id")+"/confirm", "").want(200).has(map[string]any{"status": "paid"})
+	h.post("/api/v1/orders/"+c.text("order_id")+"/confirm", `{"payment_ref":"p-1"}`).want(200).has(map[string]any{"status": "paid"})
 	h.clock.Advance(601 * time.Second)
 	h.get("/api/v1/groups/" + c.text("group.group_id")).has(map[string]any{"status": "failed"})
-	h.get("/api/v1/orders/" + c.text("order_id")).has(map[string]any{"status": "refund_due"})
+	h.get("/api/v1/orders/" + c.text("order_id")).has(map[string]any{"status": "refund_due", "payment_ref": "p-1"})
+	refunded := map[string]any{"status": "refunded", "payment_ref": "p-1", "refund_ref": "r-1"}
 	for range 2 {
-		h.post("/api/v1/orders/"+c.text("order_id")+"/refund", `{"refund_ref":"r-1"}`).want(200).has(map[string]any{"status": "refunded"})
+		h.post("/api/v1/orders/"+c.text("order_id")+"/refund", `{"refund_ref":"r-1"}`).want(200).has(refunded)
 	}
+	h.get("/api/v1/orders/" + c.text("order_id")).has(refunded)
 	place("u-5", `{"join":"d-g999"}`).refused(groupNotFound)
 	for _, id := range []string{"d-g999", "d-2", "nope-g1", "x"} {
 		h.get("/api/v1/groups/" + id).refused(groupNotFound)

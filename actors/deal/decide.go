@@ -277,6 +277,9 @@ func (s *State) decideChange(c *Command, r *Reply, kind Kind) {
 	switch o.status {
 	case from:
 		r.Event.Kind, r.Event.Order, r.Event.Ref = kind, o.seq, c.Ref
+		if kind == OrderRefunded {
+			r.Event.Payment = r.Moved
+		}
 		r.Status = to
 	case to:
 	case Confirmed: // a paid order whose group has completed since

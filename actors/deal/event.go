@@ -29,6 +29,9 @@ const (
 	RuleSwitchedOff Kind = 13
 )
 
+// refundOfPayment is on disk the Kind of an OrderRefunded that knows its Payment.
+const refundOfPayment Kind = 14
+
 // retired was the Kind of OrderPlaced before an order recorded all that its rules
 // were told.
 const retired = 6
@@ -46,7 +49,10 @@ type Event struct {
 	Order  uint64 // other order events: the order's seq
 	Group  uint64 // GroupFailed: the seq of the order that opened the group
 	Ref    []byte // OrderConfirmed, OrderCancelled, OrderRefunded
-	Rule   []byte // RuleSwitchedOff
+	// Payment is the seq of the OrderConfirmed whose money an OrderRefunded gave
+	// back; 0 = not known.
+	Payment uint64
+	Rule    []byte // RuleSwitchedOff
 }
 
 // Placed is everything about an order that must outlive the moment: what the
@@ -136,7 +142,11 @@ func (e *Event) Reset() {
 
 // Append encodes the event behind dst. The format is in FORMAT.md.
 func (e *Event) Append(dst []byte) []byte {
-	dst = append(dst, byte(e.Kind))
+	kind := e.Kind
+	if e.Payment != 0 {
+		kind = refundOfPayment
+	}
+	dst = append(dst, byte(kind))
 	dst = binary.AppendUvarint(dst, uint64(e.At))
 	switch e.Kind {
 	case DealCreated:
@@ -148,6 +158,9 @@ func (e *Event) Append(dst []byte) []byte {
 	case OrderConfirmed, OrderCancelled, OrderRefunded:
 		dst = binary.AppendUvarint(dst, e.Order)
 		dst = appendText(dst, e.Ref)
+		if e.Payment != 0 {
+			dst = binary.AppendUvarint(dst, e.Payment)
+		}
 	case OrderExpired:
 		dst = binary.AppendUvarint(dst, e.Order)
 	case GroupFailed:
@@ -182,6 +195,13 @@ func (e *Event) Decode(b []byte) error {
 	case OrderConfirmed, OrderCancelled, OrderRefunded:
 		e.Order = r.uint()
 		e.Ref = r.text(MaxReferenceLen)
+	case refundOfPayment:
+		e.Kind = OrderRefunded
+		e.Order = r.uint()
+		e.Ref = r.text(MaxReferenceLen)
+		if e.Payment = r.uint(); e.Payment == 0 {
+			r.fail()
+		}
 	case OrderExpired:
 		e.Order = r.uint()
 	case GroupFailed:

@@ -46,6 +46,7 @@ func samples() []Event {
 		{Kind: OrderCancelled, At: 8, Order: 3, Ref: []byte{}},
 		{Kind: OrderExpired, At: 9, Order: 3},
 		{Kind: OrderRefunded, At: 10, Order: 3, Ref: []byte("back-1")},
+		{Kind: OrderRefunded, At: 10, Order: 3, Ref: []byte("back-1"), Payment: 8},
 		{Kind: GroupFailed, At: maxTime, Group: 1 << 62},
 		{Kind: RuleSwitchedOff, At: 11, Rule: []byte("r")},
 	}

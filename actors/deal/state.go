@@ -114,7 +114,7 @@ func (s *State) Apply(e *Event) error {
 	case OrderExpired:
 		ok = s.release(e.Order, Expired)
 	case OrderRefunded:
-		ok = s.refund(e.Order) && s.refer(e)
+		ok = s.refund(e) && s.refer(e)
 	case GroupFailed:
 		ok = s.failGroup(e.Group)
 	case RuleSwitchedOff:
@@ -285,13 +285,14 @@ func (s *State) failGroup(seq uint64) bool {
 	return true
 }
 
-func (s *State) refund(seq uint64) bool {
-	i := s.findOrder(seq)
+func (s *State) refund(e *Event) bool {
+	i := s.findOrder(e.Order)
 	if i < 0 || s.orders[i].status != RefundDue {
 		return false
 	}
-	s.orders[i].status = Refunded
-	return true
+	o := &s.orders[i]
+	o.status = Refunded
+	return e.Payment == 0 || e.Payment == o.seq+uint64(o.moved)
 }
 
 // members calls fn with every order that ever sat in g, newest first.
