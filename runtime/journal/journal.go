@@ -228,6 +228,22 @@ type Tables interface {
 	ApplyIf(ctx context.Context, expected []Expectation, mutations []Mutation, durable bool) error
 }
 
+// Watcher is a Store that other processes write to at the same time.
+type Watcher interface {
+	// Watch tells fn, on the caller's goroutine, what may have changed, no matter who
+	// changed it: first of all, then within a second of each commit. It goes on until
+	// ctx ends or the Store is closed. Told are new streams and the rows of the small
+	// tables that nodes keep in memory, some of them more than once.
+	Watch(ctx context.Context, fn func(Change))
+}
+
+// Change is what may have changed: one of its parts is set.
+type Change struct {
+	Stream     string // one that is new
+	Table, Key string // a row; of a table of queues, the queue
+	All        bool   // whatever there is
+}
+
 // Expectation is what a row must be for a change to be made.
 type Expectation struct {
 	Table, Key string // as of a Mutation

@@ -45,9 +45,10 @@ type Config struct {
 	Clock *clockd.Clock
 	// Log is told of what an operator should see. nil discards it.
 	Log *slog.Logger
-	// Exclusive keeps other processes that ask for it out of the database while
-	// this one is connected. The fence is what protects the streams; this protects
-	// operators of a single node from starting two.
+	// Exclusive keeps other processes out of the database while this one is
+	// connected. The others share it with each other, and keep out those who want it
+	// for themselves. The fence is what protects the streams; this protects operators
+	// of a single node from starting two.
 	Exclusive bool
 	// Connections bounds the pool, beside the one that commits (8).
 	Connections int
@@ -134,14 +135,11 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		_, err := checkDurable(ctx, conn)
 		return err
 	}
-	claim := check
-	if cfg.Exclusive {
-		claim = func(ctx context.Context, conn *pgx.Conn) error {
-			if err := check(ctx, conn); err != nil {
-				return err
-			}
-			return claimDatabase(ctx, conn)
+	claim := func(ctx context.Context, conn *pgx.Conn) error {
+		if err := check(ctx, conn); err != nil {
+			return err
 		}
+		return claimDatabase(ctx, conn, cfg.Exclusive)
 	}
 	var err error
 	if s.pool, err = connect(ctx, cfg.URL, cfg.Connections, check); err != nil {
@@ -215,22 +213,27 @@ func connect(ctx context.Context, url string, connections int, begin func(contex
 	return pool, nil
 }
 
-// exclusiveLock is the advisory lock of a node that has the database for itself. It
+// serving is the advisory lock of whoever uses the database, alone or with others. It
 // is held by the connection that commits, and taken again whenever that is made anew.
-const exclusiveLock = 0x6f776e72 // "ownr"
+const serving = 0x6f776e72 // "ownr"
 
-// ErrInUse says that another process has the database for itself.
+// ErrInUse says that another process uses the database, and one of the two wants it
+// for itself.
 var ErrInUse = errors.New("another node serves from this database")
 
-func claimDatabase(ctx context.Context, conn *pgx.Conn) error {
-	var mine bool
-	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", exclusiveLock).Scan(&mine); err != nil || mine {
+func claimDatabase(ctx context.Context, conn *pgx.Conn, exclusive bool) error {
+	try := "SELECT pg_try_advisory_lock_shared($1)"
+	if exclusive {
+		try = "SELECT pg_try_advisory_lock($1)"
+	}
+	var claimed bool
+	if err := conn.QueryRow(ctx, try, serving).Scan(&claimed); err != nil || claimed {
 		return err
 	}
 	var holder string
 	err := conn.QueryRow(ctx, `
 		SELECT format('%s at %s, backend %s since %s', a.application_name, coalesce(host(a.client_addr), 'a local socket'), a.pid, a.backend_start)
-		FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.objid = $1 AND l.granted LIMIT 1`, exclusiveLock).
+		FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.objid = $1 AND l.granted LIMIT 1`, serving).
 		Scan(&holder)
 	if err != nil {
 		holder = "somebody" // who has just left, or whom we may not see

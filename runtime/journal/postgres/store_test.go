@@ -311,7 +311,7 @@ func TestServerIsChecked(t *testing.T) {
 	}
 	t.Run("schema of tomorrow that today's nodes can use", func(t *testing.T) {
 		url := database(t, server)
-		server.Exec(t, name(url), "INSERT INTO doorbuster.migrations VALUES (2, 1)")
+		server.Exec(t, name(url), "INSERT INTO doorbuster.migrations VALUES (3, 1)")
 		closeAll(t, open(t, url))
 	})
 	t.Run("unreachable", func(t *testing.T) {
@@ -327,7 +327,7 @@ func TestMigrateAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 6 {
 		wg.Go(func() {
-			if _, after, err := postgres.Migrate(t.Context(), server.URL("fresh")); err != nil || after != 1 {
+			if _, after, err := postgres.Migrate(t.Context(), server.URL("fresh")); err != nil || after != 2 {
 				t.Errorf("version %d, %v", after, err)
 			}
 		})
@@ -371,7 +371,13 @@ func TestExclusive(t *testing.T) {
 	if second != nil {
 		closeAll(t, second)
 	}
-	closeAll(t, open(t, url)) // a reader does not ask for it
+	shared, err := postgres.Open(t.Context(), postgres.Config{URL: url, Clock: newClock(t)})
+	if !errors.Is(err, postgres.ErrInUse) {
+		t.Errorf("one that would share it: %v", err)
+	}
+	if shared != nil {
+		closeAll(t, shared)
+	}
 	server.Exec(t, "postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+name(url)+"'")
 	mustOpen(t, first, "deal")
 	w := journaltest.Append("deal", 1, 1, "after the connection was lost")
@@ -384,6 +390,20 @@ func TestExclusive(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeAll(t, third)
+}
+
+func TestShared(t *testing.T) {
+	url := database(t, server)
+	a, b := open(t, url), open(t, url)
+	closeAll(t, a)
+	alone, err := postgres.Open(t.Context(), postgres.Config{URL: url, Clock: newClock(t), Exclusive: true})
+	if !errors.Is(err, postgres.ErrInUse) {
+		t.Errorf("one that wants it for itself: %v", err)
+	}
+	if alone != nil {
+		closeAll(t, alone)
+	}
+	closeAll(t, b)
 }
 
 // Those who read may ask for more as they go, as many as there are at once, though

@@ -68,26 +68,36 @@ func (s *Server) Close() {
 }
 
 // Standby starts a server that follows s, as pg_basebackup makes it, under the given
-// application name.
+// application name, and that ends with the test.
 func (s *Server) Standby(t testing.TB, name string) *Server {
 	t.Helper()
-	standby, err := newServer()
+	standby, err := s.NewStandby(name)
 	if err != nil {
-		t.Fatalf("pgtest: %v", err)
+		t.Fatal(err)
 	}
 	t.Cleanup(standby.Close)
+	return standby
+}
+
+// NewStandby is Standby for a server that outlives a test: the caller must Close it.
+func (s *Server) NewStandby(name string, settings ...string) (*Server, error) {
+	standby, err := newServer()
+	if err != nil {
+		return nil, fmt.Errorf("pgtest: %w", err)
+	}
 	err = standby.run("pg_basebackup", "--pgdata", standby.Dir, "--write-recovery-conf", "--checkpoint", "fast", "--no-sync",
 		"--dbname", fmt.Sprintf("host=127.0.0.1 port=%d user=postgres application_name=%s", s.Port, name))
 	if err == nil {
-		err = standby.configure()
+		err = standby.configure(settings...)
 	}
 	if err == nil {
 		err = standby.up()
 	}
 	if err != nil {
-		t.Fatalf("pgtest: %v", err)
+		standby.Close()
+		return nil, fmt.Errorf("pgtest: %w", err)
 	}
-	return standby
+	return standby, nil
 }
 
 func newServer() (*Server, error) {
@@ -164,13 +174,17 @@ func (s *Server) configure(settings ...string) error {
 	return errors.Join(err, f.Close())
 }
 
-func (s *Server) up() error {
-	return s.run("pg_ctl", "start", "--pgdata", s.Dir, "--wait", "--silent", "--log", filepath.Join(s.Dir, "log"))
+// Control runs pg_ctl on the server: what to do, and how.
+func (s *Server) Control(action string, how ...string) error {
+	args := append([]string{action, "--pgdata", s.Dir, "--silent"}, how...)
+	if action == "start" {
+		args = append(args, "--wait", "--log", filepath.Join(s.Dir, "log"))
+	}
+	return s.run("pg_ctl", args...)
 }
 
-func (s *Server) kill() error {
-	return s.run("pg_ctl", "stop", "--pgdata", s.Dir, "--mode", "immediate", "--silent")
-}
+func (s *Server) up() error   { return s.Control("start") }
+func (s *Server) kill() error { return s.Control("stop", "--mode", "immediate") }
 
 // Up starts a server that was killed and waits until it answers.
 func (s *Server) Up(t testing.TB) {
@@ -187,7 +201,7 @@ func (s *Server) Kill(t testing.TB) {
 // Promote makes a standby the primary.
 func (s *Server) Promote(t testing.TB) {
 	t.Helper()
-	must(t, s.run("pg_ctl", "promote", "--pgdata", s.Dir, "--wait", "--silent"))
+	must(t, s.Control("promote", "--wait"))
 }
 
 // Exec runs SQL on a database of the server and returns what it prints.
