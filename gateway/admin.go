@@ -139,6 +139,9 @@ func (s *Server) journal(c *call) error {
 }
 
 func (s *Server) snapshot(c *call) error {
+	if err := c.readNothing(); err != nil {
+		return err
+	}
 	if err := s.node.Snapshot(s.ctx); err != nil {
 		return err
 	}
@@ -147,6 +150,9 @@ func (s *Server) snapshot(c *call) error {
 
 // drain asks the process to stop. The answer leaves before it does.
 func (s *Server) drain(c *call) error {
+	if err := c.readNothing(); err != nil {
+		return err
+	}
 	s.drainOne.Do(s.cfg.Drain)
 	return c.reply(fasthttp.StatusAccepted, statusReply{"draining"})
 }
@@ -179,7 +185,7 @@ func (s *Server) listKeys(c *call) error {
 	if err != nil {
 		return err
 	}
-	after, err := c.cursor()
+	after, err := c.cursorID()
 	if err != nil {
 		return err
 	}

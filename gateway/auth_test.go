@@ -139,7 +139,10 @@ func TestWhoMayDoWhat(t *testing.T) {
 	if detail := g.as(g.acme).get(why).want(200).field("rules.0.fault_detail"); detail == nil {
 		t.Error("the merchant is not told why the rule failed")
 	}
-	g.as(one).get(why).want(200).has(map[string]any{"rules.0.fault": "trap", "rules.0.fault_detail": nil, "rules.0.logs": nil})
+	g.as(one).get(why).want(200).has(map[string]any{"rules.0.fault": "trap", "rules.0.fault_detail": nil})
+	if said := string(g.as(one).get(why).body); !strings.Contains(said, `"logs":[]`) || strings.Contains(said, "wasm error") {
+		t.Errorf("the shopper is told %s", said)
+	}
 
 	two := g.issuer.shopper("u-2")
 	g.as(two).get("/api/v1/orders/" + id).refused(forbidden)
@@ -324,6 +327,32 @@ func TestJWKSThatIsNotGood(t *testing.T) {
 		if _, err := NewTokens([]byte(jwks)); err == nil {
 			t.Errorf("%.60q was accepted", jwks)
 		}
+	}
+}
+
+// TestJWKSOfAnIssuer: keys that do not say their algorithm, beside one to encrypt with.
+func TestJWKSOfAnIssuer(t *testing.T) {
+	i := newIssuer(t)
+	set := func(keys ...jose.JSONWebKey) []byte {
+		b, err := json.Marshal(jose.JSONWebKeySet{Keys: keys})
+		must(t, err)
+		return b
+	}
+	encrypts := jose.JSONWebKey{Key: &i.rs.PublicKey, KeyID: "enc", Use: "enc"}
+	tokens, err := NewTokens(set(jose.JSONWebKey{Key: i.ed.Public(), KeyID: "ed"}, jose.JSONWebKey{Key: &i.rs.PublicKey, KeyID: "rs"}, encrypts))
+	must(t, err)
+	good := claims("u-1", -time.Minute, time.Minute)
+	now := int64(start)
+	for _, token := range []string{i.sign(jose.EdDSA, i.ed, "ed", good), i.sign(jose.RS256, i.rs, "rs", good)} {
+		if who := knownTo(tokens, []byte(token), now); who == nil || string(who.name) != "u-1" {
+			t.Errorf("%v", who)
+		}
+	}
+	if who := knownTo(tokens, []byte(i.sign(jose.RS256, i.rs, "enc", good)), now); who != nil {
+		t.Error("a token that a key for encryption has signed is believed")
+	}
+	if _, err := NewTokens(set(encrypts)); err == nil {
+		t.Error("a JWKS without a key that signs was accepted")
 	}
 }
 

@@ -54,7 +54,7 @@ func (s *Server) backtestRule(c *call) error {
 	if err != nil {
 		return err
 	}
-	return s.openStream(c, ndjson, "", func(out *eventWriter) error {
+	return s.openStream(c, s.trials, ndjson, "", func(out *eventWriter) error {
 		ctx, cancel := context.WithCancel(s.front.stopping)
 		defer cancel()
 		defer out.watch(cancel)()

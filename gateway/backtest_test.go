@@ -40,11 +40,8 @@ func (a answer) lines() (lines []answer) {
 	return lines
 }
 
-// quick lets backtests run without rests, on a clock that stands still.
-func quick(cfg *Config, _ *actors.Config) { cfg.BacktestCPU = 100 }
-
 func TestBacktest(t *testing.T) {
-	h := newHouse(t, quick)
+	h := newHouse(t, nil)
 	const sale = "/api/v1/rules/sale/versions"
 	h.upload(sale+"?merchant_id=acme", fixedOff(990)).want(201)
 	h.deal("d", `,"rules":["sale"]`)
@@ -103,12 +100,13 @@ func TestBacktest(t *testing.T) {
 }
 
 // TestBacktestEndsWithItsClient: a client that leaves takes its backtest along,
-// which would rest for ever on this clock otherwise; and so does a server that
-// stops.
+// which would wait for ever for its turn on this clock otherwise; and so does a
+// server that stops.
 func TestBacktestEndsWithItsClient(t *testing.T) {
 	h := newHouse(t, func(cfg *Config, _ *actors.Config) { cfg.BacktestCPU = 1 })
 	h.deal("d", "")
 	h.order("d", "u", 1).want(201)
+	must(t, h.server.pace.Slice(t.Context(), func() error { return nil })) // and now all rest
 	begin := func() net.Conn {
 		t.Helper()
 		conn, err := net.Dial("tcp", h.addr)
@@ -116,15 +114,15 @@ func TestBacktestEndsWithItsClient(t *testing.T) {
 		body := `{"deal_id":"d"}`
 		_, err = fmt.Fprintf(conn, "POST /api/v1/rules/tiered/versions/1/backtest HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", h.addr, len(body), body)
 		must(t, err)
-		until(t, "the backtest", func() bool { return len(h.server.streams) == 1 })
+		until(t, "the backtest", func() bool { return len(h.server.trials.all) == 1 })
 		return conn
 	}
 	must(t, begin().Close())
-	until(t, "its end", func() bool { return len(h.server.streams) == 0 })
+	until(t, "its end", func() bool { return len(h.server.trials.all) == 0 })
 
 	conn := begin()
 	h.server.front.stop()
-	until(t, "its end", func() bool { return len(h.server.streams) == 0 })
+	until(t, "its end", func() bool { return len(h.server.trials.all) == 0 })
 	r := bufio.NewReader(conn)
 	var last string
 	for line, err := r.ReadString('\n'); err == nil; line, err = r.ReadString('\n') {

@@ -128,6 +128,10 @@ func (c *call) readOptionalJSON(v any) error {
 	return c.readJSON(v)
 }
 
+// readNothing takes a request that says all in its path: without a body, or with an
+// object that has no fields.
+func (c *call) readNothing() error { return c.readOptionalJSON(&struct{}{}) }
+
 // body reads a body of the right type, at most limit bytes.
 func (c *call) body(accepts func([]byte) bool, want string, limit int) ([]byte, error) {
 	if n := c.ctx.Request.Header.ContentLength(); n > 0 && !accepts(c.ctx.Request.Header.ContentType()) {

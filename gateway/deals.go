@@ -227,7 +227,7 @@ func (s *Server) listDeals(c *call) error {
 	}
 	merchantID, err1 := c.queryID("merchant_id")
 	limit, err2 := c.limit()
-	after, err3 := c.cursor()
+	after, err3 := c.cursorID()
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
@@ -285,6 +285,9 @@ func steerDeal(kind deal.CommandKind) func(*Server, *call) error {
 	return func(s *Server, c *call) error {
 		v, err := s.ownDeal(c, c.params[0])
 		if err != nil {
+			return err
+		}
+		if err := c.readNothing(); err != nil {
 			return err
 		}
 		return s.changeDeal(c, own.ClassPriority, v.Spec.ID, fasthttp.StatusOK, func(cmd *deal.Command) { cmd.Kind = kind })

@@ -112,6 +112,10 @@ func TestDealsThatAreNotValid(t *testing.T) {
 	h.get("/api/v1/deals/a%20b").refused(dealNotFound)
 	h.get("/api/v1/deals/nope/events").refused(dealNotFound)
 	h.post("/api/v1/deals/nope/pause", "").refused(dealNotFound)
+	h.deal("d-2", "")
+	h.post("/api/v1/deals/d-2/pause", `{"until":"tomorrow"}`).refused(unknownField)
+	h.get("/api/v1/deals/d-2").has(map[string]any{"status": "live"})
+	h.post("/api/v1/deals/d-2/pause", `{}`).want(200).has(map[string]any{"status": "paused"})
 }
 
 func TestDealLists(t *testing.T) {
@@ -140,7 +144,7 @@ func TestDealLists(t *testing.T) {
 	if a := h.get("/api/v1/deals?status=ended"); string(a.body) != `{"data":[],"has_more":false}` {
 		t.Errorf("an empty page is %s", a.body)
 	}
-	for _, bad := range []string{"limit=0", "limit=201", "limit=x", "cursor=%21", "status=open", "merchant_id=a%20b"} {
+	for _, bad := range []string{"limit=0", "limit=201", "limit=x", "cursor=%21", "cursor=ACE", "status=open", "merchant_id=a%20b"} {
 		h.get("/api/v1/deals?" + bad).refused(invalidRequest)
 	}
 }

@@ -25,33 +25,6 @@ const (
 	slowReaderMax = 5 * time.Second
 )
 
-// streams bounds the event streams that are open: each holds a slot.
-type streams chan struct{}
-
-func (t streams) full() bool { return len(t) == cap(t) }
-
-// run runs fn unless there are as many streams as may be.
-func (t streams) run(fn func()) {
-	select {
-	case t <- struct{}{}:
-		defer func() { <-t }()
-		fn()
-	default:
-	}
-}
-
-// wait takes all the slots, so that no stream is open and none can begin.
-func (t streams) wait(ctx context.Context) error {
-	for range cap(t) {
-		select {
-		case t <- struct{}{}:
-		case <-ctx.Done():
-			return fmt.Errorf("event streams are still open: %w", ctx.Err())
-		}
-	}
-	return nil
-}
-
 func (s *Server) dealEvents(c *call) error {
 	v, err := s.dealOf(c.params[0])
 	if err != nil {
@@ -63,17 +36,18 @@ func (s *Server) dealEvents(c *call) error {
 			return refuseField(invalidRequest, "Last-Event-ID", "must be an id of this stream")
 		}
 	}
-	return s.openStream(c, "text/event-stream", "retry: 2000\n\n", func(out *eventWriter) error {
+	return s.openStream(c, s.streams, "text/event-stream", "retry: 2000\n\n", func(out *eventWriter) error {
 		return s.stream(out, v.Spec.ID, seen)
 	})
 }
 
 // openStream answers with a body that fn writes for as long as it likes, on a
 // goroutine of its own. first is the begin of the body; fn writes it out with its
-// first flush. As with guard, a bug in fn costs one stream and not the process.
-func (s *Server) openStream(c *call, contentType, first string, fn func(*eventWriter) error) error {
-	if s.streams.full() {
-		return refuse(overloaded, "as many event streams as may be are open")
+// first flush. It has one of the places while it runs. As with guard, a bug in fn
+// costs one stream and not the process.
+func (s *Server) openStream(c *call, in *places, contentType, first string, fn func(*eventWriter) error) error {
+	if in.full(c.who) {
+		return refuse(overloaded, noPlace)
 	}
 	h := &c.ctx.Response.Header
 	h.SetContentType(contentType)
@@ -83,10 +57,10 @@ func (s *Server) openStream(c *call, contentType, first string, fn func(*eventWr
 	if c.ctx.IsHead() {
 		return nil
 	}
-	head, path := h.AppendBytes(nil), string(c.ctx.Path())
+	head, path, who := h.AppendBytes(nil), string(c.ctx.Path()), c.who
 	c.ctx.HijackSetNoResponse(true)
 	c.ctx.Hijack(func(conn net.Conn) {
-		s.streams.run(func() {
+		in.run(who, func() {
 			defer func() {
 				if fault := recover(); fault != nil {
 					s.cfg.Logger.Error("a stream panicked", "path", path, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
@@ -100,6 +74,8 @@ func (s *Server) openStream(c *call, contentType, first string, fn func(*eventWr
 	})
 	return nil
 }
+
+const noPlace = "as many as may be are under way, in all or of this caller"
 
 // stream writes a deal's events until the client has gone, is too slow, or the
 // server stops.

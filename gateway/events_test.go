@@ -30,6 +30,9 @@ func (h *house) follow(t *testing.T, dealID, lastID string) *follower {
 	if lastID != "" {
 		req.Header.Set("Last-Event-ID", lastID)
 	}
+	if h.token != "" {
+		req.Header.Set("Authorization", "Bearer "+h.token)
+	}
 	resp, err := h.client.Do(req)
 	must(t, err)
 	t.Cleanup(func() { resp.Body.Close() })
@@ -127,7 +130,7 @@ func TestEventStreamsAreBounded(t *testing.T) {
 	f.cancel()
 	until(t, "the client's end to be noticed", func() bool {
 		h.clock.Advance(heartbeat)
-		return !h.server.streams.full()
+		return !h.server.streams.full(trusted)
 	})
 	h.follow(t, "d", "")
 }

@@ -31,7 +31,7 @@ type explainReply struct {
 
 // ruleAccount is one rule's part. All of it is from the order's event, but for
 // the logs and the detail of a fault: those are of the same evaluation done
-// again, and are absent if it came to something else.
+// again, and are left empty if it came to something else.
 type ruleAccount struct {
 	Rule        string        `json:"rule"`
 	Owner       string        `json:"owner,omitempty"`
@@ -49,7 +49,7 @@ type ruleAccount struct {
 	FaultDetail string        `json:"fault_detail,omitempty"`
 	Fuel        uint64        `json:"fuel"`
 	Reproduced  bool          `json:"reproduced"` // the same version gave the same answer again
-	Logs        []string      `json:"logs,omitempty"`
+	Logs        []string      `json:"logs"`
 	Why         string        `json:"why"`
 }
 
@@ -134,20 +134,36 @@ func (s *Server) explainOrder(c *call) error {
 	if err != nil {
 		return err
 	}
-	again, err := reprice.Verify(s.ctx, s.cfg.Rules, v.Spec, &o.Event)
+	var again *reprice.Verification
+	err = s.try(c, func() (err error) {
+		again, err = reprice.Verify(s.ctx, s.cfg.Rules, v.Spec, &o.Event)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	r := newExplainReply(o, v.Spec, again)
 	if c.who.role == shopper { // what a rule writes for its author is the merchant's
-		for i := range r.Rules {
-			r.Rules[i].Logs, r.Rules[i].FaultDetail = nil, ""
+		for i := range again.Rules {
+			again.Rules[i].Logs, again.Rules[i].FaultDetail = nil, ""
 		}
 	}
+	r := newExplainReply(o, v.Spec, again)
 	if verify {
 		r.Verification = newVerificationReply(o, again)
 	}
 	return c.reply(fasthttp.StatusOK, r)
+}
+
+// try runs evaluations that no order waits for: a few of one caller at a time, each
+// in its turn.
+func (s *Server) try(c *call, evaluate func() error) (err error) {
+	if !s.trials.run(c.who, func() { err = s.pace.Slice(s.front.stopping, evaluate) }) {
+		return refuse(overloaded, noPlace)
+	}
+	if err != nil && s.front.stopping.Err() != nil {
+		return &refusal{problem: draining}
+	}
+	return err
 }
 
 func newExplainReply(o *actors.Order, spec *deal.Spec, again *reprice.Verification) *explainReply {
@@ -173,7 +189,7 @@ func newRuleAccount(e *deal.Evaluation, again *reprice.Again) ruleAccount {
 	a := ruleAccount{
 		Rule: string(e.Rule), Version: e.Version, InputDigest: digestText(e.Digest), InputABI: base64.StdEncoding.EncodeToString(again.Input),
 		Outcome: e.Outcome.String(), Discount: e.Discount, Label: string(e.Label), Reason: string(e.Reason), Final: e.Final, Fuel: e.Fuel,
-		Reproduced: len(again.Differences) == 0,
+		Reproduced: len(again.Differences) == 0, Logs: []string{},
 	}
 	if e.Version != 0 {
 		a.SHA256, a.Owner = fmt.Sprintf("%x", e.SHA256), "merchant"

@@ -22,7 +22,7 @@ func TestExplain(t *testing.T) {
 		"rules.0.why": "tiered v1: 15% off from 3 → −44.55 CNY (reason: tier_3)", "verification": nil,
 		"why": "3 × 99.00 CNY (the deal's price) = 297.00 CNY; −44.55 CNY by the deal's rules = 252.45 CNY",
 	})
-	if len(a.text("rules.0.sha256")) != 64 || a.field("rules.0.fuel").(int64) == 0 {
+	if !strings.Contains(string(a.body), `"logs":[]`) || len(a.text("rules.0.sha256")) != 64 || a.field("rules.0.fuel").(int64) == 0 {
 		t.Errorf("%s", a.body)
 	}
 	// Nothing that is changed later touches the price, or its proof: not the
@@ -65,7 +65,7 @@ func TestExplainDifference(t *testing.T) {
 	if r.Same || len(r.Differences) != 1 || r.Differences[0] != (differenceReply{"tiered", "fuel", "1", "2"}) || !strings.HasPrefix(r.Verdict, "Not the same: ") {
 		t.Errorf("%+v", r)
 	}
-	if a := newRuleAccount(&o.Event.Placed.Evaluations[0], &again.Rules[0]); a.Reproduced || a.Logs != nil {
+	if a := newRuleAccount(&o.Event.Placed.Evaluations[0], &again.Rules[0]); a.Reproduced || len(a.Logs) > 0 {
 		t.Errorf("%+v", a)
 	}
 }

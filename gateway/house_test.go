@@ -149,6 +149,7 @@ func newHouse(t testing.TB, tune func(*Config, *actors.Config)) *house {
 	logger := slog.New(slog.DiscardHandler)
 	nodeCfg := actors.Config{Rules: h.rules, Logger: logger, Fatal: func(err error) { t.Errorf("fatal: %v", err) }}
 	cfg := Config{Rules: h.rules, Store: h.store, Clock: h.clock.Clock(), Metrics: obs.NewMetrics(), Logger: logger}
+	cfg.BacktestCPU = 100 // no rests: on a clock that stands still they would not end
 	cfg.Webhooks, err = webhook.New(context.Background(), webhook.Config{Tables: h.store.Tables(), Clock: h.clock.Clock(), Logger: logger, Loopback: true})
 	must(t, err)
 	hooks := cfg.Webhooks

@@ -1,9 +1,12 @@
 package gateway
 
 import (
+	"crypto/ed25519"
+	"crypto/rsa"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,7 +39,7 @@ var tokenAlgorithms = []jose.SignatureAlgorithm{jose.EdDSA, jose.RS256}
 // one, and what is used again moves over. It never holds more than twice
 // tokensKept, and forgetting costs only a signature.
 type Tokens struct {
-	keys jose.JSONWebKeySet
+	keys []jose.JSONWebKey // each with its algorithm
 
 	mu         sync.RWMutex // guards the maps
 	young, old map[tokenHash]*session
@@ -50,23 +53,41 @@ type session struct {
 	notBefore, expires int64 // Unix ms, leeway included
 }
 
-// NewTokens takes the contents of a JWKS file. It must hold at least one
-// public key for EdDSA or RS256 and nothing else.
+// NewTokens takes the contents of a JWKS file. An issuer publishes all its keys in
+// one, so those for another use or algorithm than ours are left aside; there must be
+// one at least that is not, and none that is secret.
 func NewTokens(jwks []byte) (*Tokens, error) {
 	t := &Tokens{young: map[tokenHash]*session{}}
-	if err := json.Unmarshal(jwks, &t.keys); err != nil {
+	var all jose.JSONWebKeySet
+	if err := json.Unmarshal(jwks, &all); err != nil {
 		return nil, fmt.Errorf("read the JWKS: %w", err)
 	}
-	if len(t.keys.Keys) == 0 {
-		return nil, errors.New("the JWKS holds no key")
-	}
-	for i := range t.keys.Keys {
-		k := &t.keys.Keys[i]
-		if alg := jose.SignatureAlgorithm(k.Algorithm); !k.Valid() || !k.IsPublic() || alg != jose.EdDSA && alg != jose.RS256 {
-			return nil, fmt.Errorf("key %d (%q) of the JWKS is not a public key with alg EdDSA or RS256", i, k.KeyID)
+	for i, k := range all.Keys {
+		if !k.Valid() || !k.IsPublic() {
+			return nil, fmt.Errorf("key %d (%q) of the JWKS is not a public key", i, k.KeyID)
+		}
+		if k.Algorithm == "" {
+			k.Algorithm = string(algorithmOf(k.Key))
+		}
+		if k.Use != "enc" && slices.Contains(tokenAlgorithms, jose.SignatureAlgorithm(k.Algorithm)) {
+			t.keys = append(t.keys, k)
 		}
 	}
+	if len(t.keys) == 0 {
+		return nil, errors.New("the JWKS holds no public key for EdDSA or RS256")
+	}
 	return t, nil
+}
+
+// algorithmOf says what a key is for that does not say it itself, "" = not ours.
+func algorithmOf(key any) jose.SignatureAlgorithm {
+	switch key.(type) {
+	case ed25519.PublicKey:
+		return jose.EdDSA
+	case *rsa.PublicKey:
+		return jose.RS256
+	}
+	return ""
 }
 
 // caller returns the shopper whose token this is, valid at now (Unix ms), or
@@ -142,8 +163,8 @@ func (t *Tokens) verify(token string) *session {
 
 func (t *Tokens) verified(token *jwt.JSONWebToken, claims *jwt.Claims) bool {
 	h := token.Headers[0]
-	for i := range t.keys.Keys {
-		k := &t.keys.Keys[i]
+	for i := range t.keys {
+		k := &t.keys[i]
 		if k.Algorithm == h.Algorithm && (h.KeyID == "" || h.KeyID == k.KeyID) && token.Claims(k.Key, claims) == nil {
 			return true
 		}

@@ -56,6 +56,15 @@ func (c *call) cursor() (string, error) {
 	return string(cursor), nil
 }
 
+// cursorID is cursor for a list whose pages end with an identifier.
+func (c *call) cursorID() (string, error) {
+	id, err := c.cursor()
+	if err == nil && id != "" && !deal.ValidID(id) {
+		err = errBadCursor
+	}
+	return id, err
+}
+
 var errBadCursor = refuseField(invalidRequest, "cursor", "must be the next_cursor of the page before")
 
 func (c *call) query(name string) string { return string(c.ctx.QueryArgs().Peek(name)) }

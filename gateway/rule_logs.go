@@ -69,7 +69,7 @@ func (s *Server) ruleLogs(c *call) error {
 		c.ctx.Response.SetBodyRaw(body)
 		return nil
 	}
-	return s.openStream(c, ndjson, "", func(out *eventWriter) error {
+	return s.openStream(c, s.streams, ndjson, "", func(out *eventWriter) error {
 		f, err := s.cfg.Rules.Follow(owner, id)
 		if err != nil {
 			return err

@@ -200,7 +200,7 @@ func (s *Server) uploadRule(c *call) error {
 func (s *Server) listRules(c *call) error {
 	owner, err1 := c.merchantOf("")
 	limit, err2 := c.limit()
-	after, err3 := c.cursor()
+	after, err3 := c.cursorID()
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
@@ -311,10 +311,15 @@ func (s *Server) evaluateRule(c *call) error {
 	n, err2 := c.version()
 	owner, err3 := c.merchantOf(body.MerchantID)
 	in, err4 := body.input(s.node.Now().Wall)
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	err := errors.Join(err1, err2, err3, err4)
+	if err != nil {
 		return err
 	}
-	e, err := s.cfg.Rules.EvaluateVersion(s.ctx, owner, id, n, in)
+	var e *plugins.Evaluation
+	err = s.try(c, func() (err error) {
+		e, err = s.cfg.Rules.EvaluateVersion(s.ctx, owner, id, n, in)
+		return err
+	})
 	if err != nil {
 		return err
 	}

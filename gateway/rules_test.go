@@ -68,6 +68,7 @@ func TestRules(t *testing.T) {
 	a := h.get("/api/v1/rules?merchant_id=acme&limit=2").want(200).has(map[string]any{"data.0.rule_id": "another", "data.1.rule_id": "mine", "has_more": true})
 	h.get("/api/v1/rules?merchant_id=acme&limit=2&cursor=" + a.text("next_cursor")).want(200).has(map[string]any{"data.0.rule_id": "tiered", "has_more": false})
 	h.get("/api/v1/rules?limit=0").refused(invalidRequest)
+	h.get("/api/v1/rules?cursor=ACE").refused(invalidRequest)
 	h.get("/api/v1/rules?cursor=eno").want(200).has(map[string]any{"has_more": false})
 }
 

@@ -34,6 +34,13 @@ const (
 	headersMax   = 8 << 10  // bytes of a request's line and headers together
 	uploadsMax   = 4        // modules that are received or compiled at once
 
+	// Of the event streams, one caller may have 1 in so many.
+	streamsPart = 16
+	// Evaluations that no order waits for (backtests, explanations, samples): under way
+	// or waiting for their turn, in all and of one caller.
+	trialsMax   = 64
+	trialsShare = 4
+
 	// Orders that are turned away because the node is full, a second and processor,
 	// so that refusing takes little from those who are let in. One that waits for
 	// its refusal waits no longer than this; until then its caller cannot ask again.
@@ -90,8 +97,8 @@ type Config struct {
 	Front *Front
 
 	Connections int // open at once on the public listener of a Front that is made; 0 = 16,384
-	Streams     int // event streams open at once; 0 = 1,024
-	BacktestCPU int // per cent of one core that all backtests together may use; 0 = 25
+	Streams     int // event streams open at once, a sixteenth of them by one caller; 0 = 1,024
+	BacktestCPU int // per cent of one core for all evaluations together that no order waits for; 0 = 25
 }
 
 func (c *Config) validate() error {
@@ -129,8 +136,9 @@ type Server struct {
 	front      *Front
 	orders     orderSeries
 	uploads    *uploads
-	streams    streams
-	pace       *reprice.Pace // of backtests
+	streams    *places
+	trials     *places
+	pace       *reprice.Pace // of the trials
 	turnedAway *admit.Pacer  // orders that the node has no room for
 	public     *router
 	admin      *router
@@ -165,7 +173,8 @@ func New(cfg Config) (*Server, error) {
 		cfg: cfg, node: cfg.Node, front: front,
 		orders:     newOrderSeries(cfg.Metrics, sales),
 		uploads:    newUploads(),
-		streams:    make(streams, cfg.Streams),
+		streams:    newPlaces(cfg.Streams, cfg.Streams/streamsPart),
+		trials:     newPlaces(trialsMax, trialsShare),
 		pace:       pace,
 		turnedAway: admit.NewPacer(turnedAwayMax*runtime.GOMAXPROCS(0), turnedAwayWait),
 	}
@@ -191,7 +200,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	}
 	defer s.cancel()
-	return errors.Join(s.front.Shutdown(ctx), s.streams.wait(ctx))
+	return errors.Join(s.front.Shutdown(ctx), s.streams.wait(ctx), s.trials.wait(ctx))
 }
 
 // answer answers a request on the public listener.

@@ -206,13 +206,13 @@ func TestPanicInAStream(t *testing.T) {
 	var log safeBuffer
 	h := newHouse(t, func(c *Config, _ *actors.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	server := &fasthttp.Server{Handler: func(ctx *fasthttp.RequestCtx) {
-		must(t, h.server.openStream(&call{ctx: ctx}, ndjson, "", func(*eventWriter) error { panic("a bug") }))
+		must(t, h.server.openStream(&call{ctx: ctx, who: trusted}, h.server.streams, ndjson, "", func(*eventWriter) error { panic("a bug") }))
 	}}
 	client, conn := net.Pipe()
 	go func() { _, _ = io.WriteString(client, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n") }()
 	must(t, server.ServeConn(conn))
 	until(t, "the end of the stream", func() bool {
-		return strings.Contains(log.String(), "a bug") && len(h.server.streams) == 0
+		return strings.Contains(log.String(), "a bug") && len(h.server.streams.all) == 0
 	})
 	must(t, client.Close())
 }

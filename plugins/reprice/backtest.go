@@ -100,7 +100,7 @@ type Sink interface {
 func (b *Backtest) Run(ctx context.Context, store journal.Store, stream string, last uint64, pace *Pace, sink Sink) error {
 	b.ctx = ctx
 	for after := uint64(0); after < last && !b.ended; {
-		err := pace.slice(ctx, func() (err error) {
+		err := pace.Slice(ctx, func() (err error) {
 			after, err = b.slice(ctx, store, stream, after, last, sink)
 			return err
 		})

@@ -282,7 +282,8 @@ func TestBacktestEndsEarly(t *testing.T) {
 	if _, err := run(t.Context(), last+1, nil, &rows{}); !errors.Is(err, journal.ErrNotFound) {
 		t.Errorf("an event that is not there: %v", err)
 	}
-	// A pace whose clock stands still: the first slice is done, and then it rests.
+	// A pace whose clock stands still: the first slice is done, and the next one waits
+	// for the end of its rest.
 	clock := clockd.NewManual(now)
 	pace, err := reprice.NewPace(clock.Clock(), 1)
 	if err != nil {

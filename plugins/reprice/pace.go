@@ -8,9 +8,9 @@ import (
 	"github.com/doorbuster/doorbuster/clockd"
 )
 
-// Pace bounds the CPU that backtests take from a live server. Those that share
-// one take turns: one slice at a time, and after it everybody rests so long that
-// all slices together use at most the given share of one core.
+// Pace bounds the CPU that evaluations take from a live server which no order waits
+// for. Those that share one take turns: one slice at a time, and after it everybody
+// rests so long that all slices together use at most the given share of one core.
 type Pace struct {
 	clock   *clockd.Clock
 	percent int64
@@ -25,21 +25,26 @@ func NewPace(clock *clockd.Clock, percent int) (*Pace, error) {
 	return &Pace{clock: clock, percent: int64(percent), turn: make(chan struct{}, 1)}, nil
 }
 
-// slice waits for its turn, works, and rests.
-func (p *Pace) slice(ctx context.Context, work func() error) error {
+// Slice waits for its turn and works. The rest begins when it returns, and whoever
+// is next waits for its end. It returns the error of work, or the context's end. A
+// nil pace does not wait.
+func (p *Pace) Slice(ctx context.Context, work func() error) error {
 	if p == nil {
 		return work()
 	}
 	select {
 	case p.turn <- struct{}{}:
-		defer func() { <-p.turn }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	begin := clockd.Mono()
-	err := work()
-	if rest := (clockd.Mono() - begin) * (100 - p.percent) / p.percent; err == nil && rest > 0 {
-		err = p.clock.Sleep(ctx, time.Duration(rest))
-	}
-	return err
+	defer func() {
+		rest := (clockd.Mono() - begin) * (100 - p.percent) / p.percent
+		if rest <= 0 {
+			<-p.turn
+			return
+		}
+		p.clock.AfterFunc(time.Duration(rest), func() { <-p.turn })
+	}()
+	return work()
 }

@@ -74,7 +74,7 @@ type Config struct {
 	MaxInFlightByDeal int           // orders of one deal
 	RateLimit         int           // requests a second that one caller may make; 0 = any number
 	RateBurst         int           // requests at once after a rest
-	BacktestCPU       int           // per cent of one core that all backtests together may use
+	BacktestCPU       int           // per cent of one core for all evaluations together that no order waits for
 	RequestTimeout    time.Duration // then 504
 	DrainTimeout      time.Duration // for what is in flight at the end
 	DrainNotice       time.Duration // to go on answering that it is at the end, within DrainTimeout
@@ -127,7 +127,7 @@ func (c *Config) Flags() *pflag.FlagSet {
 	t.IntVar(&c.MaxInFlightByDeal, "max-in-flight-per-deal", c.MaxInFlightByDeal, "orders in flight for one deal; beyond it 503")
 	t.IntVar(&c.RateLimit, "rate-limit", c.RateLimit, "requests a second that one caller may make, beyond it 429; 0 = any number")
 	t.IntVar(&c.RateBurst, "rate-burst", c.RateBurst, "requests that a caller may make at once after a rest")
-	t.IntVar(&c.BacktestCPU, "backtest-cpu", c.BacktestCPU, "per cent of one core that all backtests together may use")
+	t.IntVar(&c.BacktestCPU, "backtest-cpu", c.BacktestCPU, "per cent of one core that backtests, explanations and sample evaluations may use together")
 	t.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "how long a request may take before it is answered with 504")
 	t.DurationVar(&c.DrainTimeout, "drain-timeout", c.DrainTimeout, "how long requests in flight may take to finish at the end")
 	t.DurationVar(&c.DrainNotice, "drain-notice", c.DrainNotice, "how long to go on answering with 503 draining at least, so that balancers see it")
