@@ -660,7 +660,7 @@ func TestApplyRefuses(t *testing.T) {
 		"group too short": {created, opening, second(func(p *deal.Placed) {
 			p.GroupMode, p.GroupMembers, p.GroupEnds, p.GroupSize = deal.OpenGroup, 1, 1001, 2
 		})},
-		"stock":      {created, {Kind: deal.DealChanged, At: 2, Seq: 2, Patch: &deal.Patch{StockAdd: deal.MaxStock}}},
+		"stock": {created, {Kind: deal.DealChanged, At: 2, Seq: 2, Patch: &deal.Patch{StockAdd: deal.MaxStock}}},
 		"refund of no payment": {
 			created, opening, {Kind: deal.OrderConfirmed, At: 3, Seq: 3, Order: 2}, {Kind: deal.GroupFailed, At: 3, Seq: 4, Group: 2},
 			{Kind: deal.OrderRefunded, At: 3, Seq: 5, Order: 2, Payment: 4},
