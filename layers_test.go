@@ -36,6 +36,7 @@ var layers = []layer{
 	{pkg: "examples/rules/go", imports: []string{"plugins/sdk/go"}, tests: []string{"plugins", "plugins/abi", "plugins/sdk/rules", "plugins/sdk/go/rulestest"}},
 	{pkg: "examples/hostile", imports: []string{"plugins/host", "plugins/gas", "plugins/gas/gastest", "plugins/abi", "clockd"}},
 	{pkg: "examples/incident", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "runtime/own", "runtime/journal", "runtime/journal/embedded", "clockd"}},
+	{pkg: "examples/cluster", imports: []string{"cmd/benchmark/page", "gateway/client", "actors/deal", "runtime/journal", "runtime/journal/postgres", "runtime/journal/postgres/pgtest", "clockd"}, tests: []string{"runtime/journal/journaltest"}},
 	{pkg: "cmd/benchmark/peers", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "runtime/journal", "runtime/journal/embedded", "clockd"}},
 	{pkg: "cmd/benchmark/overload", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "clockd"}},
 	{pkg: "cmd/benchmark/soak", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "clockd"}},
@@ -89,7 +90,8 @@ type layer struct {
 // for every test file and for the packages whose name ends in "test".
 var owners = map[string][]string{
 	"github.com/HdrHistogram/hdrhistogram-go":   {"cmd/doorbuster", "cmd/doorbuster/bench", "cmd/benchmark/overload", "cmd/benchmark/soak", "plugins/reprice"},
-	"github.com/anishathalye/porcupine":         {"tests"},
+	"github.com/Shopify/toxiproxy/v2":           {"examples/cluster"},
+	"github.com/anishathalye/porcupine":         {"tests", "examples/cluster"},
 	"github.com/asynkron/protoactor-go/actor":   {"actors", "clockd", "runtime/cluster"},
 	"github.com/asynkron/protoactor-go/cluster": {"runtime/cluster"},
 	"github.com/asynkron/protoactor-go/remote":  {"runtime/cluster"},
@@ -106,6 +108,7 @@ var owners = map[string][]string{
 	"github.com/puzpuzpuz/xsync/v4":             {"actors", "runtime/journal/embedded", "runtime/journal/postgres"},
 	"github.com/redis/rueidis":                  {"cmd/benchmark/peers"},
 	"github.com/rogpeppe/go-internal":           {"tests"},
+	"github.com/rs/zerolog":                     {"examples/cluster"},
 	"github.com/schollz/progressbar/v3":         {"cmd/doorbuster", "cmd/doorbuster/bench"},
 	"github.com/spf13/cobra":                    {"cmd/doorbuster", "cmd/doorbuster/bench", "cmd/doorbuster/rule", "cmd/benchmark", "cmd/benchmark/overload", "cmd/benchmark/peers", "cmd/benchmark/soak"},
 	"github.com/spf13/pflag":                    {"cmd/doorbuster", "cmd/doorbuster/config"},
@@ -115,7 +118,7 @@ var owners = map[string][]string{
 	"go.opentelemetry.io/otel":                  {"runtime/trace"},
 	"go.uber.org/goleak":                        {"tests"},
 	"go.yaml.in/yaml/v3":                        {"tests"},
-	"golang.org/x/sys":                          {"runtime/journal/embedded", "cmd/doorbuster"},
+	"golang.org/x/sys":                          {"runtime/journal/embedded", "cmd/doorbuster", "examples/cluster"},
 	"pgregory.net/rapid":                        {"tests"},
 }
 

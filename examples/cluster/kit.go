@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/doorbuster/doorbuster/clockd"
+)
+
+// plan is what to do.
+type plan struct {
+	nodes   int
+	deals   int
+	perDeal int     // shoppers
+	rate    float64 // questions a second of all shoppers together
+	seed    uint64
+	binary  string // doorbuster; "" builds it
+	other   string // doorbuster of another version, that a rolling upgrade goes to
+	spaces  bool   // each host has a network namespace
+	standby bool   // PostgreSQL has one
+	keep    bool   // the folder with the logs, also if all went well
+}
+
+func (p *plan) validate() error {
+	if p.nodes < 1 || p.nodes > nodesMost || p.deals < kindsOfDeals || p.perDeal < 1 || p.rate <= 0 {
+		return fmt.Errorf("want 1 to %d nodes, at least %d deals, a shopper for each and a rate", nodesMost, kindsOfDeals)
+	}
+	return nil
+}
+
+const nodesMost = 5
+
+// kit is a cluster that can be broken.
+type kit struct {
+	plan
+	dir      string
+	out      io.Writer
+	clock    *clockd.Clock
+	ground   *ground
+	links    *links
+	common   setting // of the nodes
+	database *database
+	etcd     *etcd
+
+	mu      sync.Mutex // guards serving
+	serving []*node    // that the balancer knows of; the slice is never changed in place
+	nodes   []*node    // all that were ever made
+}
+
+// newKit starts everything. The caller must close it, also after an error.
+func newKit(ctx context.Context, p plan, out io.Writer) (k *kit, err error) {
+	k = &kit{plan: p, out: out}
+	if err := p.validate(); err != nil {
+		return k, err
+	}
+	if k.dir, err = os.MkdirTemp("", "doorbuster-cluster-"); err != nil {
+		return k, err
+	}
+	if k.clock, err = clockd.New(clockd.Config{}); err != nil {
+		return k, err
+	}
+	k.clock.Start()
+	if k.ground, err = newGround(ctx, p.spaces); err != nil {
+		return k, err
+	}
+	k.links = newLinks(k.ground)
+	if k.binary == "" {
+		if k.binary, err = build(ctx, k.dir); err != nil {
+			return k, err
+		}
+	}
+	k.common = setting{binary: k.binary, dir: k.dir, alone: p.nodes == 1, connections: p.deals*p.perDeal + 1}
+	if err := k.startServices(ctx); err != nil {
+		return k, err
+	}
+	return k, k.startNodes(ctx)
+}
+
+// build builds the product.
+func build(ctx context.Context, dir string) (string, error) {
+	binary := filepath.Join(dir, "doorbuster")
+	return binary, command(ctx, "go", "build", "-o", binary, "github.com/doorbuster/doorbuster/cmd/doorbuster")
+}
+
+func (k *kit) startServices(ctx context.Context) error {
+	at, err := k.ground.host(ctx, "postgres", postgresAt)
+	if err != nil {
+		return err
+	}
+	if k.database, err = startDatabase(at, k.dir, k.standby); err != nil {
+		return err
+	}
+	if err := command(ctx, k.binary, "migrate", "--postgres", databaseURL(k.database.addrs())); err != nil {
+		return err
+	}
+	if at, err = k.ground.host(ctx, "etcd", etcdAt); err != nil || k.common.alone {
+		return err
+	}
+	k.etcd, err = startEtcd(ctx, at, k.dir)
+	return err
+}
+
+func (k *kit) startNodes(ctx context.Context) error {
+	if k.ground.spaces { // where nobody is on loopback, callers need keys and nodes certificates
+		if err := k.secure(ctx); err != nil {
+			return err
+		}
+	}
+	for range k.plan.nodes {
+		n, err := k.prepare(ctx)
+		if err != nil {
+			return err
+		}
+		if err := k.join(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// secure makes an operator's key.
+func (k *kit) secure(ctx context.Context) error {
+	said, err := exec.CommandContext(ctx, k.binary, "keys", "create", "--role", "operator", "--postgres", databaseURL(k.database.addrs())).Output()
+	if err != nil {
+		return fmt.Errorf("keys create: %w", err)
+	}
+	k.common.token = strings.TrimSpace(string(said))
+	if !k.common.alone {
+		k.common.certs = filepath.Join(k.dir, "certs")
+	}
+	return nil
+}
+
+// prepare makes another node that is not started yet.
+func (k *kit) prepare(ctx context.Context) (*node, error) {
+	number := len(k.nodes)
+	name := fmt.Sprintf("node-%d", number+1)
+	h, err := k.ground.host(ctx, name, firstNodeAt+number)
+	if err != nil {
+		return nil, err
+	}
+	if k.common.certs != "" {
+		if err := command(ctx, k.binary, "keys", "node-cert", "--dir", k.common.certs, "--name", name, "--host", h.ip); err != nil {
+			return nil, err
+		}
+	}
+	n, err := newNode(h, &k.common, k.links, k.database, k.etcd)
+	if err == nil {
+		k.nodes = append(k.nodes, n)
+	}
+	return n, err
+}
+
+// join starts a node and tells the balancer of it.
+func (k *kit) join(ctx context.Context, n *node) error {
+	if err := n.start(ctx); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !slices.Contains(k.serving, n) {
+		k.serving = append(slices.Clone(k.serving), n)
+	}
+	return nil
+}
+
+// forget tells the balancer of a node's end.
+func (k *kit) forget(n *node) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.serving = slices.DeleteFunc(slices.Clone(k.serving), func(other *node) bool { return other == n })
+}
+
+// balanced is the nodes that the balancer knows of.
+func (k *kit) balanced() []*node {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.serving
+}
+
+func (k *kit) sleep(ctx context.Context, d time.Duration) error {
+	return clockd.SleepUntil(ctx, clockd.Mono()+int64(d))
+}
+
+// close ends everything. The logs stay if failed, or if that is the plan.
+func (k *kit) close(failed bool) error {
+	for _, n := range k.nodes {
+		n.kill()
+		n.api.Close()
+	}
+	if k.links != nil {
+		k.links.close()
+	}
+	if k.etcd != nil {
+		k.etcd.kill()
+	}
+	if k.database != nil {
+		k.database.close()
+	}
+	if k.clock != nil {
+		k.clock.Close()
+	}
+	if k.dir == "" {
+		return nil
+	}
+	if failed || k.keep {
+		fmt.Fprintln(k.out, "logs are in", k.dir)
+		return nil
+	}
+	return errors.Join(os.RemoveAll(k.dir))
+}
