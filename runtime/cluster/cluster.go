@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/asynkron/protoactor-go/remote"
 
 	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/runtime/cluster/mtls"
 )
 
 var (
@@ -70,12 +73,9 @@ type Registry interface {
 // Config is what a node of a cluster is told. Registry, Clock and Advertise are
 // required.
 type Config struct {
-	// Name keeps clusters apart that share a registry: 1-63 bytes of a-z, 0-9 and -.
-	// Default "doorbuster".
-	Name string
 	// Registry is where the members find each other. The cluster closes it.
 	Registry Registry
-	// Clock shows the time that is compared with the other members'.
+	// Clock shows the time that is compared with the other members'. It must tick.
 	Clock *clockd.Clock
 	// Advertise is the host:port by which the other members reach this one. No two have
 	// the same: a node that joins under the address of another takes its place.
@@ -84,8 +84,14 @@ type Config struct {
 	Listen string
 	// Version, HTTP and Admin are shown in this node's record.
 	Version, HTTP, Admin string
-	// TTL is how long a member that is not heard of remains one: at least 1 s. Default 3 s.
+	// TTL is how long a member that is not heard of remains one: 1 s to 1 min. Default
+	// TTLDefault.
 	TTL time.Duration
+	// TLS is how nodes know each other. Without it Advertise and Listen are on loopback.
+	TLS *mtls.Credentials
+	// InFlight is how many requests may be in flight to one member. Default
+	// InFlightDefault.
+	InFlight int
 	// Logger may be nil.
 	Logger *slog.Logger
 }
@@ -93,14 +99,43 @@ type Config struct {
 // TTLDefault is how long a lease lasts unless the configuration says otherwise.
 const TTLDefault = 3 * time.Second
 
+func (c *Config) validate() error {
+	c.Listen = cmp.Or(c.Listen, c.Advertise)
+	c.TTL = cmp.Or(c.TTL, TTLDefault)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	switch {
+	case c.Registry == nil || c.Clock == nil || c.Advertise == "":
+		return errors.New("cluster: Registry, Clock and Advertise are required")
+	case c.TTL < time.Second || c.TTL > time.Minute:
+		return fmt.Errorf("cluster: TTL is %v, it must be 1 s to 1 min", c.TTL)
+	}
+	return c.validateLinks()
+}
+
 // Cluster is this node's part in the cluster. Its methods may be called concurrently.
 type Cluster struct {
-	cfg      Config
-	system   *actor.ActorSystem
-	proto    *proto.Cluster
-	links    transport
-	handler  Handler
+	cfg     Config
+	system  *actor.ActorSystem
+	proto   *proto.Cluster // Proto.Actor's view of the same
+	links   transport
+	handler Handler
+
+	self     atomic.Pointer[Member] // as it was last written down, or is about to be
+	leaving  atomic.Bool            // self is to be marked so
+	marked   chan struct{}          // cap 1: leaving has changed
+	leaseEnd atomic.Int64           // Mono until which the lease surely lasts
+	beat     atomic.Int64           // Mono at which follow was last seen awake
 	topology atomic.Pointer[Topology]
+
+	stop    context.CancelFunc // of run
+	ended   chan struct{}      // closed when run has
+	closing sync.Once
+
+	mu      sync.Mutex
+	next    chan struct{} // guarded by mu: closed with the next topology
+	problem error         // guarded by mu: why the last attempt to join failed
 }
 
 // transport carries requests between the members.
@@ -118,7 +153,90 @@ type transport interface {
 	ping(ctx context.Context, address string) (Member, error)
 	// skew is Cluster.Skew.
 	skew() map[string]time.Duration
+	// all is Cluster.Links.
+	all() []Link
 	close() error
+}
+
+// New makes a node that is no member yet.
+func New(cfg Config) (*Cluster, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	c := &Cluster{cfg: cfg, marked: make(chan struct{}, 1), next: make(chan struct{})}
+	c.self.Store(&Member{})
+	c.topology.Store(newTopology(0, nil, ""))
+	c.system = actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return cfg.Logger }))
+	wire, err := newLinks(&c.cfg, c.system, func() Member { return *c.self.Load() }, c.Topology, c.Awake)
+	if err != nil {
+		return nil, err
+	}
+	c.links = wire
+	if s, ok := cfg.Registry.(*StaticRegistry); ok {
+		s.bind(c.links.ping, cfg.Clock)
+	}
+	c.proto = newProto(c)
+	return c, nil
+}
+
+// Start listens, joins and returns as soon as this node knows itself to be a member.
+// If it is not when ctx ends, it is closed.
+func (c *Cluster) Start(ctx context.Context, h Handler) error {
+	c.handler = h
+	r, err := c.links.start(h)
+	if err != nil {
+		return errors.Join(err, c.Close())
+	}
+	if err := startProto(c.proto, r); err != nil {
+		return errors.Join(err, c.Close())
+	}
+	if err := c.await(ctx, func(t *Topology) bool { return t.Self >= 0 }); err != nil {
+		c.mu.Lock()
+		err = fmt.Errorf("cluster: joining: %w", cmp.Or(c.problem, err))
+		c.mu.Unlock()
+		return errors.Join(err, c.Close())
+	}
+	return nil
+}
+
+// await returns when a topology is as wanted, or with ctx's error.
+func (c *Cluster) await(ctx context.Context, wanted func(*Topology) bool) error {
+	for {
+		c.mu.Lock()
+		next := c.next
+		c.mu.Unlock()
+		if wanted(c.Topology()) {
+			return nil
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Leave marks this node as leaving, in this life and in later ones: it owns nothing
+// any more, and goes on to answer and to ask. It returns when the registry has said
+// so to this node, or with ctx's error; then it is still being tried.
+func (c *Cluster) Leave(ctx context.Context) error {
+	c.leaving.Store(true)
+	select {
+	case c.marked <- struct{}{}:
+	default:
+	}
+	return c.await(ctx, func(t *Topology) bool { return t.Self < 0 || t.Members[t.Self].Leaving })
+}
+
+// Close ends the membership and all links. What is in flight ends as ErrUnknown. The
+// Handler is not called any more when it has returned.
+func (c *Cluster) Close() error {
+	var err error
+	c.closing.Do(func() {
+		err = errors.Join(c.proto.Config.ClusterProvider.Shutdown(true), c.links.close(), c.cfg.Registry.Close())
+		c.system.Shutdown()
+	})
+	return err
 }
 
 // Send carries a request to a member, and tells done what became of it, which may be
@@ -130,16 +248,8 @@ func (c *Cluster) Send(member string, body []byte, deadline int64, done Done) {
 // Skew returns for each member by how much its wall clock is ahead of ours.
 func (c *Cluster) Skew() map[string]time.Duration { return c.links.skew() }
 
+// Links shows how the links to the other members are.
+func (c *Cluster) Links() []Link { return c.links.all() }
+
 // Topology returns the members as this node knows them now: never nil.
 func (c *Cluster) Topology() *Topology { return c.topology.Load() }
-
-func (c *Config) withDefaults() Config {
-	d := *c
-	d.Name = cmp.Or(d.Name, "doorbuster")
-	d.Listen = cmp.Or(d.Listen, d.Advertise)
-	d.TTL = cmp.Or(d.TTL, TTLDefault)
-	if d.Logger == nil {
-		d.Logger = slog.New(slog.DiscardHandler)
-	}
-	return d
-}

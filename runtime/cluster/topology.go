@@ -60,6 +60,13 @@ func (t *Topology) Owner(key []byte) int {
 	return owner
 }
 
+// drops reports that a member which may own is not in the view.
+func (t *Topology) drops(view []Member) bool {
+	return slices.ContainsFunc(t.Members, func(m Member) bool {
+		return !m.Leaving && !slices.ContainsFunc(view, func(v Member) bool { return v.Address == m.Address })
+	})
+}
+
 // mix is the finalizer of SplitMix64, a permutation in which each input bit changes
 // half of the output's.
 // https://doi.org/10.1145/2714064.2660195

@@ -1,0 +1,169 @@
+// Package etcdtest runs private etcd servers for tests, from the binary of the
+// system's package: never a server that is already running.
+package etcdtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Server is an etcd of one, on loopback, in a folder of its own. Its shortest lease is
+// one second.
+type Server struct {
+	Endpoint string // URL for clients
+	peers    string
+	dir      string
+	process  *exec.Cmd
+	exited   chan struct{}
+}
+
+const readyTimeout = 30 * time.Second
+
+// Start makes and starts a server that ends with the test.
+func Start(t testing.TB) *Server {
+	t.Helper()
+	s, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// New is Start for a server that outlives a test: the caller must Close it.
+func New() (*Server, error) {
+	dir, err := os.MkdirTemp("", "etcdtest-")
+	if err != nil {
+		return nil, fmt.Errorf("etcdtest: %w", err)
+	}
+	s := &Server{dir: dir}
+	for _, url := range []*string{&s.Endpoint, &s.peers} {
+		if *url, err = freeURL(); err != nil {
+			return nil, fmt.Errorf("etcdtest: %w", err)
+		}
+	}
+	if err := s.up(); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("etcdtest: %w", err)
+	}
+	return s, nil
+}
+
+func freeURL() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return "http://" + l.Addr().String(), l.Close()
+}
+
+func (s *Server) up() error {
+	path, err := exec.LookPath("etcd")
+	if err != nil {
+		return errors.New("etcd is missing (Debian: apt-get install etcd-server)")
+	}
+	s.process = exec.Command(path, "--data-dir", filepath.Join(s.dir, "data"), "--name", "test",
+		"--listen-client-urls", s.Endpoint, "--advertise-client-urls", s.Endpoint,
+		"--listen-peer-urls", s.peers, "--initial-advertise-peer-urls", s.peers, "--initial-cluster", "test="+s.peers,
+		// The shortest lease is one and a half elections.
+		"--heartbeat-interval", "50", "--election-timeout", "500",
+		"--logger", "zap", "--log-level", "error")
+	said, err := os.Create(filepath.Join(s.dir, "log"))
+	if err != nil {
+		return err
+	}
+	defer said.Close()
+	s.process.Stdout, s.process.Stderr = said, said
+	if err := s.process.Start(); err != nil {
+		return err
+	}
+	s.exited = make(chan struct{})
+	go func() { defer close(s.exited); _ = s.process.Wait() }()
+	return s.ready()
+}
+
+// ready waits until the server answers.
+func (s *Server) ready() error {
+	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+	defer cancel()
+	for {
+		if s.healthy(ctx) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return s.failed("it does not answer")
+		case <-s.exited:
+			return s.failed("it ended")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func (s *Server) healthy(ctx context.Context) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Endpoint+"/health", http.NoBody)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	http.DefaultClient.CloseIdleConnections()
+	return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
+}
+
+func (s *Server) failed(how string) error {
+	said, _ := os.ReadFile(filepath.Join(s.dir, "log"))
+	return fmt.Errorf("etcd: %s\n%s", how, said)
+}
+
+// Freeze stops the server's clock, as far as it can tell, until Thaw.
+func (s *Server) Freeze(t testing.TB) { s.signal(t, syscall.SIGSTOP) }
+
+// Thaw ends Freeze.
+func (s *Server) Thaw(t testing.TB) { s.signal(t, syscall.SIGCONT) }
+
+func (s *Server) signal(t testing.TB, sig os.Signal) {
+	t.Helper()
+	if err := s.process.Process.Signal(sig); err != nil {
+		t.Fatalf("etcdtest: %v", err)
+	}
+}
+
+// Kill ends the server as a crash would, and returns when it is gone.
+func (s *Server) Kill(t testing.TB) {
+	t.Helper()
+	s.kill()
+}
+
+func (s *Server) kill() {
+	if s.exited == nil {
+		return // it never ran
+	}
+	_ = s.process.Process.Kill() // it may have ended before
+	<-s.exited
+}
+
+// Up starts a server that was killed and waits until it answers.
+func (s *Server) Up(t testing.TB) {
+	t.Helper()
+	if err := s.up(); err != nil {
+		t.Fatalf("etcdtest: %v", err)
+	}
+}
+
+// Close ends the server and removes its data.
+func (s *Server) Close() {
+	s.kill()
+	_ = os.RemoveAll(s.dir)
+}

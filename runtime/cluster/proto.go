@@ -1,0 +1,89 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+
+	"github.com/asynkron/protoactor-go/actor"
+	proto "github.com/asynkron/protoactor-go/cluster"
+	"github.com/asynkron/protoactor-go/remote"
+)
+
+// What Proto.Actor's cluster knows of ours: a provider that keeps its list of members,
+// and a lookup that finds the owner of an identity. Its gossip, its pub-sub and its
+// own start stay off (RATIONALE.md says why).
+
+// newProto makes Proto.Actor's cluster object, over nothing yet.
+func newProto(c *Cluster) *proto.Cluster {
+	return proto.New(c.system, proto.Configure("doorbuster", provider{c}, lookup{c}, remote.Configure("", 0)))
+}
+
+// startProto does what Proto.Actor's StartMember does, without its panics, its sleep
+// and its gossip.
+func startProto(p *proto.Cluster, r *remote.Remote) error {
+	p.Remote = r
+	p.IdentityLookup = p.Config.IdentityLookup
+	p.IdentityLookup.Setup(p, p.GetClusterKinds(), false)
+	return p.Config.ClusterProvider.StartMember(p)
+}
+
+// provider is Proto.Actor's cluster.ClusterProvider: the membership, whatever its
+// registry is.
+type provider struct{ c *Cluster }
+
+func (p provider) StartMember(*proto.Cluster) error {
+	ctx, stop := context.WithCancel(context.Background())
+	p.c.stop, p.c.ended = stop, make(chan struct{})
+	go p.c.run(ctx)
+	return nil
+}
+
+func (p provider) StartClient(*proto.Cluster) error {
+	return errors.New("cluster: a node is always a member")
+}
+
+// Shutdown ends the membership. Without grace the record stays until its lease ends.
+func (p provider) Shutdown(graceful bool) error {
+	if p.c.stop == nil {
+		return nil // never started
+	}
+	p.c.stop()
+	<-p.c.ended
+	if !graceful {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), p.c.cfg.TTL)
+	defer cancel()
+	return p.c.cfg.Registry.Leave(ctx)
+}
+
+// lookup is Proto.Actor's cluster.IdentityLookup: an identity, of whatever kind, lives
+// with the owner of its name.
+type lookup struct{ c *Cluster }
+
+// Get returns the actor that speaks for the identity's owner, nil if nobody owns it.
+func (l lookup) Get(id *proto.ClusterIdentity) *actor.PID {
+	t := l.c.Topology()
+	owner := t.Owner([]byte(id.Identity))
+	if owner < 0 {
+		return nil
+	}
+	return actor.NewPID(t.Members[owner].Address, wellKnown)
+}
+
+// Nothing is kept that could be removed, set up or shut down.
+func (lookup) RemovePid(*proto.ClusterIdentity, *actor.PID) {}
+func (lookup) Setup(*proto.Cluster, []string, bool)         {}
+func (lookup) Shutdown()                                    {}
+
+func protoMembers(t *Topology) proto.Members {
+	members := make(proto.Members, len(t.Members))
+	for i, m := range t.Members {
+		host, port, _ := net.SplitHostPort(m.Address) // another node's mistake shows as an address that nobody answers
+		n, _ := strconv.ParseInt(port, 10, 32)
+		members[i] = &proto.Member{Id: m.ID, Host: host, Port: int32(n)}
+	}
+	return members
+}
