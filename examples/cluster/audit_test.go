@@ -1,0 +1,180 @@
+package main
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/runtime/journal"
+	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
+)
+
+// story is a deal of five units, two for each user, and what became of it: three orders
+// and two of their ends. The second owner begins with event 5.
+type story struct {
+	t     *testing.T
+	store *journaltest.Memory
+	state *deal.State
+	head  journal.Head
+	ops   []*op
+}
+
+const storyDeal = "d"
+
+// newStory tells it, with what was asked and answered.
+func newStory(t *testing.T) *story {
+	s := &story{t: t, store: journaltest.NewMemory(), state: deal.NewState()}
+	s.own()
+	s.happen(&deal.Command{Kind: deal.Create, Spec: &deal.Spec{
+		ID: storyDeal, Merchant: "acme", Title: "Lychee", Currency: [3]byte{'C', 'N', 'Y'}, UnitPrice: 9900, Stock: 5, PerUserLimit: 2, StartsAt: 1, ReserveTTL: 1e6,
+	}})
+	first := s.buy("u1", "k1", 2, 10, 20)   // event 2, three left
+	second := s.buy("u2", "k2", 1, 15, 25)  // event 3, two left
+	s.end(deal.Confirm, confirm, first, 30) // event 4
+	s.own()                                 // from here on by another
+	s.end(deal.Cancel, cancel, second, 40)  // event 5, three left
+	s.buy("u3", "k3", 2, 50, 60)            // event 6, one left
+	s.look(6, 1, 2, 2, 70)                  // as it is
+	s.add(&op{what: repeat, user: "u1", key: "k1", quantity: 2, order: &first.told, call: 80, ret: 85, status: 201, told: first.told})
+	s.refused("u2", "k4", 2, "sold_out", 90) // one is left
+	s.refused("u1", "k5", 1, "user_limit_exceeded", 91)
+	return s
+}
+
+func (s *story) own() {
+	var err error
+	s.head, err = s.store.Open(s.t.Context(), storyDeal)
+	must(s.t, err)
+}
+
+// happen decides a command and writes its event.
+func (s *story) happen(c *deal.Command) *deal.Event {
+	s.t.Helper()
+	c.At = int64(s.state.Seq) + 1
+	var reply deal.Reply
+	s.state.Decide(c, nil, &reply)
+	e := &reply.Event
+	if e.Kind == 0 {
+		s.t.Fatalf("code %v", reply.Code)
+	}
+	e.Seq = s.state.Seq + 1
+	must(s.t, s.state.Apply(e))
+	w := &journal.Write{Stream: storyDeal, Epoch: s.head.Epoch, Seq: e.Seq, Count: 1, Data: journal.AppendEvent(nil, e.Append(nil))}
+	must(s.t, s.store.Commit([]*journal.Write{w}))
+	must(s.t, w.Err)
+	return e
+}
+
+func (s *story) buy(user, key string, quantity, call, ret int64) *op {
+	e := s.happen(&deal.Command{Kind: deal.Place, User: []byte(user), Key: []byte(key), Quantity: quantity})
+	return s.add(&op{what: place, user: user, key: key, quantity: quantity, call: call, ret: ret, status: 201, told: told{
+		OrderID: "o-" + strconv.FormatUint(e.Seq, 10), UserID: user, Quantity: quantity, Total: e.Placed.Total(), Seq: e.Seq, Available: s.state.Available,
+	}})
+}
+
+func (s *story) end(command deal.CommandKind, asked what, order *op, call int64) {
+	s.happen(&deal.Command{Kind: command, Order: order.told.Seq})
+	s.add(&op{what: asked, user: order.user, quantity: order.quantity, order: &order.told, call: call, ret: call + 5, status: 200})
+}
+
+func (s *story) look(version uint64, available, reserved, sold, call int64) {
+	s.add(&op{what: look, call: call, ret: call + 1, status: 200, told: told{Version: version, Available: available, Reserved: reserved, Sold: sold}})
+}
+
+func (s *story) refused(user, key string, quantity int64, code string, call int64) {
+	s.add(&op{what: place, user: user, key: key, quantity: quantity, call: call, ret: call + 1, status: 409, told: told{Code: code}})
+}
+
+func (s *story) add(o *op) *op {
+	o.deal = storyDeal
+	s.ops = append(s.ops, o)
+	return o
+}
+
+func (s *story) audit() verdict {
+	return audit(s.t.Context(), s.store, []string{storyDeal}, s.ops)
+}
+
+func TestAudit(t *testing.T) {
+	s := newStory(t)
+	v := s.audit()
+	if len(v.violations) > 0 || v.events != 6 || len(v.moves) != 1 || v.stale != 0 {
+		t.Errorf("%+v", v)
+	}
+	// The second owner first answered at 45: who was waiting then had asked at 40.
+	if v.moves[0] != 5 {
+		t.Errorf("waited %v while the deal moved", v.moves)
+	}
+}
+
+// TestAuditCountsStale: an answer that was true a moment ago is counted, with its age.
+func TestAuditCountsStale(t *testing.T) {
+	s := newStory(t)
+	s.look(3, 2, 3, 0, 39)                   // event 4 was acknowledged at 35
+	s.refused("u4", "k6", 3, "sold_out", 48) // event 5, acknowledged at 45, gave one back
+	v := s.audit()
+	if len(v.violations) > 0 || v.stale != 2 || v.staleMost != 4 {
+		t.Errorf("%+v", v)
+	}
+}
+
+// TestAuditCanFail: each lie is found out.
+func TestAuditCanFail(t *testing.T) {
+	const first, second, third = 0, 1, 4 // among the ops
+	for name, lie := range map[string]struct {
+		tell func(s *story)
+		want string
+	}{
+		"an order that is not in the journal": {func(s *story) {
+			s.add(&op{what: place, user: "u9", key: "k9", quantity: 1, call: 1, ret: 2, status: 201, told: told{Seq: 7}})
+		}, "I3"},
+		"another price than the journal's": {func(s *story) { s.ops[first].told.Total++ }, "I3"},
+		"another stock than the journal's": {func(s *story) { s.ops[first].told.Available++ }, "I3"},
+		"an order that nobody asked for":   {func(s *story) { s.ops = slices.Delete(s.ops, second, third) }, "nobody asked"},
+		"an order that was refused":        {func(s *story) { s.ops[third].status = 409 }, "refused"},
+		"a repeated order that is another": {func(s *story) { s.ops[6].told.Seq = 3 }, "I3"},
+		"a confirmation that did not happen": {func(s *story) {
+			s.add(&op{what: confirm, order: &s.ops[third].told, call: 95, ret: 96, status: 200})
+		}, "I3"},
+		"a deal as it never was":          {func(s *story) { s.look(6, 2, 2, 2, 99) }, "I2"},
+		"a deal of the future":            {func(s *story) { s.look(3, 2, 3, 0, 1) }, "I4"},
+		"sold out with units left":        {func(s *story) { s.refused("u5", "k7", 1, "sold_out", 99) }, "I4"},
+		"over the limit without any":      {func(s *story) { s.refused("u5", "k8", 1, "user_limit_exceeded", 99) }, "I4"},
+		"an answer before its turn":       {func(s *story) { s.ops[second].call, s.ops[second].ret = 1, 2 }, "I4"},
+		"the old owner after the new one": {func(s *story) { s.ops[2].call, s.ops[2].ret = 46, 47 }, "I9"},
+		"the same key twice": {func(s *story) {
+			s.happen(&deal.Command{Kind: deal.Place, User: []byte("u7"), Key: []byte("k1"), Quantity: 1})
+		}, "I3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStory(t)
+			lie.tell(s)
+			v := s.audit()
+			if len(v.violations) == 0 || !strings.Contains(v.violations[0].Error(), lie.want) {
+				t.Errorf("found %v, want %s", v.violations, lie.want)
+			}
+		})
+	}
+}
+
+func TestJudge(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fault fault
+		row   row
+		good  bool
+	}{
+		"all well":             {fault{unnoticed: true, within: withinPromise}, row{again: withinPromise, verdict: verdict{moves: []time.Duration{pauseMost}}}, true},
+		"a request failed":     {fault{unnoticed: true}, row{failed: 1}, false},
+		"failed, as it may":    {fault{}, row{failed: 1}, true},
+		"never answered":       {fault{}, row{unknown: 1}, false},
+		"too late":             {fault{within: withinPromise}, row{again: withinPromise + 1}, false},
+		"a move took too long": {fault{unnoticed: true}, row{verdict: verdict{moves: []time.Duration{pauseMost + 1}}}, false},
+	} {
+		if err := tc.fault.judge(&tc.row); (err == nil) != tc.good {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
