@@ -11,6 +11,7 @@ import (
 
 	"github.com/doorbuster/doorbuster/actors"
 	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/runtime/own"
 )
 
@@ -174,7 +175,10 @@ func (s *Server) createDeal(c *call) error {
 		body.DealID = "d-" + strings.ToLower(rand.Text()[:12])
 	}
 	spec, faults := body.spec(s.node.Now().Wall)
-	if faults = append(faults, s.unknownRules(spec.Merchant, spec.Rules)...); len(faults) > 0 {
+	if err := s.findRules(spec.Merchant, spec.Rules, &faults); err != nil {
+		return err
+	}
+	if len(faults) > 0 {
 		return refuseFields(dealInvalid, faults)
 	}
 	return s.changeDeal(c, own.ClassNew, spec.ID, fasthttp.StatusCreated, func(cmd *deal.Command) {
@@ -182,13 +186,17 @@ func (s *Server) createDeal(c *call) error {
 	})
 }
 
-func (s *Server) unknownRules(merchant string, rules []string) (faults []deal.FieldError) {
+// findRules adds to faults the rules that a merchant's deal cannot name.
+func (s *Server) findRules(merchant string, rules []string, faults *[]deal.FieldError) error {
 	for i, r := range rules {
-		if !s.cfg.Rules.Exists(merchant, r) {
-			faults = append(faults, deal.FieldError{Field: fmt.Sprintf("rules[%d]", i), Message: "is no rule of this merchant"})
+		_, err := s.cfg.Rules.Rule(s.ctx, merchant, r)
+		if errors.Is(err, plugins.ErrRuleNotFound) {
+			*faults = append(*faults, deal.FieldError{Field: fmt.Sprintf("rules[%d]", i), Message: "is no rule of this merchant"})
+		} else if err != nil {
+			return err
 		}
 	}
-	return faults
+	return nil
 }
 
 func (s *Server) getDeal(c *call) error {
@@ -267,7 +275,9 @@ func (s *Server) patchDeal(c *call) error {
 	}
 	faults = append(faults, patch.Validate()...)
 	if body.Rules != nil {
-		faults = append(faults, s.unknownRules(v.Spec.Merchant, *body.Rules)...)
+		if err := s.findRules(v.Spec.Merchant, *body.Rules, &faults); err != nil {
+			return err
+		}
 	}
 	if len(faults) > 0 {
 		return refuseFields(dealInvalid, faults)

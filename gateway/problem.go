@@ -10,6 +10,7 @@ import (
 	"github.com/doorbuster/doorbuster/actors"
 	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/plugins"
+	"github.com/doorbuster/doorbuster/runtime/journal"
 )
 
 // problem is a kind of answer that says no. Its row in problems is all that
@@ -154,7 +155,7 @@ func problemOfError(err error) problem {
 		return ruleNotFound
 	case errors.Is(err, plugins.ErrVersionNotFound):
 		return versionNotFound
-	case errors.Is(err, plugins.ErrNothingToChange):
+	case errors.Is(err, plugins.ErrNothingToChange), errors.Is(err, journal.ErrConflict):
 		return ruleStateConflict
 	case errors.Is(err, plugins.ErrBadID), errors.Is(err, plugins.ErrBadFuelLimit), errors.Is(err, plugins.ErrBadRollout):
 		return invalidRequest

@@ -172,7 +172,7 @@ func (s *Server) getRollout(c *call) error {
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	r, err1 := s.cfg.Rules.Rule(owner, id)
+	r, err1 := s.cfg.Rules.Rule(s.ctx, owner, id)
 	figures, err2 := s.cfg.Rules.Compare(owner, id)
 	if err := errors.Join(err1, err2); err != nil {
 		return err

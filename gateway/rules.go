@@ -226,7 +226,7 @@ func (s *Server) getRule(c *call) error {
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	r, err := s.cfg.Rules.Rule(owner, id)
+	r, err := s.cfg.Rules.Rule(s.ctx, owner, id)
 	if err != nil {
 		return err
 	}
@@ -240,7 +240,7 @@ func (s *Server) getVersion(c *call) error {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
-	v, err := s.cfg.Rules.Version(owner, id, n)
+	v, err := s.cfg.Rules.Version(s.ctx, owner, id, n)
 	if err != nil {
 		return err
 	}

@@ -90,7 +90,7 @@ func (v *version) sign(out *abi.Verdict) {
 // EvaluateVersion runs any version of a rule on a sample or recorded input. It
 // is not counted.
 func (r *Registry) EvaluateVersion(ctx context.Context, merchant, id string, n uint32, in *abi.Input) (*Evaluation, error) {
-	v, err := r.version(merchant, id, n)
+	v, err := r.version(ctx, merchant, id, n)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func (r *Registry) EvaluateVersion(ctx context.Context, merchant, id string, n u
 // EvaluateAgain is EvaluateVersion for very many recorded inputs: it gives the
 // verdict alone, and does not allocate once the version is loaded.
 func (r *Registry) EvaluateAgain(ctx context.Context, merchant, id string, n uint32, in *abi.Input, out *abi.Verdict) error {
-	v, err := r.version(merchant, id, n)
+	v, err := r.version(ctx, merchant, id, n)
 	if err != nil {
 		return err
 	}

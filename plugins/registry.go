@@ -244,12 +244,28 @@ func (r *Registry) Rules(merchant string) []Rule {
 }
 
 // Rule returns one rule, the merchant's or the house's.
-func (r *Registry) Rule(merchant, id string) (Rule, error) {
-	found := r.lookup(merchant, id)
-	if found == nil {
-		return Rule{}, fmt.Errorf("%w: %q", ErrRuleNotFound, id)
+func (r *Registry) Rule(ctx context.Context, merchant, id string) (Rule, error) {
+	found, err := r.find(ctx, merchant, id)
+	if err != nil {
+		return Rule{}, err
 	}
 	return found.describe(), nil
+}
+
+// find is lookup for a caller who has time to look in the tables for what another node
+// has stored a moment ago.
+func (r *Registry) find(ctx context.Context, merchant, id string) (*rule, error) {
+	found := r.lookup(merchant, id)
+	if found == nil {
+		if err := r.refresh(ctx, ruleKey{merchant, id}); err != nil {
+			return nil, err
+		}
+		found = r.lookup(merchant, id)
+	}
+	if found == nil {
+		return nil, fmt.Errorf("%w: %q", ErrRuleNotFound, id)
+	}
+	return found, nil
 }
 
 func (u *rule) describe() Rule {
@@ -257,18 +273,25 @@ func (u *rule) describe() Rule {
 }
 
 // Version returns what is known about a version.
-func (r *Registry) Version(merchant, id string, n uint32) (Version, error) {
-	v, err := r.version(merchant, id, n)
+func (r *Registry) Version(ctx context.Context, merchant, id string, n uint32) (Version, error) {
+	v, err := r.version(ctx, merchant, id, n)
 	if err != nil {
 		return Version{}, err
 	}
 	return v.Version, nil
 }
 
-func (r *Registry) version(merchant, id string, n uint32) (*version, error) {
-	found := r.lookup(merchant, id)
-	if found == nil {
-		return nil, fmt.Errorf("%w: %q", ErrRuleNotFound, id)
+// version finds a version as find finds a rule.
+func (r *Registry) version(ctx context.Context, merchant, id string, n uint32) (*version, error) {
+	found, err := r.find(ctx, merchant, id)
+	if err != nil {
+		return nil, err
+	}
+	if int(n) > len(found.versions) {
+		if err := r.refresh(ctx, found.key); err != nil {
+			return nil, err
+		}
+		found = r.lookup(merchant, id)
 	}
 	if n < 1 || int(n) > len(found.versions) {
 		return nil, fmt.Errorf("%w: %d of %q", ErrVersionNotFound, n, id)
@@ -278,7 +301,7 @@ func (r *Registry) version(merchant, id string, n uint32) (*version, error) {
 
 // Wasm returns a version's module as it was uploaded.
 func (r *Registry) Wasm(ctx context.Context, merchant, id string, n uint32) ([]byte, error) {
-	v, err := r.version(merchant, id, n)
+	v, err := r.version(ctx, merchant, id, n)
 	if err != nil {
 		return nil, err
 	}

@@ -149,10 +149,10 @@ func TestRefusals(t *testing.T) {
 		_, err := r.SetRollout(t.Context(), "", "acme", "sale", c)
 		return err
 	}
-	_, notFound := r.Rule("acme", "nothing")
-	_, noVersion := r.Version("acme", "sale", 2)
-	_, noZero := r.Version("acme", "sale", 0)
-	_, noRuleVersion := r.Version("acme", "nothing", 1)
+	_, notFound := r.Rule(t.Context(), "acme", "nothing")
+	_, noVersion := r.Version(t.Context(), "acme", "sale", 2)
+	_, noZero := r.Version(t.Context(), "acme", "sale", 0)
+	_, noRuleVersion := r.Version(t.Context(), "acme", "nothing", 1)
 	_, noWasm := r.Wasm(t.Context(), "acme", "sale", 2)
 	_, noEvaluate := r.EvaluateVersion(t.Context(), "acme", "sale", 2, &abi.Input{})
 	_, promoted := r.Promote(t.Context(), "", "", "acme", "sale")
@@ -197,7 +197,7 @@ func TestRefusals(t *testing.T) {
 func TestVerdictNamesItsVersion(t *testing.T) {
 	tables := journaltest.NewMemory().Tables()
 	r := open(t, tables)
-	house, err := r.Version("", "tiered", 1)
+	house, err := r.Version(t.Context(), "", "tiered", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +247,9 @@ type failing struct{ journal.Tables }
 
 var errDisk = errors.New("no disk")
 
-func (failing) Apply(context.Context, []journal.Mutation, bool) error { return errDisk }
+func (failing) ApplyIf(context.Context, []journal.Expectation, []journal.Mutation, bool) error {
+	return errDisk
+}
 
 // TestNothingHappensUnlessStored: what is not on disk prices no order.
 func TestNothingHappensUnlessStored(t *testing.T) {
@@ -316,7 +318,7 @@ func TestStoredVersionNoLongerValid(t *testing.T) {
 	if r.Evaluate("acme", "sale", &abi.Input{}, &out); out.Fault != abi.FaultRuleInit || out.Version != 1 {
 		t.Fatalf("%v by %d", out.Fault, out.Version)
 	}
-	rule, err := r.Rule("acme", "sale")
+	rule, err := r.Rule(t.Context(), "acme", "sale")
 	if err != nil || rule.Runnable {
 		t.Fatalf("%+v %v", rule, err)
 	}

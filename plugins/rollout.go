@@ -232,10 +232,17 @@ func (r *Registry) change(ctx context.Context, audit Audit, merchant, id string,
 		}
 		return old, changed, nil
 	}
-	if _, _, err := decided(r.program); err != nil {
+	if err := r.refresh(ctx, ruleKey{merchant, id}); err != nil { // what the caller knows, this node may not
 		return Rollout{}, err
 	}
-	next, err := r.commitChange(ctx, &audit, decided)
+	var next Rollout
+	err := r.retried(ctx, ruleKey{merchant, id}, func() error {
+		_, _, err := decided(r.program)
+		if err == nil {
+			next, err = r.commitChange(ctx, &audit, decided)
+		}
+		return err
+	})
 	if err == nil && r.config.Changed != nil {
 		r.config.Changed(merchant, id, audit)
 	}

@@ -60,7 +60,7 @@ func pin(t *testing.T, r *plugins.Registry, change plugins.Change) {
 
 func rollout(t *testing.T, r *plugins.Registry) plugins.Rollout {
 	t.Helper()
-	rule, err := r.Rule("acme", "sale")
+	rule, err := r.Rule(t.Context(), "acme", "sale")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,6 @@ import (
 const (
 	tableWasm    = "rule_wasm"
 	tableVersion = "rule_version"
-	tableRollout = "rule_rollout"
 	tableAudit   = "rule_audit"
 )
 
@@ -34,12 +33,13 @@ func (k ruleKey) path() string { return k.merchant + "/" + k.id }
 func (k ruleKey) numbered(n uint64) string { return fmt.Sprintf("%s/%016x", k.path(), n) }
 
 // store writes a rule's change: its rollout, its audit and, for an upload, the
-// version and the module. The caller holds mu.
+// version and the module. It is journal.ErrConflict if another node has changed the
+// rule since it was read. The caller holds mu.
 func (r *Registry) store(ctx context.Context, u *rule, audit Audit, added *Version, wasm []byte) error {
 	u.audits++
 	audit.Seq = u.audits
 	rows := []journal.Mutation{
-		{Table: tableRollout, Key: u.key.path(), Value: encode(u.rollout)},
+		{Table: TableRollout, Key: u.key.path(), Value: encode(u.rollout)},
 		{Table: tableAudit, Key: u.key.numbered(u.audits), Value: encode(audit)},
 	}
 	if added != nil {
@@ -47,7 +47,8 @@ func (r *Registry) store(ctx context.Context, u *rule, audit Audit, added *Versi
 			journal.Mutation{Table: tableVersion, Key: u.key.numbered(uint64(added.Version)), Value: encode(added)},
 			journal.Mutation{Table: tableWasm, Key: added.SHA256, Value: wasm})
 	}
-	if err := r.config.Tables.Apply(ctx, rows, true); err != nil {
+	free := []journal.Expectation{{Table: tableAudit, Key: u.key.numbered(u.audits)}}
+	if err := r.config.Tables.ApplyIf(ctx, free, rows, true); err != nil {
 		return fmt.Errorf("plugins: storing %s: %w", u.key.path(), err)
 	}
 	return nil
@@ -64,9 +65,9 @@ func encode(row any) []byte {
 // Audits calls fn for the changes of a merchant's rule behind a number, oldest
 // first.
 func (r *Registry) Audits(ctx context.Context, merchant, id string, after uint64, fn func(Audit) error) error {
-	found := r.lookup(merchant, id)
-	if found == nil {
-		return fmt.Errorf("%w: %q", ErrRuleNotFound, id)
+	found, err := r.find(ctx, merchant, id)
+	if err != nil {
+		return err
 	}
 	return r.config.Tables.Scan(ctx, tableAudit, found.key.path()+"/", found.key.numbered(after), func(key string, value []byte) error {
 		var a Audit
@@ -96,43 +97,26 @@ func (r *Registry) wasm(ctx context.Context, v *version) ([]byte, error) {
 	return wasm, nil
 }
 
-// loadRules reads all rules and loads the versions that price orders.
+// loadRules reads all rules and loads the versions that price orders. As in stored, the
+// audits are read first.
 func (r *Registry) loadRules(ctx context.Context) error {
 	rules := map[ruleKey]*rule{}
-	err := r.config.Tables.Scan(ctx, tableVersion, "", "", func(key string, value []byte) error {
-		var known Version
-		if err := decodeRow(tableVersion, key, value, &known); err != nil {
-			return err
+	audits, err := r.countAudits(ctx)
+	err = errors.Join(err, r.config.Tables.Scan(ctx, tableVersion, "", "", func(row string, value []byte) error {
+		key := keyOf(row)
+		u := rules[key]
+		if u == nil {
+			u = &rule{key: key, counters: &counters{}, audits: audits[key]}
+			rules[key] = u
 		}
-		merchant, rest, _ := strings.Cut(key, "/")
-		id, _, _ := strings.Cut(rest, "/")
-		k := ruleKey{merchant, id}
-		v, err := newVersion(k, known)
-		if err != nil {
-			return err
-		}
-		if rules[k] == nil {
-			rules[k] = &rule{key: k, counters: &counters{}}
-		}
-		u := rules[k]
+		v, err := decodeVersion(key, row, value, len(u.versions)+1)
 		u.versions = append(u.versions, v)
-		if int(v.Version.Version) != len(u.versions) {
-			return fmt.Errorf("%w: %s %q: version %d is missing", errBadRow, tableVersion, key, len(u.versions))
-		}
-		return nil
-	})
-	err = errors.Join(err, r.config.Tables.Scan(ctx, tableAudit, "", "", func(key string, _ []byte) error {
-		merchant, rest, _ := strings.Cut(key, "/")
-		id, _, _ := strings.Cut(rest, "/")
-		if u := rules[ruleKey{merchant, id}]; u != nil {
-			u.audits++
-		}
-		return nil
+		return err
 	}))
-	for k, u := range rules {
-		loaded, failure := r.loadRollout(ctx, u)
+	for key, u := range rules {
+		loaded, failure := r.loadRule(ctx, u)
 		if failure == nil {
-			rules[k] = loaded
+			rules[key] = loaded
 		}
 		err = errors.Join(err, failure)
 	}
@@ -140,25 +124,38 @@ func (r *Registry) loadRules(ctx context.Context) error {
 	return err
 }
 
-// loadRollout returns the rule under its stored rollout.
-func (r *Registry) loadRollout(ctx context.Context, u *rule) (*rule, error) {
-	row, err := r.config.Tables.Get(ctx, tableRollout, u.key.path())
+// loadRule returns the rule under its stored rollout. That may name a version which
+// another node has stored since the versions were read.
+func (r *Registry) loadRule(ctx context.Context, u *rule) (*rule, error) {
+	rollout, err := r.storedRollout(ctx, u.key)
 	if err != nil {
-		return nil, fmt.Errorf("plugins: rollout of %s: %w", u.key.path(), err)
-	}
-	var rollout Rollout
-	if err := decodeRow(tableRollout, u.key.path(), row, &rollout); err != nil {
 		return nil, err
 	}
-	if n, m := rollout.Stable, rollout.Candidate; n < 1 || int(n) > len(u.versions) || int(m) > len(u.versions) {
-		return nil, fmt.Errorf("%w: %s %q: versions %d and %d of %d", errBadRow, tableRollout, u.key.path(), n, m, len(u.versions))
+	loaded, err := u.under(rollout)
+	if err != nil {
+		loaded, err = r.stored(ctx, u.key, nil)
 	}
-	u = u.with(rollout)
-	for _, v := range u.inUse() {
-		var invalid *InvalidError
-		if _, err := r.load(ctx, v); err != nil && !errors.As(err, &invalid) {
-			return nil, err
-		}
+	if err != nil {
+		return nil, err
 	}
-	return u, nil
+	return loaded, r.loadInUse(ctx, loaded)
+}
+
+// keyOf returns the rule that a row belongs to.
+func keyOf(row string) ruleKey {
+	merchant, rest, _ := strings.Cut(row, "/")
+	id, _, _ := strings.Cut(rest, "/")
+	return ruleKey{merchant, id}
+}
+
+// decodeVersion reads version n of a rule.
+func decodeVersion(key ruleKey, row string, value []byte, n int) (*version, error) {
+	var known Version
+	if err := decodeRow(tableVersion, row, value, &known); err != nil {
+		return nil, err
+	}
+	if int(known.Version) != n {
+		return nil, fmt.Errorf("%w: %s %q: version %d is missing", errBadRow, tableVersion, row, n)
+	}
+	return newVersion(key, known)
 }

@@ -60,31 +60,51 @@ func (r *Registry) upload(ctx context.Context, u Upload) (Version, bool, error) 
 	if err != nil {
 		return Version{}, false, err
 	}
+	var added Version
+	var created bool
+	err = r.retried(ctx, key, func() (err error) {
+		added, created, err = r.add(ctx, &u, Version{RuleID: u.RuleID, SHA256: sha, Size: len(u.Wasm), FuelLimit: limit}, program)
+		return err
+	})
+	switch {
+	case err != nil:
+		return Version{}, false, errors.Join(err, program.Abandon())
+	case !created:
+		return added, false, program.Close()
+	}
+	return added, true, nil
+}
+
+// add stores and publishes a version with its program, unless there is one of the same
+// bytes and fuel limit: then it returns that.
+func (r *Registry) add(ctx context.Context, u *Upload, v Version, program *program) (added Version, created bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	key := ruleKey{u.Merchant, u.RuleID}
 	old := (*r.rules.Load())[key]
-	if v := old.find(sha, limit); v != nil { // a twin was faster
-		return v.Version, false, program.Close()
+	if twin := old.find(v.SHA256, v.FuelLimit); twin != nil {
+		return twin.Version, false, nil
 	}
-	changed, err := r.withVersion(old, key, Version{RuleID: u.RuleID, SHA256: sha, Size: len(u.Wasm), FuelLimit: limit, CreatedAt: r.config.Now()})
+	v.CreatedAt = r.config.Now()
+	changed, err := r.withVersion(old, key, v)
 	if err != nil {
-		return Version{}, false, errors.Join(err, program.Abandon())
+		return Version{}, false, err
 	}
-	added := changed.versions[len(changed.versions)-1]
-	added.program.Store(program)
+	newest := changed.versions[len(changed.versions)-1]
+	newest.program.Store(program)
 	if err := r.fits(old, changed); err != nil {
-		return Version{}, false, errors.Join(err, program.Abandon())
+		return Version{}, false, err
 	}
-	audit := Audit{At: added.CreatedAt, By: u.By, Action: ActionUpload, To: changed.rollout.Stable, Version: added.Version.Version}
+	audit := Audit{At: v.CreatedAt, By: u.By, Action: ActionUpload, To: changed.rollout.Stable, Version: newest.Version.Version}
 	if old != nil {
 		audit.From = old.rollout.Stable
 	}
-	if err := r.store(ctx, changed, audit, &added.Version, u.Wasm); err != nil {
-		return Version{}, false, errors.Join(err, program.Abandon())
+	if err := r.store(ctx, changed, audit, &newest.Version, u.Wasm); err != nil {
+		return Version{}, false, err
 	}
 	r.publish(changed)
-	r.unloadUnused(added)
-	return added.Version, true, nil
+	r.unloadUnused(newest)
+	return newest.Version, true, nil
 }
 
 // room says whether a merchant may store a module more.

@@ -217,7 +217,7 @@ func (b trial) Evaluate(merchant, rule string, in *abi.Input, out *abi.Verdict) 
 		}
 		if recorded != nil {
 			owner, version = ownerOf(recorded, merchant), recorded.Version
-		} else if now, err := b.rules.Rule(merchant, rule); err == nil {
+		} else if now, err := b.rules.Rule(b.ctx, merchant, rule); err == nil {
 			owner, version = now.Merchant, now.Rollout.Stable
 		} else {
 			version = 0
