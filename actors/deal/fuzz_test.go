@@ -251,7 +251,14 @@ func FuzzRestore(f *testing.F) {
 			}
 			return
 		}
-		if again := s.AppendSnapshot(nil); !bytes.Equal(b, again) {
+		again := s.AppendSnapshot(nil)
+		if b[0] != snapshotVersion { // of an earlier release: it comes back in today's format
+			if err := s.Restore(again); err != nil {
+				t.Fatal(err)
+			}
+			b, again = again, s.AppendSnapshot(nil)
+		}
+		if !bytes.Equal(b, again) {
 			t.Fatalf("%x is read as %x", b, again)
 		}
 		var e Event

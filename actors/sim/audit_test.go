@@ -24,7 +24,7 @@ func (w *world) audit() {
 		byDeal[o.deal] = append(byDeal[o.deal], o)
 	}
 	for _, id := range append([]string{"ghost"}, w.shop.deals...) {
-		a := &account{world: w, id: id, ledger: newLedger(), asked: byDeal[id], heard: map[uint64][]*op{}, soldOut: []bool{true}}
+		a := &account{world: w, id: id, ledger: newLedger(), asked: byDeal[id], heard: map[uint64][]*op{}, soldOut: []bool{true}, times: []int64{0}}
 		if err := a.check(); err != nil {
 			w.fail("%s: %w", id, err)
 			return
@@ -40,6 +40,7 @@ type account struct {
 	asked   []*op
 	heard   map[uint64][]*op // answers by the event up to which they knew
 	soldOut []bool           // soldOut[seq]: nothing was left after event seq
+	times   []int64          // times[seq]: Unix ms of event seq
 	history []porcupine.Operation
 }
 
@@ -88,7 +89,7 @@ func (a *account) next(e *deal.Event) error {
 	if err := a.ledger.apply(e); err != nil {
 		return err
 	}
-	a.soldOut = append(a.soldOut, a.ledger.available == 0)
+	a.soldOut, a.times = append(a.soldOut, a.ledger.available == 0), append(a.times, e.At)
 	owner, err := a.claim(e)
 	if err != nil {
 		return err
@@ -342,8 +343,9 @@ func (a *account) stuck(model porcupine.Model) (behind []string) {
 }
 
 // noneLeft says whether the door could have turned o away after event seq: a
-// key that is bound must reach the deal.
+// key that is bound must reach the deal. A node that came back on an earlier clock
+// takes the deal's time for the present.
 func (a *account) noneLeft(seq int, o *op) bool {
-	first := a.ledger.remembers(o.cmd.User, o.cmd.Key, o.at)
+	first := a.ledger.remembers(o.cmd.User, o.cmd.Key, max(o.at, a.times[seq]))
 	return a.soldOut[seq] && (first == nil || first.Seq > uint64(seq))
 }
