@@ -34,8 +34,8 @@ type activation struct {
 	entry   *entry
 	mailbox *mailbox
 	pid     *actor.PID
-	loading sync.Once     // its load runs once, on whichever goroutine needs it first
-	gone    chan struct{} // closed when the entry is free for a new activation
+	loading sync.Once // its load runs once, on whichever goroutine needs it first
+	board             // the committed view and its watchers
 
 	state    *deal.State
 	epoch    uint64
@@ -52,18 +52,15 @@ type activation struct {
 	uncommitted atomic.Int32 // writes submitted and not yet committed
 	loaded      atomic.Bool  // the state is loaded, or cannot be
 	failed      atomic.Bool  // ahead of the truth; on its way out
+	moved       atomic.Bool  // failed only in that another node serves the deal, or may
+	taken       atomic.Bool  // the other nodes have let go of the deal
 	soldOut     atomic.Pointer[keyFilter]
 
-	mu        sync.Mutex // guards the committed view and its watchers
-	committed deal.View
-	status    deal.Status
-	expiry    int64 // when it next owes an expiry, as of committed
-	leaving   bool  // passivating: nobody may begin to watch
-	groups    groupRing
-	watchers  map[*Watch]struct{}
-	fresh     freshEvents // committed, and not yet in the lists
+	expiry int64       // when it next owes an expiry, as of committed; guarded by board.mu
+	fresh  freshEvents // committed, and not yet in the lists; guarded by board.mu
 
 	listed uint64 // events up to this one are in the lists, 0 = unknown; guarded by views.pass
+	row    []byte // as the lists have it, nil = unknown; the same, and with Peers only
 }
 
 // pending is one write under way with everybody who waits for it.
@@ -86,9 +83,10 @@ const pendingKept = 64 << 10
 
 // Messages of the node to an activation.
 type (
-	wake  struct{}                   // something is due
-	leave struct{ idleFor int64 }    // leave memory if idle for so many ms
-	save  struct{ done func(error) } // write a snapshot; done is told how it went
+	wake     struct{}                   // something is due
+	leave    struct{ idleFor int64 }    // leave memory if idle for so many ms
+	save     struct{ done func(error) } // write a snapshot; done is told how it went
+	handOver struct{}                   // leave memory for another node's sake
 )
 
 // Receive implements actor.Actor.
@@ -115,6 +113,7 @@ func (a *activation) receive(msgs []any) {
 		p = a.roomy(p, now.Wall)
 	}
 	var leaving *leave
+	moving := false
 	for _, msg := range msgs {
 		served++
 		switch m := msg.(type) {
@@ -129,11 +128,16 @@ func (a *activation) receive(msgs []any) {
 			p.saves = append(p.saves, m)
 		case leave:
 			leaving = &m
+		case handOver:
+			moving = true
 		case wake:
 		}
 	}
 	a.submit(p, now.Wall)
-	if leaving != nil {
+	switch {
+	case moving:
+		a.handOver()
+	case leaving != nil:
 		a.passivate(now.Wall, leaving.idleFor)
 	}
 }
@@ -251,6 +255,9 @@ func (a *activation) settle(p *pending, err error) error {
 		a.publish(p)
 		return nil
 	}
+	if a.moved.Load() && (err == nil || errors.Is(err, journal.ErrFenced)) { // nothing of p was kept
+		return errAgain
+	}
 	// What was due may not have reached the disk, whatever this activation has
 	// told the wheel since.
 	a.node.setDue(a.entry.id, a.node.clock.Now().Wall+wakeRetry)
@@ -287,6 +294,10 @@ func (a *activation) answer(r *Request, err error) {
 		r.Course.Answered = clockd.Mono()
 	}
 	a.waiting.Leave()
+	if r.back != nil {
+		a.node.answerPeer(r)
+		return
+	}
 	if !r.Complete() {
 		a.node.pool.Put(r)
 	}
@@ -310,6 +321,10 @@ func (a *activation) crash(p *pending, rest []any, err error) {
 // fail takes the activation out of service. It may be called more than once,
 // by the actor and by the committer.
 func (a *activation) fail(err error) {
+	if a.node.cfg.Peers != nil && errors.Is(err, journal.ErrFenced) {
+		a.abandon(err)
+		return
+	}
 	if a.failed.Swap(true) {
 		return
 	}
@@ -321,14 +336,16 @@ func (a *activation) fail(err error) {
 		a.entry.fault(now)
 	}
 	n.setDue(a.entry.id, now+wakeRetry)
+	a.end()
+}
+
+// end lets go of what waits, which looks for the next activation.
+func (a *activation) end() {
 	a.soldOut.Store(nil)
 	for _, msg := range a.mailbox.close() {
 		a.bounce(msg)
 	}
 	a.free()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.wakeWatchers() // they move on to the next activation
 }
 
 // bounce returns a message that reached a closed mailbox. A request goes back
@@ -336,10 +353,9 @@ func (a *activation) fail(err error) {
 func (a *activation) bounce(msg any) {
 	switch m := msg.(type) {
 	case *Request:
-		m.bounced = true
-		a.answer(m, nil)
+		a.answer(m, errAgain)
 	case save:
-		if a.failed.Load() {
+		if a.failed.Load() && !a.moved.Load() {
 			m.done(ErrUnavailable)
 			return
 		}

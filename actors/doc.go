@@ -16,6 +16,8 @@
 //	passivation.go  idle deals leave memory
 //	feed.go         watchers of a deal see its newest committed state
 //	views.go        lists, derived from the journal behind the orders' back
+//	ownership.go    which deals are this node's, and how they move to another
+//	remote.go       requests for deals of other nodes, and theirs for ours
 //
 // An activation whose append fails is ahead of the truth: it is dropped with
 // everything that waits on it, and the next message replays the journal.

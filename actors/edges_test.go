@@ -214,13 +214,13 @@ func TestDrainGivesUpInTime(t *testing.T) {
 
 func TestClockFloorIsChecked(t *testing.T) {
 	store := journaltest.NewMemory()
-	if floor, err := ClockFloor(t.Context(), store.Tables()); floor != 0 || err != nil {
+	if floor, err := ClockFloor(t.Context(), store.Tables(), ""); floor != 0 || err != nil {
 		t.Errorf("a new store: %d, %v", floor, err)
 	}
 	if err := store.Tables().Apply(t.Context(), []journal.Mutation{{Table: tableMeta, Key: keyClock, Value: []byte("?")}}, true); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ClockFloor(t.Context(), store.Tables()); err == nil {
+	if _, err := ClockFloor(t.Context(), store.Tables(), ""); err == nil {
 		t.Error("a mark of one byte was accepted")
 	}
 }

@@ -1,6 +1,8 @@
 package actors
 
 import (
+	"sync"
+
 	"github.com/doorbuster/doorbuster/actors/deal"
 )
 
@@ -61,6 +63,31 @@ func (g *groupRing) changedAfter(i int, group uint64) bool {
 	return false
 }
 
+// board shows the committed state of a deal to those who watch it.
+type board struct {
+	gone chan struct{} // closed when there is another one to look at
+
+	mu        sync.Mutex // guards the rest
+	committed deal.View
+	status    deal.Status
+	leaving   bool // nobody may begin to watch
+	groups    groupRing
+	watchers  map[*Watch]struct{}
+}
+
+func newBoard() board {
+	return board{gone: make(chan struct{}), watchers: make(map[*Watch]struct{})}
+}
+
+// close sends the watchers on to the next board.
+func (b *board) close() {
+	close(b.gone)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.leaving = true
+	b.wakeWatchers()
+}
+
 // publish makes what p brought the deal's committed state.
 func (a *activation) publish(p *pending) {
 	a.mu.Lock()
@@ -83,15 +110,15 @@ func (a *activation) publish(p *pending) {
 }
 
 // view returns the deal's committed state.
-func (a *activation) view() deal.View {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.committed
+func (b *board) view() deal.View {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.committed
 }
 
-// wakeWatchers is called with a.mu held.
-func (a *activation) wakeWatchers() {
-	for w := range a.watchers {
+// wakeWatchers is called with b.mu held.
+func (b *board) wakeWatchers() {
+	for w := range b.watchers {
 		select {
 		case w.news <- struct{}{}:
 		default:
@@ -102,10 +129,10 @@ func (a *activation) wakeWatchers() {
 // Watch follows one deal. It belongs to one goroutine. It holds no backlog: a
 // reader that is slow finds the newest state at its next turn.
 type Watch struct {
-	node  *Node
-	entry *entry
-	at    *activation
-	news  chan struct{}
+	node *Node
+	deal string
+	at   *board
+	news chan struct{}
 
 	seen   uint64
 	view   deal.View
@@ -115,30 +142,26 @@ type Watch struct {
 // Watch begins to follow a deal after event seen, 0 = from its present state
 // on. The caller must Close it. ErrDealNotFound, ErrUnavailable.
 func (n *Node) Watch(dealID string, seen uint64) (*Watch, error) {
-	e := n.directory.find([]byte(dealID))
-	if e == nil {
-		return nil, ErrDealNotFound
-	}
-	w := &Watch{node: n, entry: e, news: make(chan struct{}, 1), seen: seen}
+	w := &Watch{node: n, deal: dealID, news: make(chan struct{}, 1), seen: seen}
 	if err := w.attach(); err != nil {
 		return nil, err
 	}
 	return w, nil
 }
 
-// attach joins the deal's present activation. If it cannot, the watch stays with the
-// one before.
+// attach joins the deal's present board. If it cannot, the watch stays with the one
+// before.
 func (w *Watch) attach() error {
 	for {
-		a, err := w.node.awake(w.entry)
+		b, err := w.node.board(w.deal)
 		if err != nil {
 			return err
 		}
-		if a.watch(w) {
-			w.at = a
+		if b.watch(w) {
+			w.at = b
 			break
 		}
-		<-a.gone
+		<-b.gone
 	}
 	select {
 	case w.news <- struct{}{}: // look at what there is
@@ -147,14 +170,34 @@ func (w *Watch) attach() error {
 	return nil
 }
 
-// watch adds a watcher, unless the activation is on its way out of memory.
-func (a *activation) watch(w *Watch) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.leaving {
-		a.watchers[w] = struct{}{}
+// board returns where a deal's committed state is shown.
+func (n *Node) board(dealID string) (*board, error) {
+	if n.cfg.Peers != nil {
+		return n.boardAnywhere(dealID)
 	}
-	return !a.leaving
+	return n.boardHere(dealID)
+}
+
+func (n *Node) boardHere(dealID string) (*board, error) {
+	e, err := n.entry(dealID)
+	if err != nil {
+		return nil, err
+	}
+	a, err := n.awake(e)
+	if err != nil {
+		return nil, err
+	}
+	return &a.board, nil
+}
+
+// watch adds a watcher, unless the board is on its way out.
+func (b *board) watch(w *Watch) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.leaving {
+		b.watchers[w] = struct{}{}
+	}
+	return !b.leaving
 }
 
 func (w *Watch) detach() {
@@ -171,12 +214,13 @@ func (w *Watch) Next(stop <-chan struct{}) ([]Update, error) {
 			return nil, nil
 		case <-w.news:
 		}
-		if w.at.failed.Load() {
-			<-w.at.gone
+		select {
+		case <-w.at.gone:
 			w.detach()
 			if err := w.attach(); err != nil {
 				return nil, err
 			}
+		default:
 		}
 		if updates := w.collect(); len(updates) > 0 {
 			return updates, nil
@@ -186,13 +230,13 @@ func (w *Watch) Next(stop <-chan struct{}) ([]Update, error) {
 
 // collect compares the deal's committed state with what this watch has shown.
 func (w *Watch) collect() []Update {
-	a := w.at
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	v, status := a.committed, a.status
+	b := w.at
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	v, status := b.committed, b.status
 	base := Update{Seq: v.Seq, View: v, Status: status}
 	var updates []Update
-	a.groups.since(w.seen, func(c groupChange) {
+	b.groups.since(w.seen, func(c groupChange) {
 		u := base
 		u.Kind, u.Seq, u.Group = UpdateGroup, c.seq, c.group
 		updates = append(updates, u)

@@ -25,10 +25,10 @@ const (
 // janitor is the actor that turns the clock's ticks into the node's upkeep.
 // It only starts what may take longer than a tick.
 type janitor struct {
-	node            *Node
-	mark, views, at int64 // Mono ns of the next mark, view pass and passivation
+	node                   *Node
+	mark, views, at, check int64 // Mono ns of the next mark, view pass, passivation and look at the epochs
 
-	marking, listing atomic.Bool // one is under way
+	marking, listing, checking atomic.Bool // one is under way
 }
 
 // Receive implements actor.Actor.
@@ -47,6 +47,10 @@ func (j *janitor) Receive(ctx actor.Context) {
 	if now.Mono >= j.views {
 		j.views = now.Mono + int64(viewsEvery)
 		n.once(&j.listing, "lists", func() error { return n.views.keepUp(n.ctx) })
+	}
+	if n.cfg.Peers != nil && now.Mono >= j.check {
+		j.check = now.Mono + int64(checkEvery)
+		n.once(&j.checking, "newer epochs", n.checkOwnership)
 	}
 	if now.Mono >= j.at {
 		j.at = now.Mono + int64(max(n.cfg.PassivateAfter/4, tickEvery))
@@ -99,6 +103,9 @@ func (n *Node) wakeDeal(id string) {
 		return
 	}
 	a, err := n.activate(e)
+	if errors.Is(err, errAgain) {
+		return // it is another node's
+	}
 	if err != nil {
 		n.setDue(id, n.clock.Now().Wall+wakeRetry)
 		return
@@ -112,18 +119,35 @@ func (n *Node) wakeDeal(id string) {
 // is that a node that crashed starts up to markAhead early.
 const (
 	tableMeta = "meta"
-	keyClock  = "clock"
+	keyClock  = "clock" // alone, and followed by the member's name with Peers
 )
+
+func clockKey(member string) string {
+	if member == "" {
+		return keyClock
+	}
+	return keyClock + "/" + member
+}
 
 func (n *Node) markClock(ctx context.Context, wall int64, durable bool) error {
 	value := binary.BigEndian.AppendUint64(nil, uint64(wall))
-	return n.store.Tables().Apply(ctx, []journal.Mutation{{Table: tableMeta, Key: keyClock, Value: value}}, durable)
+	return n.store.Tables().Apply(ctx, []journal.Mutation{{Table: tableMeta, Key: clockKey(n.cfg.Member), Value: value}}, durable)
 }
 
-// ClockFloor returns the wall time, in Unix ms, that a clock over this store
-// must not start before; 0 for a new store.
-func ClockFloor(ctx context.Context, tables journal.Tables) (int64, error) {
-	value, err := tables.Get(ctx, tableMeta, keyClock)
+// ClockFloor returns the wall time, in Unix ms, that a clock over this store must not
+// start before; 0 for a new store. member is Config.Member: other nodes' clocks are
+// their own, and a deal's time does not go back whoever has it.
+func ClockFloor(ctx context.Context, tables journal.Tables, member string) (int64, error) {
+	floor, err := clockMark(ctx, tables, keyClock)
+	if err != nil || member == "" {
+		return floor, err
+	}
+	own, err := clockMark(ctx, tables, clockKey(member))
+	return max(floor, own), err
+}
+
+func clockMark(ctx context.Context, tables journal.Tables, key string) (int64, error) {
+	value, err := tables.Get(ctx, tableMeta, key)
 	if errors.Is(err, journal.ErrNotFound) {
 		return 0, nil
 	}

@@ -57,6 +57,16 @@ type Config struct {
 	// Workers is the number of goroutines that run actors (GOMAXPROCS).
 	Workers int
 
+	// Peers are the other nodes; nil: there are none, and every deal is this node's.
+	// With them, Tables and streams are shared by all.
+	Peers Peers
+	// Member tells the clock marks of nodes apart that share tables: the same after a
+	// restart. Required with Peers.
+	Member string
+	// Leave is called when another node asks this one to leave and end. It must not
+	// block. Optional.
+	Leave func()
+
 	// Driver runs the node's work instead of goroutines of its own. Optional.
 	Driver Driver
 	// System is where the node's actors live, from NewSystem; nil makes one.
@@ -78,6 +88,12 @@ type Driver interface {
 func (c *Config) validate() error {
 	if c.Rules == nil || c.Logger == nil || c.Fatal == nil {
 		return errors.New("actors: Rules, Logger and Fatal are required")
+	}
+	if c.Peers != nil && (c.Member == "" || c.Driver != nil) {
+		return errors.New("actors: Peers need a Member, and no Driver")
+	}
+	if c.Leave == nil {
+		c.Leave = func() {}
 	}
 	setDefault(&c.InFlightMax, 1024)
 	setDefault(&c.DealInFlightMax, 512)
@@ -122,6 +138,7 @@ type Node struct {
 	active     activeSet
 	views      *views
 	spare      chan *pending
+	cluster    neighbours // unused without Peers
 
 	ctx       context.Context // of everything that the node does in the background
 	cancel    context.CancelFunc
@@ -169,6 +186,7 @@ func NewNode(ctx context.Context, store journal.Store, clock *clockd.Clock, cfg 
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.views = newViews(n)
+	n.cluster.init()
 	if n.system == nil {
 		n.system = NewSystem(cfg.Logger)
 	}
@@ -179,6 +197,9 @@ func NewNode(ctx context.Context, store journal.Store, clock *clockd.Clock, cfg 
 	}
 	n.recovery = Recovery{Deals: n.directory.deals.Size(), Events: n.replayed.Load(), Took: time.Duration(clockd.Mono() - begin)}
 	n.startJanitor()
+	if cfg.Peers != nil {
+		n.loads.Go(n.settle)
+	}
 	return n, nil
 }
 
@@ -257,6 +278,9 @@ func (n *Node) Release(r *Request) { n.pool.Put(r) }
 // any other result it is, and must be released.
 func (n *Node) Call(r *Request) error {
 	deadline := n.deadline()
+	if n.cfg.Peers != nil {
+		return n.callAnywhere(r, deadline)
+	}
 	for {
 		a, err := n.send(r, deadline)
 		if err != nil {
@@ -327,11 +351,11 @@ func (n *Node) receive(r *Request, outcome own.Outcome) (again bool, err error) 
 	if outcome == own.Abandoned {
 		return false, ErrDeadline
 	}
-	if r.bounced {
-		r.bounced = false
+	switch r.err {
+	case errAgain: //nolint:errorlint // set by this package, never wrapped
+		r.err = nil
 		return true, nil
-	}
-	if r.err == ErrDeadline { //nolint:errorlint // set by this package, never wrapped
+	case ErrDeadline: //nolint:errorlint // the same
 		n.Release(r)
 		return false, ErrDeadline
 	}

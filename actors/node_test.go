@@ -522,7 +522,7 @@ func TestDrain(t *testing.T) {
 	if seq, _, err := h.store.Snapshot(t.Context(), "d"); err != nil || seq != 2 {
 		t.Errorf("snapshot after the drain: %d, %v", seq, err)
 	}
-	if floor, err := ClockFloor(t.Context(), h.store.Tables()); err != nil || floor != h.node.Now().Wall {
+	if floor, err := ClockFloor(t.Context(), h.store.Tables(), ""); err != nil || floor != h.node.Now().Wall {
 		t.Errorf("clock floor after a clean stop: %d, %v, want %d", floor, err, h.node.Now().Wall)
 	}
 	h.open()

@@ -158,7 +158,7 @@ func (a *activation) free() {
 	if empty {
 		n.directory.remove(a.entry)
 	}
-	close(a.gone)
+	a.board.close()
 }
 
 // loadedEmpty says that the journal turned out to hold no such deal: somebody
@@ -169,13 +169,9 @@ func (a *activation) loadedEmpty() bool {
 
 // close ends the activation with its node: whatever still waits is bounced.
 func (a *activation) close() {
-	if a.failed.Swap(true) {
-		return
+	if !a.failed.Swap(true) {
+		a.end()
 	}
-	for _, msg := range a.mailbox.close() {
-		a.bounce(msg)
-	}
-	a.free()
 }
 
 // Snapshot writes a snapshot of every deal in memory, and brings the lists up

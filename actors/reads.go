@@ -12,9 +12,16 @@ import (
 
 // Deal returns the deal's committed state. ErrDealNotFound, ErrUnavailable.
 func (n *Node) Deal(id string) (deal.View, error) {
-	e := n.directory.find([]byte(id))
-	if e == nil {
-		return deal.View{}, ErrDealNotFound
+	if n.cfg.Peers != nil {
+		return n.viewAnywhere(id)
+	}
+	return n.viewHere(id)
+}
+
+func (n *Node) viewHere(id string) (deal.View, error) {
+	e, err := n.entry(id)
+	if err != nil {
+		return deal.View{}, err
 	}
 	a, err := n.awake(e)
 	if err != nil {
@@ -33,6 +40,9 @@ func (n *Node) DealID(name []byte) string {
 	if e := n.directory.findNamed(name); e != nil {
 		return e.id
 	}
+	if n.cfg.Peers != nil {
+		return n.idAnywhere(name)
+	}
 	return ""
 }
 
@@ -50,10 +60,19 @@ func (q *DealQuery) matches(v *deal.View, now int64) bool {
 		(q.Status == 0 || q.Status == v.Status(now))
 }
 
+// catchUp brings the lists up to date. A deal that fails keeps its old rows; the others
+// are exact.
+func (n *Node) catchUp(ctx context.Context) {
+	if n.cfg.Peers != nil {
+		n.catchUpAnywhere()
+	}
+	n.report("lists", n.views.catchUp(ctx))
+}
+
 // Deals returns a page of deals in the order of their ids, and whether there
 // are more.
 func (n *Node) Deals(ctx context.Context, q DealQuery) (page []deal.View, more bool, err error) {
-	n.report("lists", n.views.catchUp(ctx)) // a deal that fails keeps its old row; the others are exact
+	n.catchUp(ctx)
 	now := n.clock.Now().Wall
 	err = n.store.Tables().Scan(ctx, tableDeals, "", q.After, func(_ string, value []byte) error {
 		row, err := decodeDealRow(value)
@@ -141,7 +160,11 @@ func (n *Node) LoadOrder(ctx context.Context, dealID string, seq uint64, o *Orde
 	if err != nil {
 		return err
 	}
-	o.record, err = n.store.Get(ctx, dealID, seq, o.record[:0])
+	return n.loadOrder(ctx, v.Spec, seq, o)
+}
+
+func (n *Node) loadOrder(ctx context.Context, spec *deal.Spec, seq uint64, o *Order) (err error) {
+	o.record, err = n.store.Get(ctx, spec.ID, seq, o.record[:0])
 	if errors.Is(err, journal.ErrNotFound) {
 		return ErrOrderNotFound
 	}
@@ -155,7 +178,7 @@ func (n *Node) LoadOrder(ctx context.Context, dealID string, seq uint64, o *Orde
 		return ErrOrderNotFound
 	}
 	o.Event.Seq = seq
-	o.Deal, o.Seq, o.Currency = dealID, seq, v.Spec.Currency
+	o.Deal, o.Seq, o.Currency = spec.ID, seq, spec.Currency
 	return nil
 }
 
@@ -175,12 +198,12 @@ func (n *Node) Order(ctx context.Context, dealID string, seq uint64) (*Order, er
 		return nil, err
 	}
 	o := &Order{Status: r.Reply.Status, Group: r.Reply.Group}
-	code, moved := r.Reply.Code, r.Reply.Moved
+	code, moved, spec := r.Reply.Code, r.Reply.Moved, r.View.Spec
 	n.Release(r)
 	if code != deal.OK {
 		return nil, ErrOrderNotFound
 	}
-	if err := n.LoadOrder(ctx, dealID, seq, o); err != nil {
+	if err := n.loadOrder(ctx, spec, seq, o); err != nil {
 		return nil, err
 	}
 	return o, n.LoadStep(ctx, moved, o)
@@ -235,7 +258,7 @@ func (n *Node) Orders(ctx context.Context, q OrderQuery) (page []*Order, more bo
 
 // ordersOfUser finds one more order than a page holds.
 func (n *Node) ordersOfUser(ctx context.Context, q *OrderQuery) (refs []orderRef, err error) {
-	n.report("lists", n.views.catchUp(ctx))
+	n.catchUp(ctx)
 	prefix := q.User + "\x00"
 	if q.Deal != "" {
 		prefix += q.Deal + "\x00"
@@ -287,6 +310,9 @@ type Stats struct {
 	// The epochs of the deals in memory, 0 if there is none.
 	EpochLowest, EpochHighest uint64
 	RulesOff                  uint64 // times that a rule was switched off for a deal
+	HandedOver                uint64 // deals, to other nodes
+	Asked, Served             uint64 // messages to and from other nodes
+	Watched                   int    // deals of other nodes that are watched here
 }
 
 // Stats returns the node's present numbers.
@@ -295,6 +321,10 @@ func (n *Node) Stats() Stats {
 		Deals: n.directory.deals.Size(), Active: n.active.len(),
 		Pool: n.pool.Stats(), ReadOnly: n.readOnly.Load(), RulesOff: n.rulesOff.Load(), LeftOut: n.leftOut.Load(),
 	}
+	st.HandedOver, st.Asked, st.Served = n.cluster.handedOver.Load(), n.cluster.asked.Load(), n.cluster.served.Load()
+	n.cluster.followers.mu.Lock()
+	st.Watched = len(n.cluster.followers.byDeal)
+	n.cluster.followers.mu.Unlock()
 	n.active.list(func(a *activation) bool {
 		st.Waiting += a.waiting.InFlight()
 		if a.loaded.Load() && a.epoch != 0 {

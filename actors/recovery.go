@@ -55,13 +55,15 @@ func (n *Node) activate(e *entry) (*activation, error) {
 	if e.removed {
 		return nil, ErrDealNotFound
 	}
+	if !n.owns(e.id) {
+		return nil, errAgain
+	}
 	if e.restarts != nil && n.clock.Now().Wall < e.restarts.until {
 		return nil, fmt.Errorf("%w: suspended after repeated failures", ErrUnavailable)
 	}
 	a := &activation{
-		node: n, entry: e,
-		gone:  make(chan struct{}),
-		state: deal.NewState(), watchers: make(map[*Watch]struct{}),
+		node: n, entry: e, board: newBoard(),
+		state: deal.NewState(),
 	}
 	a.lastUsed.Store(n.clock.Now().Wall)
 	a.mailbox = newMailbox(a.bounce)
@@ -89,6 +91,10 @@ func (n *Node) awake(e *entry) (*activation, error) {
 		}
 		a.load()
 		if a.failed.Load() {
+			if a.moved.Load() {
+				<-a.gone
+				return nil, errAgain
+			}
 			return nil, ErrUnavailable
 		}
 		select {
@@ -106,10 +112,19 @@ func (a *activation) load() { a.loading.Do(func() { a.node.load(a) }) }
 // load takes the deal's stream over, restores its state and lets the messages
 // in. loadSlots bounds how many do at once.
 func (n *Node) load(a *activation) {
+	if n.cfg.Peers != nil && !n.claim(a) {
+		a.abandon(errAgain)
+		return
+	}
 	n.loadSlots <- struct{}{}
 	defer func() { <-n.loadSlots }()
 	defer a.loaded.Store(true)
 	if err := n.restore(a); err != nil {
+		if n.cfg.Peers != nil && !isDamage(err) { // a store that does not answer now
+			_ = n.clock.Sleep(n.ctx, lookUpWait)
+			a.abandon(err)
+			return
+		}
 		a.fail(fmt.Errorf("load: %w", err))
 		return
 	}
@@ -135,9 +150,14 @@ func (n *Node) restore(a *activation) error {
 	a.epoch = head.Epoch
 	a.snapshot, err = n.replay(a.entry.id, a.state)
 	if err == nil && a.state.Seq != head.Seq {
-		err = fmt.Errorf("replay ended at event %d of %d", a.state.Seq, head.Seq)
+		err = fmt.Errorf("%w: replay ended at event %d of %d", journal.ErrCorrupt, a.state.Seq, head.Seq)
 	}
 	return err
+}
+
+// isDamage says whether another try would fail in the same way.
+func isDamage(err error) bool {
+	return errors.Is(err, journal.ErrCorrupt) || errors.Is(err, deal.ErrMalformed) || errors.Is(err, deal.ErrInvariant)
 }
 
 // replay brings an empty state to the end of its stream: the newest snapshot,
@@ -174,16 +194,41 @@ func (n *Node) replay(stream string, s *deal.State) (snapshot uint64, err error)
 // that the time it takes is known before the first order; the others stay on
 // disk until they are asked for.
 func (n *Node) recover(ctx context.Context) error {
+	behind, err := n.survey(ctx)
+	if err != nil {
+		return err
+	}
+	for i, e := range behind {
+		if n.cfg.Recovering != nil {
+			n.cfg.Recovering(i, len(behind))
+		}
+		// A deal that cannot be loaded has said so in the log; the others serve.
+		if _, err := n.awake(e); err != nil && !errors.Is(err, ErrUnavailable) && !errors.Is(err, errAgain) {
+			n.report("recovery", err)
+		}
+	}
+	// Neither a full disk nor a damaged deal keeps the node from serving: what
+	// the lists lack is tried again with the next pass.
+	n.report("lists", n.views.catchUp(ctx))
+	return ctx.Err()
+}
+
+// survey gets to know every deal in the journal. Of this node's, it notes which are due,
+// and returns those whose lists are behind, which the next pass of the lists takes up.
+func (n *Node) survey(ctx context.Context) (behind []*entry, err error) {
 	listed := make(map[string]dealRow)
-	err := n.store.Tables().Scan(ctx, tableDeals, "", "", func(key string, value []byte) error {
+	err = n.store.Tables().Scan(ctx, tableDeals, "", "", func(key string, value []byte) error {
+		if !n.owns(key) {
+			return nil
+		}
 		row, err := decodeDealRow(value)
+		row.view = deal.View{}
 		listed[key] = row
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("recover the list of deals: %w", err)
+		return nil, fmt.Errorf("recover the list of deals: %w", err)
 	}
-	var behind []*entry
 	err = n.store.Streams(ctx, "", func(stream string, head journal.Head) error {
 		if head.Seq == 0 { // opened by a create that came to nothing
 			return nil
@@ -191,6 +236,9 @@ func (n *Node) recover(ctx context.Context) error {
 		e := n.directory.add(stream)
 		if e == nil {
 			n.report("recovery", fmt.Errorf("deal %s: %w", stream, ErrDealExists))
+			return nil
+		}
+		if !n.owns(stream) || e.active.Load() != nil { // which sees to itself
 			return nil
 		}
 		row := listed[stream]
@@ -203,19 +251,7 @@ func (n *Node) recover(ctx context.Context) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("recover the deals: %w", err)
+		return nil, fmt.Errorf("recover the deals: %w", err)
 	}
-	for i, e := range behind {
-		if n.cfg.Recovering != nil {
-			n.cfg.Recovering(i, len(behind))
-		}
-		// A deal that cannot be loaded has said so in the log; the others serve.
-		if _, err := n.awake(e); err != nil && !errors.Is(err, ErrUnavailable) {
-			n.report("recovery", err)
-		}
-	}
-	// Neither a full disk nor a damaged deal keeps the node from serving: what
-	// the lists lack is tried again with the next pass.
-	n.report("lists", n.views.catchUp(ctx))
-	return ctx.Err()
+	return behind, nil
 }

@@ -28,6 +28,12 @@ var (
 	ErrDealExists = errors.New("actors: another deal is called so in the ids of its orders")
 	// ErrOrderNotFound: the deal has no order of that seq.
 	ErrOrderNotFound = errors.New("actors: no such order")
+	// ErrNoMember: the cluster has no such member, or it is this node.
+	ErrNoMember = errors.New("actors: no such other member")
+
+	// errAgain: nothing was decided, because the deal is on its way to another
+	// activation, here or elsewhere. Whoever asked looks for that one.
+	errAgain = errors.New("actors: the deal is moving")
 )
 
 // Request is one command on its way through a deal. It comes from
@@ -46,11 +52,13 @@ type Request struct {
 	// nowhere. It is the caller's to read when the request is.
 	Course *Course
 
-	err     error
-	bounced bool // the activation that it reached was on its way out
+	err  error
+	node *Node             // asked another node; nil if it did not
+	back func(body []byte) // to the node that asked this one; nil if none did
+	wire []byte            // scratch for what goes between nodes
 }
 
-// bodyKept bounds the scratch that a free request keeps.
+// bodyKept bounds each scratch that a free request keeps.
 const bodyKept = 32 << 10
 
 func resetRequest(r *Request) {
@@ -59,9 +67,12 @@ func resetRequest(r *Request) {
 	r.Reply.Reset()
 	r.View = deal.View{}
 	r.Course = nil
-	r.err, r.bounced = nil, false
+	r.err, r.node, r.back = nil, nil, nil
 	if r.Body = r.Body[:0]; cap(r.Body) > bodyKept {
 		r.Body = nil
+	}
+	if r.wire = r.wire[:0]; cap(r.wire) > bodyKept {
+		r.wire = nil
 	}
 }
 

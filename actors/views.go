@@ -36,14 +36,16 @@ type views struct {
 	pass sync.Mutex // held by the one catchUp that runs; guards the rest
 	// rows wait to be applied, with those of other deals; keys holds their keys
 	// in one piece. deals are those whose own row is among them.
-	rows   []journal.Mutation
-	keys   strings.Builder
-	deals  []derived
-	key    []byte // scratch
-	event  deal.Event
-	fresh  freshEvents // taken from the deal that is being derived
-	gentle bool        // the pass rests between batches, from since on
-	since  int64       // Mono ns
+	rows  []journal.Mutation
+	keys  strings.Builder
+	deals []derived
+	// believed are those rows as this node has them; with Peers, they must be so.
+	believed []journal.Expectation
+	key      []byte // scratch
+	event    deal.Event
+	fresh    freshEvents // taken from the deal that is being derived
+	gentle   bool        // the pass rests between batches, from since on
+	since    int64       // Mono ns
 
 	waiting atomic.Int32 // readers who want the pass to be over
 }
@@ -56,10 +58,11 @@ const (
 	restMax   = 20 * time.Millisecond
 )
 
-// derived is a deal whose events up to seq are in the batch.
+// derived is a deal whose events up to seq are in the batch, with its row.
 type derived struct {
 	deal *activation
 	seq  uint64
+	row  []byte
 }
 
 func newViews(n *Node) *views { return &views{node: n} }
@@ -113,22 +116,27 @@ func (v *views) run(ctx context.Context, gentle bool) error {
 // Doing it twice gives the same rows.
 func (v *views) derive(ctx context.Context, e *entry) error {
 	a, err := v.node.awake(e)
+	if errors.Is(err, errAgain) {
+		return nil // it is another node's, and so are its rows
+	}
 	if err != nil {
 		return err
 	}
 	if a.listed == 0 {
-		row, err := v.row(ctx, e.id)
+		row, value, err := v.row(ctx, e.id)
 		if err != nil {
 			return err
 		}
-		a.listed = row.seq
+		if a.listed = row.seq; v.node.cfg.Peers != nil {
+			a.row = value
+		}
 	}
 	a.mu.Lock()
 	now := dealRow{seq: a.committed.Seq, due: a.expiry, view: a.committed}
 	v.fresh.reset()
 	v.fresh, a.fresh = a.fresh, v.fresh
 	a.mu.Unlock()
-	if now.view.Spec == nil || now.seq == a.listed {
+	if now.view.Spec == nil || now.seq <= a.listed {
 		return nil
 	}
 	if plantMarkEarly {
@@ -146,8 +154,12 @@ func (v *views) derive(ctx context.Context, e *entry) error {
 	if err != nil {
 		return err
 	}
-	v.rows = append(v.rows, journal.Mutation{Table: tableDeals, Key: e.id, Value: now.encode()})
-	v.deals = append(v.deals, derived{a, now.seq})
+	value := now.encode()
+	v.rows = append(v.rows, journal.Mutation{Table: tableDeals, Key: e.id, Value: value})
+	v.deals = append(v.deals, derived{a, now.seq, value})
+	if v.node.cfg.Peers != nil {
+		v.believed = append(v.believed, journal.Expectation{Table: tableDeals, Key: e.id, Value: a.row})
+	}
 	return nil
 }
 
@@ -182,27 +194,42 @@ func (v *views) addOrder(ctx context.Context, user []byte, dealID string, seq ui
 	return nil
 }
 
-// apply writes the batch. A deal whose row is not written is derived again.
+// apply writes the batch. A deal whose row is not written is derived again, and so is
+// one whose row an owner before or after this one has written.
 func (v *views) apply(ctx context.Context) error {
 	if len(v.rows) == 0 {
 		return nil
 	}
-	err := v.node.store.Tables().Apply(ctx, v.rows, false)
+	err := v.write(ctx)
 	for _, d := range v.deals {
 		if err != nil {
+			d.deal.listed = 0
 			v.touch(d.deal.entry)
 			continue
 		}
-		d.deal.listed = d.seq
+		if d.deal.listed = d.seq; v.node.cfg.Peers != nil {
+			d.deal.row = d.row
+		}
 		if v.node.cfg.Listed != nil {
 			v.node.cfg.Listed(d.deal.view())
 		}
 	}
 	clear(v.rows)
 	clear(v.deals)
-	v.rows, v.deals = v.rows[:0], v.deals[:0]
+	clear(v.believed)
+	v.rows, v.deals, v.believed = v.rows[:0], v.deals[:0], v.believed[:0]
 	v.keys.Reset()
+	if errors.Is(err, journal.ErrConflict) {
+		return nil
+	}
 	return err
+}
+
+func (v *views) write(ctx context.Context) error {
+	if len(v.believed) == 0 {
+		return v.node.store.Tables().Apply(ctx, v.rows, false)
+	}
+	return v.node.store.Tables().ApplyIf(ctx, v.believed, v.rows, false)
 }
 
 // rest gives the processor to others, unless somebody waits.
@@ -262,15 +289,15 @@ func (f *freshEvents) each(after uint64, fn func(seq uint64, data []byte) error)
 	return nil
 }
 
-func (v *views) row(ctx context.Context, id string) (dealRow, error) {
-	value, err := v.node.store.Tables().Get(ctx, tableDeals, id)
+func (v *views) row(ctx context.Context, id string) (row dealRow, value []byte, err error) {
+	value, err = v.node.store.Tables().Get(ctx, tableDeals, id)
 	if errors.Is(err, journal.ErrNotFound) {
-		return dealRow{}, nil
+		return dealRow{}, nil, nil
 	}
-	if err != nil {
-		return dealRow{}, err
+	if err == nil {
+		row, err = decodeDealRow(value)
 	}
-	return decodeDealRow(value)
+	return row, value, err
 }
 
 // dealRow is a deal as the lists know it.

@@ -13,14 +13,15 @@ import (
 // opened. All ids fit MaxIDLen, so a deal with a long one has a shorter name in
 // the ids of what belongs to it.
 
-// maxNameLen leaves room for "-g" and the 20 digits of any seq.
-const maxNameLen = MaxIDLen - len("-g") - 20
+// MaxNameLen leaves room for "-g" and the 20 digits of any seq. A name that stands for a
+// longer id is just as long.
+const MaxNameLen = MaxIDLen - len("-g") - 20
 
 // nameHashLen is the length of a hash in a name: 64 bits, 5 to a character.
 const nameHashLen = 13
 
 // HasShortName says whether a deal's id is too long to stand in other ids.
-func HasShortName[T string | []byte](deal T) bool { return len(deal) > maxNameLen }
+func HasShortName[T string | []byte](deal T) bool { return len(deal) > MaxNameLen }
 
 // AppendName appends what stands for the deal in the ids of its orders and groups:
 // its id or, if that is too long, the beginning of it and a hash of it. No two deals
@@ -30,7 +31,7 @@ func AppendName[T string | []byte](dst []byte, deal T) []byte {
 		return append(dst, deal...)
 	}
 	const digits = "0123456789abcdefghijklmnopqrstuv"
-	dst = append(append(dst, deal[:maxNameLen-1-nameHashLen]...), '-')
+	dst = append(append(dst, deal[:MaxNameLen-1-nameHashLen]...), '-')
 	sum := xxhash.Sum64([]byte(deal))
 	for range nameHashLen {
 		dst = append(dst, digits[sum%32])
@@ -59,7 +60,7 @@ func ParseGroupID(id []byte) (name []byte, seq uint64, ok bool) { return parseID
 
 func parseID(id []byte, sep string) (name []byte, seq uint64, ok bool) {
 	i := bytes.LastIndex(id, []byte(sep))
-	if i < 0 || len(id) > MaxIDLen || i > maxNameLen || !ValidID(id[:i]) {
+	if i < 0 || len(id) > MaxIDLen || i > MaxNameLen || !ValidID(id[:i]) {
 		return nil, 0, false
 	}
 	digits := id[i+len(sep):]

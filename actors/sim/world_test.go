@@ -166,7 +166,7 @@ func (w *world) boot() {
 			w.fail("mount: %w", err)
 			return
 		}
-		floor, err := actors.ClockFloor(context.Background(), store.Tables())
+		floor, err := actors.ClockFloor(context.Background(), store.Tables(), "")
 		if err != nil {
 			w.fail("clock floor: %w", err)
 			return

@@ -140,7 +140,7 @@ func (s *server) startJournal(ctx context.Context) (err error) {
 	if s.store, err = openStore(ctx, s.cfg, s.present, s.log.Logger); err != nil {
 		return err
 	}
-	floor, err := actors.ClockFloor(ctx, s.store.Tables())
+	floor, err := actors.ClockFloor(ctx, s.store.Tables(), "")
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,381 @@
+package actors
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/runtime/journal"
+)
+
+func TestEveryRequestOnEveryNode(t *testing.T) {
+	v := newTown(t, "a", "b", "c")
+	for _, name := range []string{"a", "b", "c"} {
+		owner := v.node(name)
+		id := owner.ids(1)[0]
+		v.node("a").create(id, func(s *deal.Spec) { s.StartsAt, s.Group = 0, deal.GroupSpec{Size: 2, Window: 60_000, UnitPrice: 5000} })
+		for i, at := range []string{"a", "b", "c"} {
+			r := v.node(at)
+			user, key := fmt.Sprint("u", i), "k"
+			placed := r.place(id, user, key, 2)
+			if placed.err != nil || placed.code != deal.OK || placed.total != 17820 || placed.view.Spec.Merchant != "acme" {
+				t.Fatalf("place in %s by %s: %+v", id, at, placed)
+			}
+			if again := r.place(id, user, key, 2); !again.again || again.seq != placed.seq {
+				t.Errorf("same key: %+v", again)
+			}
+			if other := r.place(id, user, key, 3); other.code != deal.IdempotencyMismatch {
+				t.Errorf("same key, other body: %+v", other)
+			}
+			if q := r.do(id, priority, func(c *deal.Command) { c.Kind, c.User, c.Quantity = deal.Quote, []byte("q"), 1 }); q.code != deal.OK || q.total != 8910 {
+				t.Errorf("quote: %+v", q)
+			}
+			if c := r.change(deal.Confirm, id, placed.seq); c.err != nil || c.status != deal.Confirmed {
+				t.Errorf("confirm: %+v", c)
+			}
+			if c := r.change(deal.Cancel, id, placed.seq); c.code != deal.OrderStateConflict {
+				t.Errorf("cancel after confirm: %+v", c)
+			}
+			o, err := r.node.Order(t.Context(), id, placed.seq)
+			if err != nil || o.Status != deal.Confirmed || string(o.Event.Placed.User) != user || o.Currency != [3]byte{'C', 'N', 'Y'} {
+				t.Errorf("order: %+v, %v", o, err)
+			}
+			var replay Order
+			if err := r.node.LoadOrder(t.Context(), id, placed.seq, &replay); err != nil || string(replay.Event.Placed.Key) != key {
+				t.Errorf("replay: %+v, %v", replay, err)
+			}
+			if d, err := r.node.Deal(id); err != nil || d.Sold != int64(2*i+2) {
+				t.Errorf("deal: %+v, %v", d, err)
+			}
+			if title := "Litchi"; r.do(id, priority, func(c *deal.Command) { c.Kind, c.Patch = deal.Change, &deal.Patch{Title: &title} }).view.Spec.Title != title {
+				t.Error("the change does not show")
+			}
+			events := 0
+			if _, err := r.node.Events(t.Context(), id, 0, func(*deal.View, *deal.Event) error { events++; return nil }); err != nil || events != 1+3*(i+1) {
+				t.Errorf("%d events, %v", events, err)
+			}
+			if orders, _, err := r.node.Orders(t.Context(), OrderQuery{Deal: id, Limit: 10}); err != nil || len(orders) != i+1 {
+				t.Errorf("%d orders of the deal, %v", len(orders), err)
+			}
+		}
+	}
+	if a := v.node("b").place("nowhere", "u", "k", 1); !errors.Is(a.err, ErrDealNotFound) {
+		t.Errorf("unknown deal: %+v", a)
+	}
+	if _, err := v.node("b").node.Deal("nowhere"); !errors.Is(err, ErrDealNotFound) {
+		t.Errorf("unknown deal: %v", err)
+	}
+	if a := v.node("a").do("bad", priority, func(c *deal.Command) { c.Kind, c.Spec = deal.Create, &deal.Spec{ID: "bad", UnitPrice: -1} }); a.code != deal.DealInvalid {
+		t.Errorf("bad terms: %+v", a)
+	}
+}
+
+// TestListsAcrossNodes: what was acknowledged anywhere is in the lists everywhere.
+func TestListsAcrossNodes(t *testing.T) {
+	v := newTown(t, "a", "b", "c")
+	want := 0
+	for _, name := range []string{"a", "b", "c"} {
+		ids := v.node(name).ids(3)
+		v.node("b").open(ids)
+		for _, id := range ids {
+			if a := v.node("c").place(id, "shopper", "k", 1); a.code != deal.OK || a.err != nil {
+				t.Fatalf("%+v", a)
+			}
+			want++
+		}
+	}
+	for _, name := range []string{"a", "b", "c"} {
+		deals, _, err := v.node(name).node.Deals(t.Context(), DealQuery{Limit: 100})
+		if err != nil || len(deals) != want || deals[0].Reserved != 1 {
+			t.Errorf("%s: %d deals of %d, %v", name, len(deals), want, err)
+		}
+		orders, _, err := v.node(name).node.Orders(t.Context(), OrderQuery{User: "shopper", Limit: 100})
+		if err != nil || len(orders) != want {
+			t.Errorf("%s: %d orders of %d, %v", name, len(orders), want, err)
+		}
+	}
+}
+
+// TestLongIDsAreFoundAnywhere: the ids of their orders do not hold them.
+func TestLongIDsAreFoundAnywhere(t *testing.T) {
+	v := newTown(t, "a", "b")
+	id := strings.Repeat("x", deal.MaxIDLen)
+	v.node("a").open([]string{id})
+	name := deal.AppendName(nil, id)
+	for _, at := range []string{"a", "b"} {
+		if got := v.node(at).node.DealID(name); got != id {
+			t.Errorf("%s: %s is %q", at, name, got)
+		}
+		if got := v.node(at).node.DealID([]byte("nothing")); got != "" {
+			t.Errorf("%s: nothing is %q", at, got)
+		}
+	}
+}
+
+// TestMembersChangeUnderLoad: nodes come, leave and come back while shoppers order
+// through all of them. Nobody sees an error, and no order is lost.
+func TestMembersChangeUnderLoad(t *testing.T) {
+	v := newTown(t, "a", "b")
+	deals := append(v.node("a").ids(6), v.node("b").ids(6)...)
+	v.node("a").open(deals)
+	u := v.rush(16, deals)
+	u.placed(t, 300)
+	v.join("c", nil)
+	v.agree("a", "b", "c")
+	u.placed(t, 300)
+	v.agree("b", "c") // a is leaving, and still answers
+	u.placed(t, 100)
+	if err := v.node("a").node.HandOver(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if st := v.node("a").node.Stats(); st.Active != 0 || st.HandedOver == 0 {
+		t.Errorf("after leaving: %+v", st)
+	}
+	u.placed(t, 100)
+	v.agree("a", "b", "c")
+	u.placed(t, 300)
+	if errs := u.end(); len(errs) > 0 {
+		t.Errorf("%d of %d orders failed: %v", len(errs), u.count, errs[0])
+	}
+	t.Logf("%d orders, the longest took %v", u.count, u.longest)
+	for _, d := range deals {
+		v.audit(d, plenty, u.acked[d])
+	}
+}
+
+// TestDisagreement: two nodes both think that they own everything, for a while. The
+// epochs decide between them, and shoppers notice nothing.
+func TestDisagreement(t *testing.T) {
+	v := newTown(t, "a", "b")
+	deals := v.node("a").ids(3)
+	v.node("a").open(deals)
+	u := v.rush(8, deals)
+	u.placed(t, 100)
+	for range 3 {
+		v.node("b").believe("b")
+		v.node("a").believe("a")
+		u.placed(t, 50)
+		v.agree("a", "b")
+		u.placed(t, 50)
+	}
+	if errs := u.end(); len(errs) > 0 {
+		t.Errorf("%d of %d orders failed: %v", len(errs), u.count, errs[0])
+	}
+	t.Logf("%d orders, the longest took %v", u.count, u.longest)
+	for _, d := range deals {
+		v.audit(d, plenty, u.acked[d])
+	}
+}
+
+// TestNoReleaseNeeded: the old owner neither answers nor gives way. After a second the
+// next one takes over all the same, and the old one's next write is refused.
+func TestNoReleaseNeeded(t *testing.T) {
+	v := newTown(t, "a", "b")
+	id := v.node("a").ids(1)[0]
+	v.node("a").open([]string{id})
+	if a := v.node("a").place(id, "u", "k1", 1); a.code != deal.OK {
+		t.Fatalf("%+v", a)
+	}
+	v.node("a").stuck.Store(true)
+	v.node("b").believe("b")
+	begin := time.Now()
+	taken := v.node("b").place(id, "u", "k2", 1)
+	if took := time.Since(begin); taken.code != deal.OK || taken.err != nil || took < releaseWait/2 || took > 3*releaseWait {
+		t.Fatalf("taken over after %v: %+v", took, taken)
+	}
+	// a still believes that the deal is its own, and serves from what it remembers until
+	// it writes, or a second has passed.
+	if late := v.node("a").place(id, "u", "k3", 1); late.err != nil || late.code != deal.OK || late.seq <= taken.seq {
+		t.Errorf("the old owner: %+v after %d", late, taken.seq)
+	}
+	v.audit(id, plenty, map[uint64]string{taken.seq: "u/k2"})
+}
+
+// TestNewerEpochIsNoticed: an owner that nobody writes to learns of the next one.
+func TestNewerEpochIsNoticed(t *testing.T) {
+	v := newTown(t, "a")
+	id := v.node("a").ids(1)[0]
+	v.node("a").open([]string{id})
+	v.node("a").members.Store(nil) // or it would take the deal back
+	if _, err := v.store.Open(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	v.node("a").eventually("the activation gives way", func() bool { return v.node("a").node.Stats().Active == 0 })
+}
+
+// TestLost: without its lease a node ends all it has, and follows whoever has it then.
+func TestLost(t *testing.T) {
+	v := newTown(t, "a", "b")
+	deals := v.node("a").ids(4)
+	v.node("a").open(deals)
+	u := v.rush(8, deals)
+	u.placed(t, 100)
+	v.node("a").members.Store(nil)
+	v.node("a").node.Lost()
+	if n := v.node("a").node.active.len(); n != 0 {
+		t.Errorf("%d deals are active without a lease", n)
+	}
+	v.agree("b")
+	u.placed(t, 200)
+	if errs := u.end(); len(errs) > 0 {
+		t.Errorf("%d of %d orders failed: %v", len(errs), u.count, errs[0])
+	}
+	for _, d := range deals {
+		v.audit(d, plenty, u.acked[d])
+	}
+}
+
+// TestBrokenLinks: answers are lost after the orders were placed. They are sent again,
+// and their keys find what they came to.
+func TestBrokenLinks(t *testing.T) {
+	v := newTown(t, "a", "b")
+	id := v.node("b").ids(1)[0]
+	v.node("b").open([]string{id})
+	v.node("b").mute.Store(true)
+	got := make(chan answer)
+	go func() { got <- v.node("a").place(id, "u", "k", 1) }()
+	v.node("b").eventually("the order is placed", func() bool { d, _ := v.node("b").node.Deal(id); return d.Reserved == 1 })
+	v.node("b").mute.Store(false)
+	if a := <-got; a.err != nil || !a.again || a.seq != 2 {
+		t.Errorf("after its answer was lost: %+v", a)
+	}
+
+	v.node("b").mute.Store(true)
+	change := v.node("a").do(id, priority, func(c *deal.Command) { c.Kind, c.Patch = deal.Change, &deal.Patch{StockAdd: 5} })
+	if !errors.Is(change.err, ErrDeadline) {
+		t.Errorf("what cannot be sent again: %+v", change)
+	}
+	v.node("b").mute.Store(false)
+	if d, err := v.node("a").node.Deal(id); err != nil || d.Stock != plenty+5 {
+		t.Errorf("it was done once: %+v, %v", d, err)
+	}
+
+	// A node that is gone: its deals wait for the members to change.
+	v.node("b").deaf.Store(true)
+	go func() { got <- v.node("a").place(id, "u", "k2", 1) }()
+	time.Sleep(20 * time.Millisecond)
+	v.node("a").believe("a")
+	if a := <-got; a.err != nil || a.code != deal.OK || a.seq != 4 {
+		t.Errorf("after the owner has gone: %+v", a)
+	}
+	if n := v.node("a").node.Stats().Pool.InUse; n != 0 {
+		t.Errorf("%d seats are still taken", n)
+	}
+}
+
+// TestNobodyOwns: an order waits for an owner until its deadline, and is then refused
+// for certain.
+func TestNobodyOwns(t *testing.T) {
+	v := newTown(t)
+	r := v.join("a", func(c *Config, _ *clockd.Config) { c.RequestTimeout = 200 * time.Millisecond })
+	if a := r.place("d", "u", "k", 1); !errors.Is(a.err, ErrUnavailable) {
+		t.Errorf("nobody owns the deal: %+v", a)
+	}
+	if n := r.node.Stats().Pool.InUse; n != 0 {
+		t.Errorf("%d seats are still taken", n)
+	}
+}
+
+// TestTimeDoesNotGoBackOnAMove: the next owner's clock is an hour behind.
+func TestTimeDoesNotGoBackOnAMove(t *testing.T) {
+	v := newTown(t)
+	ahead := v.join("ahead", func(_ *Config, c *clockd.Config) { c.Floor = time.Now().Add(time.Hour).UnixMilli() })
+	v.join("behind", nil)
+	v.agree("ahead")
+	ahead.open([]string{"d"})
+	first := ahead.place("d", "u", "k1", 1)
+	v.agree("behind")
+	second := v.node("behind").place("d", "u", "k2", 1)
+	third := ahead.place("d", "u", "k3", 1) // stamped by the owner, not on the way
+	v.audit("d", plenty, map[uint64]string{first.seq: "u/k1", second.seq: "u/k2", third.seq: "u/k3"})
+}
+
+// TestWhatIsDueMovesToo: a hold expires on the node that its deal was handed to, though
+// nobody asks there for the deal.
+func TestWhatIsDueMovesToo(t *testing.T) {
+	v := newTown(t, "a", "b")
+	id := v.node("a").ids(1)[0]
+	v.node("a").create(id, func(s *deal.Spec) { s.StartsAt, s.ReserveTTL = 0, 2000 })
+	if a := v.node("a").place(id, "u", "k", 1); a.code != deal.OK {
+		t.Fatalf("%+v", a)
+	}
+	v.agree("b")
+	v.node("b").eventually("the hold expires", func() bool {
+		last := deal.Kind(0)
+		_ = v.store.Read(t.Context(), id, 0, func(e journal.Event) error { last = deal.Kind(e.Data[0]); return nil })
+		return last == deal.OrderExpired
+	})
+	if st := v.node("a").node.Stats(); st.Active != 0 {
+		t.Errorf("the old owner took it back: %+v", st)
+	}
+}
+
+// TestWatchAcrossNodes: who watches on another node sees the same, also while the deal
+// moves.
+func TestWatchAcrossNodes(t *testing.T) {
+	v := newTown(t, "a", "b", "c")
+	id := v.node("a").ids(1)[0]
+	v.node("a").open([]string{id})
+	stop := make(chan struct{})
+	defer close(stop)
+	var watches []*Watch
+	for _, name := range []string{"a", "b", "b", "c"} {
+		w, err := v.node(name).node.Watch(id, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		watches = append(watches, w)
+	}
+	if st := v.node("b").node.Stats(); st.Watched != 1 {
+		t.Errorf("%d followers for two who watch one deal", st.Watched)
+	}
+	sees := func(reserved int64) {
+		t.Helper()
+		for i, w := range watches {
+			for seen := int64(-1); seen != reserved; {
+				updates, err := w.Next(stop)
+				if err != nil {
+					t.Fatalf("watch %d: %v", i, err)
+				}
+				for _, u := range updates {
+					seen = u.View.Reserved
+				}
+			}
+		}
+	}
+	sees(0)
+	for i, owners := range [][]string{{"a", "b", "c"}, {"b"}, {"c"}, {"a"}} {
+		v.agree(owners...)
+		if a := v.node("b").place(id, "u", fmt.Sprint("k", i), 1); a.code != deal.OK {
+			t.Fatalf("%+v", a)
+		}
+		sees(int64(i + 1))
+	}
+	if _, err := v.node("b").node.Watch("nowhere", 0); !errors.Is(err, ErrDealNotFound) {
+		t.Errorf("watch nowhere: %v", err)
+	}
+}
+
+func TestStatuses(t *testing.T) {
+	v := newTown(t, "a", "b", "c")
+	left := make(chan string, 1)
+	d := v.join("d", func(c *Config, _ *clockd.Config) { c.Leave = func() { left <- "d" } })
+	v.agree("a", "b", "c", "d")
+	d.open(d.ids(2))
+	v.node("c").stuck.Store(true)
+	all := v.node("a").node.Statuses()
+	if len(all) != 3 || all[0].Member != "b" || all[0].Err != nil || all[1].Err == nil || all[2].Active != 2 || all[2].EpochLowest != 1 || all[2].Wall == 0 {
+		t.Errorf("%+v", all)
+	}
+	if err := v.node("a").node.AskToLeave("d"); err != nil || <-left != "d" {
+		t.Error(err)
+	}
+	if err := v.node("a").node.AskToLeave("x"); !errors.Is(err, ErrNoMember) {
+		t.Errorf("a stranger: %v", err)
+	}
+}
