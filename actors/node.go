@@ -375,28 +375,29 @@ func (n *Node) room(r *Request) int {
 
 // owner returns the activation of the request's deal.
 func (n *Node) owner(r *Request) (*activation, error) {
-	creates := r.Cmd.Kind == deal.Create
-	e := n.directory.find(r.Deal)
-	if e != nil {
-		a, err := n.activate(e)
-		if !creates || !errors.Is(err, ErrDealNotFound) {
-			return a, err
+	for creates := r.Cmd.Kind == deal.Create; ; {
+		e := n.directory.find(r.Deal)
+		isNew := e == nil
+		if isNew {
+			if !creates {
+				return nil, ErrDealNotFound
+			}
+			if n.readOnly.Load() {
+				return nil, ErrReadOnly
+			}
+			if e = n.directory.add(string(r.Deal)); e == nil {
+				return nil, ErrDealExists
+			}
 		}
+		a, err := n.activate(e)
+		if creates && errors.Is(err, ErrDealNotFound) {
+			continue // a create that failed has just taken its entry along
+		}
+		if isNew && err != nil {
+			n.directory.remove(e)
+		}
+		return a, err
 	}
-	if !creates {
-		return nil, ErrDealNotFound
-	}
-	if n.readOnly.Load() {
-		return nil, ErrReadOnly
-	}
-	if e = n.directory.add(string(r.Deal)); e == nil {
-		return nil, ErrDealExists
-	}
-	a, err := n.activate(e)
-	if err != nil {
-		n.directory.remove(e)
-	}
-	return a, err
 }
 
 // setDue tells the wheel when a deal next needs a turn; 0 = never.
