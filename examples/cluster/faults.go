@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -30,7 +32,7 @@ type need struct {
 	spaces  bool // network namespaces
 	nodes   int  // at least
 	standby bool
-	other   bool // a second version
+	before  bool // a second version
 }
 
 // holdLong outlasts a lease and the time that it takes the others to notice.
@@ -55,7 +57,7 @@ var faults = []fault{
 	{name: "a node joins", hurt: joinNode, hold: 4 * time.Second, unnoticed: true, needs: need{nodes: 2}},
 	{name: "a node leaves", hurt: leaveNode, hold: 2 * time.Second, unnoticed: true, needs: need{nodes: 2}},
 	{name: "rolling restart of all", hurt: rollingRestart, unnoticed: true, needs: need{nodes: 2}},
-	{name: "rolling upgrade to another version", hurt: rollingUpgrade, unnoticed: true, needs: need{nodes: 2, other: true}},
+	{name: "rolling upgrade from the version before, and back", hurt: rollingUpgrade, unnoticed: true, needs: need{nodes: 2, before: true}},
 	{name: "clock steps by an hour, forth and back, on one node", hurt: stepClocks, unnoticed: true},
 	{name: "disk full on one node", hurt: fillDisk, hold: 3 * time.Second, unnoticed: true, needs: need{spaces: true}},
 	{name: "200 ms to everybody from one node", hurt: slowNode, hold: 4 * time.Second, needs: need{spaces: true}},
@@ -70,8 +72,8 @@ func (f *fault) possible(p *plan) string {
 		return fmt.Sprintf("it takes %d nodes", f.needs.nodes)
 	case f.needs.standby && !p.standby:
 		return "it takes a standby"
-	case f.needs.other && p.other == "":
-		return "it takes --other, the binary of another version"
+	case f.needs.before && p.from == "":
+		return "it takes --from, the revision of another version"
 	}
 	return ""
 }
@@ -115,7 +117,7 @@ func deaf(ctx context.Context, k *kit) (mend func() error, err error) {
 	if err := n.host.cut(ctx, k.others(n), nil); err != nil {
 		return nil, err
 	}
-	return func() error { return errors.Join(n.host.heal(ctx), n.registry.mend()) }, n.registry.silence()
+	return func() error { return errors.Join(n.host.heal(ctx), each(n.registry, (*link).mend)) }, each(n.registry, (*link).silence)
 }
 
 func bridged(ctx context.Context, k *kit) (mend func() error, err error) {
@@ -129,8 +131,8 @@ func flap(ctx context.Context, k *kit) (mend func() error, err error) {
 	n := k.victim()
 	const times = 4
 	for range times {
-		err := errors.Join(n.registry.silence(), n.host.cut(ctx, k.others(n), k.others(n)), k.sleep(ctx, time.Second),
-			n.registry.mend(), n.host.heal(ctx), k.sleep(ctx, time.Second))
+		err := errors.Join(each(n.registry, (*link).silence), n.host.cut(ctx, k.others(n), k.others(n)), k.sleep(ctx, time.Second),
+			each(n.registry, (*link).mend), n.host.heal(ctx), k.sleep(ctx, time.Second))
 		if err != nil {
 			return nil, err
 		}
@@ -159,9 +161,7 @@ func cutCommits(_ context.Context, k *kit) (mend func() error, err error) {
 func (k *kit) eachLink(do func(*link) error) func() error {
 	return func() (err error) {
 		for _, n := range k.balanced() {
-			for _, carried := range n.database {
-				err = errors.Join(err, do(carried))
-			}
+			err = errors.Join(err, each(n.database, do))
 		}
 		return err
 	}
@@ -193,9 +193,9 @@ func rollingRestart(ctx context.Context, k *kit) (mend func() error, err error) 
 	return nil, nil
 }
 
-// rollingUpgrade goes to the other version and back.
+// rollingUpgrade goes back to the version before, node by node, and then forth again.
 func rollingUpgrade(ctx context.Context, k *kit) (mend func() error, err error) {
-	for _, binary := range []string{k.other, k.binary} {
+	for _, binary := range []string{k.before, k.binary} {
 		for _, n := range k.balanced() {
 			n.binary = binary
 			if err := errors.Join(n.leave(ctx), n.start(ctx)); err != nil {
@@ -229,16 +229,11 @@ func fillDisk(_ context.Context, k *kit) (mend func() error, err error) {
 	return func() error { return syscall.Unmount(data, syscall.MNT_DETACH) }, nil
 }
 
-const slowBy = 200 * time.Millisecond
-
 // slowNode puts links between a node and everybody, and makes them slow.
 func slowNode(ctx context.Context, k *kit) (mend func() error, err error) {
 	n := k.victim()
 	turned := make(map[string]string)
-	slowed := append([]*link{}, n.database...)
-	if n.registry != nil {
-		slowed = append(slowed, n.registry)
-	}
+	slowed := slices.Concat(n.database, n.registry)
 	for _, other := range k.balanced() {
 		if other == n {
 			continue
@@ -251,15 +246,15 @@ func slowNode(ctx context.Context, k *kit) (mend func() error, err error) {
 		turned[addr] = carried.Listen
 		slowed = append(slowed, carried)
 	}
-	for _, carried := range slowed {
-		if err := carried.slow(slowBy); err != nil {
-			return nil, err
-		}
+	if err := each(slowed, (*link).slow); err != nil {
+		return nil, err
 	}
-	return func() (err error) {
-		for _, carried := range slowed {
-			err = errors.Join(err, carried.mend())
-		}
-		return errors.Join(err, n.host.heal(ctx))
-	}, n.host.turn(ctx, turned)
+	return func() error { return errors.Join(each(slowed, (*link).mend), n.host.heal(ctx)) }, n.host.turn(ctx, turned)
+}
+
+// drain makes a node hand over its deals, and stay.
+func (k *kit) drain(ctx context.Context, n *node) error {
+	cmd := exec.CommandContext(ctx, k.binary, "cluster", "drain", n.host.addr(clusterPort), "--admin", n.host.addr(adminPort))
+	cmd.Env = append(os.Environ(), "DOORBUSTER_KEY="+n.token)
+	return output(cmd)
 }

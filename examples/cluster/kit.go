@@ -24,9 +24,10 @@ type plan struct {
 	rate    float64 // questions a second of all shoppers together
 	seed    uint64
 	binary  string // doorbuster; "" builds it
-	other   string // doorbuster of another version, that a rolling upgrade goes to
+	from    string // a revision of this repository that a rolling upgrade comes from; "" = none
 	spaces  bool   // each host has a network namespace
 	standby bool   // PostgreSQL has one
+	direct  bool   // nodes reach PostgreSQL and etcd without links
 	keep    bool   // the folder with the logs, also if all went well
 }
 
@@ -43,6 +44,7 @@ const nodesMost = 5
 type kit struct {
 	plan
 	dir      string
+	before   string // the binary of plan.from
 	out      io.Writer
 	clock    *clockd.Clock
 	ground   *ground
@@ -78,7 +80,12 @@ func newKit(ctx context.Context, p plan, out io.Writer) (k *kit, err error) {
 			return k, err
 		}
 	}
-	k.common = setting{binary: k.binary, dir: k.dir, alone: p.nodes == 1, connections: p.deals*p.perDeal + 1}
+	if k.from != "" {
+		if k.before, err = buildRevision(ctx, k.dir, k.from); err != nil {
+			return k, err
+		}
+	}
+	k.common = setting{binary: k.binary, dir: k.dir, alone: p.nodes == 1, direct: p.direct, connections: p.deals*p.perDeal + 1}
 	if err := k.startServices(ctx); err != nil {
 		return k, err
 	}
@@ -89,6 +96,26 @@ func newKit(ctx context.Context, p plan, out io.Writer) (k *kit, err error) {
 func build(ctx context.Context, dir string) (string, error) {
 	binary := filepath.Join(dir, "doorbuster")
 	return binary, command(ctx, "go", "build", "-o", binary, "github.com/doorbuster/doorbuster/cmd/doorbuster")
+}
+
+// buildRevision builds the product as it was at another revision of the repository
+// that this program was started in.
+func buildRevision(ctx context.Context, dir, revision string) (string, error) {
+	source := filepath.Join(dir, "source")
+	archive, binary := source+".tar", filepath.Join(dir, "doorbuster-before")
+	if err := os.Mkdir(source, 0o755); err != nil {
+		return "", err
+	}
+	for _, step := range [][]string{
+		{"git", "archive", "--output", archive, revision},
+		{"tar", "-x", "-f", archive, "-C", source},
+		{"go", "build", "-C", source, "-o", binary, "./cmd/doorbuster"},
+	} {
+		if err := command(ctx, step[0], step[1:]...); err != nil {
+			return "", err
+		}
+	}
+	return binary, nil
 }
 
 func (k *kit) startServices(ctx context.Context) error {

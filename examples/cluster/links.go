@@ -39,15 +39,34 @@ func (l *links) to(name, addr string) (*link, error) {
 	return carried, nil
 }
 
+// toAll makes a link to each address, and returns the addresses by which to use them:
+// the given ones, without any links, if the way is to be direct.
+func (l *links) toAll(name string, addrs []string, direct bool) (made []*link, via []string, err error) {
+	if direct {
+		return nil, addrs, nil
+	}
+	for _, addr := range addrs {
+		carried, err := l.to(name, addr)
+		if err != nil {
+			return nil, nil, err
+		}
+		made, via = append(made, carried), append(via, carried.Listen)
+	}
+	return made, via, nil
+}
+
 func (l *links) close() {
 	for _, carried := range l.all {
 		carried.Stop()
 	}
 }
 
-// slow makes every packet later, half of it in each direction.
-func (l *link) slow(by time.Duration) error {
-	half := by.Milliseconds() / 2
+// slowBy is how much later an answer comes over a slow link.
+const slowBy = 200 * time.Millisecond
+
+// slow makes what passes in each direction late by half of slowBy.
+func (l *link) slow() error {
+	half := slowBy.Milliseconds() / 2
 	_, up := l.Toxics.AddToxicJson(strings.NewReader(fmt.Sprintf(`{"name":"up","type":"latency","stream":"upstream","attributes":{"latency":%d}}`, half)))
 	_, down := l.Toxics.AddToxicJson(strings.NewReader(fmt.Sprintf(`{"name":"down","type":"latency","stream":"downstream","attributes":{"latency":%d}}`, half)))
 	return errors.Join(up, down)
@@ -71,4 +90,12 @@ func (l *link) silence() error {
 func (l *link) mend() error {
 	l.Toxics.ResetToxics(context.Background())
 	return nil
+}
+
+// each does something to each link.
+func each(all []*link, do func(*link) error) (err error) {
+	for _, carried := range all {
+		err = errors.Join(err, do(carried))
+	}
+	return err
 }

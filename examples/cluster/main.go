@@ -19,6 +19,9 @@
 //	shop.go       the shoppers, who keep every answer
 //	audit.go      the answers against the journal
 //	play.go       one fault after the other, and the report
+//	scale.go      orders a second of 1, 2 and 3 nodes, and what a hop costs
+//	model.go      what that says of 10 and of 100
+//	quota.go      nodes that may use a part of a core
 package main
 
 import (
@@ -68,6 +71,8 @@ func fail(err error) {
 // options are the flags.
 type options struct {
 	plan
+	scale    scale
+	measure  bool
 	only     *regexp.Regexp
 	random   int
 	loopback bool
@@ -83,12 +88,16 @@ func parse(args []string) (*options, error) {
 	flags.Float64Var(&o.rate, "rate", 400, "questions a second of all shoppers together")
 	flags.Uint64Var(&o.seed, "seed", 1, "of what is random")
 	flags.StringVar(&o.binary, "binary", "", "doorbuster to run; empty builds it")
-	flags.StringVar(&o.other, "other", "", "doorbuster of another version, for the rolling upgrade")
+	flags.StringVar(&o.from, "from", "", "revision of this repository, for the rolling upgrade from it and back")
 	flags.BoolVar(&o.standby, "standby", true, "give PostgreSQL a synchronous standby")
 	flags.BoolVar(&o.keep, "keep", false, "keep the logs")
 	flags.IntVar(&o.random, "random", 0, "how many faults to play at random behind the others")
 	flags.BoolVar(&o.loopback, "loopback", false, "use no namespaces")
 	flags.StringVar(&o.markdown, "markdown", "", "Markdown page that the table is written to")
+	flags.BoolVar(&o.measure, "scale", false, "break nothing, and measure 1, 2 and 3 nodes and what a hop costs")
+	flags.IntVar(&o.scale.seconds, "seconds", 5, "with --scale: of a round")
+	flags.IntVar(&o.scale.rounds, "rounds", 3, "with --scale: rounds")
+	flags.Float64Var(&o.scale.share, "share", 0.2, "with --scale: of a core, for each node")
 	flags.Func("only", "play the faults whose name this regular expression fits", func(text string) (err error) {
 		o.only, err = regexp.Compile(text)
 		return err
@@ -115,6 +124,9 @@ func run(ctx context.Context, args []string, spaces bool, out io.Writer) (err er
 		return err
 	}
 	o.spaces = spaces
+	if o.measure {
+		return measureScale(ctx, o.plan, o.scale, out, o.markdown)
+	}
 	k, err := newKit(ctx, o.plan, out)
 	defer func() { err = errors.Join(err, k.close(err != nil)) }()
 	if err != nil {

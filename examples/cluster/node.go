@@ -37,9 +37,8 @@ type node struct {
 	api    *client.Client
 	token  string
 
-	// What it reaches PostgreSQL and etcd by.
-	database []*link
-	registry *link
+	// What it reaches PostgreSQL and etcd by; none if it does so directly.
+	database, registry []*link
 
 	cmd   *exec.Cmd
 	ended chan error  // the process's end, once
@@ -52,6 +51,7 @@ type setting struct {
 	dir         string
 	token       string // an operator's key; "" on loopback
 	alone       bool   // one node, no cluster
+	direct      bool   // it has no links
 	connections int    // of the shoppers, to each node
 	certs       string // folder of the nodes' certificates; "" on loopback
 }
@@ -62,25 +62,20 @@ func newNode(h *host, s *setting, l *links, d *database, e *etcd) (*node, error)
 	if err := os.MkdirAll(filepath.Join(n.dir, "data"), 0o755); err != nil {
 		return nil, err
 	}
-	var servers []string
-	for _, addr := range d.addrs() {
-		carried, err := l.to(h.name+" to PostgreSQL", addr)
-		if err != nil {
-			return nil, err
-		}
-		n.database = append(n.database, carried)
-		servers = append(servers, carried.Listen)
+	var servers, registry []string
+	var err error
+	if n.database, servers, err = l.toAll(h.name+" to PostgreSQL", d.addrs(), s.direct); err != nil {
+		return nil, err
 	}
 	n.args = []string{
 		"serve", "--listen", h.addr(httpPort), "--admin", h.addr(adminPort), "--data", filepath.Join(n.dir, "data"),
 		"--postgres", databaseURL(servers),
 	}
 	if !s.alone {
-		var err error
-		if n.registry, err = l.to(h.name+" to etcd", e.host.addr(etcdPort)); err != nil {
+		if n.registry, registry, err = l.toAll(h.name+" to etcd", []string{e.host.addr(etcdPort)}, s.direct); err != nil {
 			return nil, err
 		}
-		n.args = append(n.args, "--cluster", "--advertise", h.addr(clusterPort), "--provider", "etcd", "--etcd", "http://"+n.registry.Listen)
+		n.args = append(n.args, "--cluster", "--advertise", h.addr(clusterPort), "--provider", "etcd", "--etcd", "http://"+registry[0])
 	}
 	if s.certs != "" {
 		n.args = append(n.args,
@@ -88,7 +83,6 @@ func newNode(h *host, s *setting, l *links, d *database, e *etcd) (*node, error)
 			"--cluster-tls-cert", filepath.Join(s.certs, h.name+".pem"),
 			"--cluster-tls-key", filepath.Join(s.certs, h.name+"-key.pem"))
 	}
-	var err error
 	n.api, err = client.New(client.Config{Addr: h.addr(httpPort), Token: s.token, Connections: s.connections, Timeout: patienceOne})
 	return n, err
 }

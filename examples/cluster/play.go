@@ -54,11 +54,10 @@ func (k *kit) play(ctx context.Context, number int, f *fault) (row, error) {
 // during opens a shop, calls hurt and what it returns, closes the shop when every deal
 // answers again, and audits it.
 func (k *kit) during(ctx context.Context, number int, name string, hurt func() (mend func() error, err error), judge func(*row) error) (r row, err error) {
-	s := &shop{prefix: fmt.Sprintf("f%d-", number), deals: k.deals, nodes: k.balanced, seed: k.seed + uint64(number), latest: make(map[string]int64)}
-	if err := s.create(ctx); err != nil {
+	s, err := k.openShop(ctx, number)
+	if err != nil {
 		return row{}, err
 	}
-	s.open(ctx, k.rate, k.perDeal)
 	quiet := k.liveLine(ctx, name, s)
 	begin := clockd.Mono()
 	err = func() error {
@@ -73,8 +72,7 @@ func (k *kit) during(ctx context.Context, number int, name string, hurt func() (
 		if err != nil {
 			return err
 		}
-		since := clockd.Mono()
-		return errors.Join(until(ctx, drains, "every deal answers again", func() bool { return s.answersSince(since) }), k.sleep(ctx, settle))
+		return errors.Join(s.everyDealAnswers(ctx), k.sleep(ctx, settle))
 	}()
 	ops, fault := s.close()
 	quiet()
@@ -91,6 +89,16 @@ func (k *kit) during(ctx context.Context, number int, name string, hurt func() (
 		}
 	}
 	return r, nil
+}
+
+// openShop opens one with deals of its own.
+func (k *kit) openShop(ctx context.Context, number int) (*shop, error) {
+	s := &shop{prefix: fmt.Sprintf("f%d-", number), deals: k.deals, nodes: k.balanced, seed: k.seed + uint64(number), latest: make(map[string]int64)}
+	err := s.create(ctx)
+	if err == nil {
+		s.open(ctx, k.rate, k.perDeal)
+	}
+	return s, err
 }
 
 // audit reads the journal from outside. A node that is alone has it for itself, and is
@@ -224,7 +232,12 @@ func (k *kit) playAtRandom(ctx context.Context, wanted func(string) bool, times 
 	}, (&fault{}).judge)
 }
 
-// answersSince says whether every deal has answered somebody who asked since then.
+// everyDealAnswers returns when every deal has answered somebody who asked from now on.
+func (s *shop) everyDealAnswers(ctx context.Context) error {
+	since := clockd.Mono()
+	return until(ctx, drains, "every deal answers again", func() bool { return s.answersSince(since) })
+}
+
 func (s *shop) answersSince(since int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

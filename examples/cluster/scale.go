@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
+	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
+	"github.com/doorbuster/doorbuster/gateway/client"
+)
+
+const (
+	scaleTask  = "go tool task cluster:scale"
+	scaleNodes = 3
+	scaleDeals = 300
+	scaleWarm  = 2 * time.Second
+)
+
+// scale is how to measure.
+type scale struct {
+	kit     *kit
+	seconds int
+	rounds  int
+	share   float64 // of a core, that each node may use
+	run     int     // numbers the loads: each has keys of its own
+}
+
+// sample is one load.
+type sample struct {
+	orders        int
+	took          time.Duration
+	nodes         time.Duration // CPU of all nodes
+	database      time.Duration // CPU of PostgreSQL
+	groups        float64       // commits of the nodes
+	latency       []time.Duration
+	peerRequests  float64 // that nodes sent to each other
+	peerBatches   float64 // in which they travelled
+	databaseCores float64 // in use
+}
+
+func (s *sample) rate() float64           { return float64(s.orders) / s.took.Seconds() }
+func (s *sample) nodeMicros() float64     { return micros(s.nodes) / float64(s.orders) }
+func (s *sample) databaseMicros() float64 { return micros(s.database) / float64(s.orders) }
+func (s *sample) batch() float64          { return float64(s.orders) / s.groups }
+func (s *sample) remote() float64         { return s.peerRequests / float64(s.orders) }
+func (s *sample) p(q float64) float64 {
+	return float64(quantile(s.latency, q)) / float64(time.Millisecond)
+}
+func (s *sample) peerBatch() float64 { return s.peerRequests / max(1, s.peerBatches) }
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+
+// target is where a load goes to: a node, over so many connections.
+type target struct {
+	node        *node
+	connections int
+}
+
+// load sends orders for the deals to the targets, as fast as the answers come or, if
+// rate is not 0, on a schedule.
+func (s *scale) load(ctx context.Context, to []target, rate float64, length time.Duration) (sample, error) {
+	s.run++
+	before, err := s.counters(ctx)
+	if err != nil {
+		return sample{}, err
+	}
+	var wait sync.WaitGroup
+	answered, errs := make([][]time.Duration, len(to)), make([]error, len(to))
+	begin := clockd.Mono()
+	for i, t := range to {
+		wait.Go(func() { answered[i], errs[i] = s.loadOne(ctx, i, t, rate/float64(len(to)), length) })
+	}
+	wait.Wait()
+	took := time.Duration(clockd.Mono() - begin)
+	after, err := s.counters(ctx)
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return sample{}, err
+	}
+	latency := slices.Concat(answered...)
+	return sample{
+		orders: len(latency), took: took, latency: latency,
+		nodes: after.nodes - before.nodes, database: after.database - before.database,
+		groups: after.groups - before.groups, peerRequests: after.requests - before.requests, peerBatches: after.batches - before.batches,
+		databaseCores: (after.database - before.database).Seconds() / took.Seconds(),
+	}, nil
+}
+
+// loadOne returns the latencies of one node's orders. An order that is not accepted is
+// an error: what is measured are accepted orders only.
+func (s *scale) loadOne(ctx context.Context, i int, t target, rate float64, length time.Duration) ([]time.Duration, error) {
+	api, err := client.New(client.Config{Addr: t.node.host.addr(httpPort), Token: t.node.token, Connections: t.connections})
+	if err != nil {
+		return nil, err
+	}
+	defer api.Close()
+	orders := lab.Orders{Deals: scaleDeals, Prefix: "s-", Run: fmt.Sprintf("r%d-%d", s.run, i)}
+	seen := make([][]time.Duration, t.connections)
+	refused := make([]int, t.connections)
+	_, err = api.Run(ctx, client.Load{Length: length, Rate: rate, Next: orders.Next, Observe: func(conn, status int, latency time.Duration, _ []byte) {
+		if status != 201 {
+			refused[conn]++
+			return
+		}
+		seen[conn] = append(seen[conn], latency)
+	}})
+	for _, n := range refused {
+		if n > 0 && err == nil {
+			err = fmt.Errorf("%s did not accept an order", t.node.host.name)
+		}
+	}
+	return slices.Concat(seen...), err
+}
+
+// counters are what has been used and done so far.
+type counters struct {
+	nodes, database           time.Duration
+	groups, requests, batches float64
+}
+
+func (s *scale) counters(ctx context.Context) (c counters, err error) {
+	for _, n := range s.kit.balanced() {
+		used, err := cpuOf(n.cmd.Process.Pid)
+		if err != nil {
+			return c, err
+		}
+		c.nodes += used
+		metrics, err := get(ctx, "http://"+n.host.addr(adminPort)+"/metrics")
+		if err != nil {
+			return c, err
+		}
+		c.groups += sumOf(metrics, "doorbuster_journal_batch_events_count")
+		c.requests += sumOf(metrics, "doorbuster_cluster_requests_sent_total")
+		c.batches += sumOf(metrics, "doorbuster_cluster_batches_sent_total")
+	}
+	c.database, err = cpuOfAll("postgres")
+	return c, err
+}
+
+// sumOf adds up the values of a metric over its labels; 0 if there is none.
+func sumOf(metrics, name string) (total float64) {
+	for line := range strings.Lines(metrics) {
+		rest, found := strings.CutPrefix(line, name)
+		if !found || rest[0] != ' ' && rest[0] != '{' {
+			continue
+		}
+		value, err := strconv.ParseFloat(strings.TrimSpace(rest[strings.LastIndexByte(rest, ' '):]), 64)
+		if err == nil {
+			total += value
+		}
+	}
+	return total
+}
+
+// measureScale measures 1, 2 and 3 nodes that each have the same share of a core, and
+// then the cost of a hop, and writes the page.
+func measureScale(ctx context.Context, p plan, s scale, out io.Writer, markdown string) error {
+	if !p.spaces {
+		return errors.New("measuring takes namespaces, to know whose CPU is whose")
+	}
+	p.nodes, p.standby, p.direct = scaleNodes, false, true
+	m := &measured{share: s.share, seconds: s.seconds, rounds: s.rounds}
+	k, err := newKit(ctx, p, out)
+	err = errors.Join(err, func() error {
+		if err != nil {
+			return nil
+		}
+		s.kit = k
+		if err := s.create(ctx); err != nil {
+			return err
+		}
+		if err := s.hops(ctx, m); err != nil {
+			return err
+		}
+		return s.ratios(ctx, m)
+	}())
+	if err := errors.Join(err, k.close(err != nil)); err != nil {
+		return err
+	}
+	text := m.section()
+	fmt.Fprint(out, "\n", text)
+	if markdown == "" {
+		return nil
+	}
+	return page.WriteSection(markdown, scaleTask, text)
+}
+
+func (s *scale) create(ctx context.Context) error {
+	n := s.kit.victim()
+	return lab.Orders{Deals: scaleDeals, Prefix: "s-"}.Create(ctx, client.Config{Addr: n.host.addr(httpPort), Token: n.token})
+}
+
+// hops compares orders that reach their deal's owner at once with orders that reach it
+// through another node, at the same rate. All deals are owned by the first node: the
+// others are draining, and pass on what they get.
+func (s *scale) hops(ctx context.Context, m *measured) error {
+	const rate, connections = 1500, 64
+	nodes := s.kit.balanced()
+	for _, n := range nodes[1:] {
+		if err := s.kit.drain(ctx, n); err != nil {
+			return err
+		}
+	}
+	for round := range s.rounds {
+		for name, n := range map[string]*node{"local": nodes[0], "remote": nodes[1]} {
+			to := []target{{n, connections}}
+			if _, err := s.load(ctx, to, rate, scaleWarm); err != nil {
+				return err
+			}
+			got, err := s.load(ctx, to, rate, time.Duration(s.seconds)*time.Second)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(s.kit.out, "round %d  %-6s %5.0f orders/s  P50 %.2f ms  P99 %.1f ms  %.1f µs CPU of nodes, %.1f µs of PostgreSQL an order, %.1f orders a commit, %.1f a batch\n",
+				round+1, name, got.rate(), got.p(0.5), got.p(0.99), got.nodeMicros(), got.databaseMicros(), got.batch(), got.peerBatch())
+			m.add(name, got)
+		}
+	}
+	for _, n := range nodes[1:] { // who drains comes back by a restart
+		if err := errors.Join(n.leave(ctx), n.start(ctx)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ratios ends one node after the other. Each has its share of a core, so that the
+// nodes, and not the machine, are what is short.
+func (s *scale) ratios(ctx context.Context, m *measured) (err error) {
+	const connections = 64
+	for i, n := range s.kit.balanced() {
+		q, err := newQuota(fmt.Sprintf("doorbuster-%d", i), s.share)
+		defer func() { err = errors.Join(err, q.close()) }()
+		if err := errors.Join(err, q.add(n.cmd.Process.Pid)); err != nil {
+			return err
+		}
+		defer n.kill()
+	}
+	for {
+		var to []target
+		for _, n := range s.kit.balanced() {
+			to = append(to, target{n, connections})
+		}
+		name := strconv.Itoa(len(to))
+		if _, err := s.load(ctx, to, 0, scaleWarm); err != nil {
+			return err
+		}
+		for range s.rounds {
+			got, err := s.load(ctx, to, 0, time.Duration(s.seconds)*time.Second)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(s.kit.out, "%s nodes  %5.0f orders/s  P50 %.2f ms  P99 %.1f ms  %.1f µs CPU of nodes, %.1f µs of PostgreSQL an order, %.1f orders a commit, %.2f of them remote, %.1f a batch\n",
+				name, got.rate(), got.p(0.5), got.p(0.99), got.nodeMicros(), got.databaseMicros(), got.batch(), got.remote(), got.peerBatch())
+			m.add(name, got)
+		}
+		if len(to) == 1 {
+			return nil
+		}
+		last := to[len(to)-1].node
+		s.kit.forget(last)
+		if err := last.leave(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// measured is everything that was measured, by what was loaded: "1", "2", "3" nodes,
+// "local", "remote".
+type measured struct {
+	share           float64
+	seconds, rounds int
+	samples         map[string][]sample
+}
+
+func (m *measured) add(name string, got sample) {
+	if m.samples == nil {
+		m.samples = make(map[string][]sample)
+	}
+	m.samples[name] = append(m.samples[name], got)
+}
+
+// median of a figure over the rounds.
+func (m *measured) median(name string, figure func(*sample) float64) float64 {
+	var values []float64
+	for i := range m.samples[name] {
+		values = append(values, figure(&m.samples[name][i]))
+	}
+	slices.Sort(values)
+	if len(values) == 0 {
+		return 0
+	}
+	return values[len(values)/2]
+}
+
+func (m *measured) names() []string { return slices.Sorted(maps.Keys(m.samples)) }
