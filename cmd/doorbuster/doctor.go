@@ -18,6 +18,7 @@ import (
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/cmd/doorbuster/config"
 	"github.com/doorbuster/doorbuster/runtime/journal/embedded"
+	"github.com/doorbuster/doorbuster/runtime/journal/postgres"
 )
 
 // What a server needs of its machine. Below a "least" it cannot work; below a
@@ -57,12 +58,11 @@ func newDoctor() *cobra.Command {
 		Use:   "doctor",
 		Short: "Check that this machine can run a server with this configuration",
 		Long: `Check that this machine can run a server with this configuration. It only looks:
-the data folder is neither made nor opened, and what is written to time a sync is
-gone at the end. A PostgreSQL server is not looked at: serve checks its settings before
-it takes orders.`,
+the data folder is neither made nor opened, what is written to time a sync is gone at
+the end, and a PostgreSQL server gets no tables and no rows.`,
 		Args: cobra.NoArgs,
 	}
-	s := addSettings(cmd, "listen", "admin", "data", "auth")
+	s := addSettings(cmd, "listen", "admin", "data", "postgres", "auth")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := s.load()
 		if err != nil {
@@ -70,18 +70,7 @@ it takes orders.`,
 		}
 		table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 		worst := good
-		for _, check := range []struct {
-			name string
-			run  func(context.Context, config.Config) finding
-		}{
-			{"data folder", checkFolder},
-			{"free space", checkSpace},
-			{"sync", checkSync},
-			{"clock", checkClock},
-			{"open files", checkFiles},
-			{"listen", func(ctx context.Context, c config.Config) finding { return checkPort(ctx, c.Listen) }},
-			{"admin", func(ctx context.Context, c config.Config) finding { return checkPort(ctx, c.Admin) }},
-		} {
+		for _, check := range checks(cfg) {
 			f := check.run(cmd.Context(), cfg)
 			worst = max(worst, f.grade)
 			fmt.Fprintf(table, "%v\t%s\t%s\t%s\n", f.grade, check.name, f.seen, f.advice)
@@ -95,6 +84,30 @@ it takes orders.`,
 		return nil
 	}
 	return cmd
+}
+
+// check is one thing to look at.
+type check struct {
+	name string
+	run  func(context.Context, config.Config) finding
+}
+
+func checks(cfg config.Config) []check {
+	list := []check{
+		{"data folder", checkFolder}, // beside a PostgreSQL server it holds compiled rules
+		{"free space", checkSpace},
+		{"sync", checkSync},
+	}
+	if cfg.Postgres != "" {
+		list = []check{list[0], {"postgres", checkPostgres}}
+	}
+	return append(
+		list,
+		check{"clock", checkClock},
+		check{"open files", checkFiles},
+		check{"listen", func(ctx context.Context, c config.Config) finding { return checkPort(ctx, c.Listen) }},
+		check{"admin", func(ctx context.Context, c config.Config) finding { return checkPort(ctx, c.Admin) }},
+	)
 }
 
 func checkFolder(_ context.Context, cfg config.Config) finding {
@@ -185,6 +198,24 @@ func checkSync(_ context.Context, cfg config.Config) finding {
 	f := finding{seen: fmt.Sprintf("median %v, worst %v of %d", median.Round(time.Microsecond), took[len(took)-1].Round(time.Microsecond), syncRounds)}
 	if median > syncGood {
 		f.grade, f.advice = poor, fmt.Sprintf("every order waits for a sync: find a disk below %v", syncGood)
+	}
+	return f
+}
+
+// checkPostgres looks at the server that keeps the journal instead of the folder.
+func checkPostgres(ctx context.Context, cfg config.Config) finding {
+	h, err := postgres.Examine(ctx, cfg.Postgres)
+	if err != nil {
+		return failed(err, "")
+	}
+	f := finding{seen: fmt.Sprintf("version %s, a commit takes %v in the median", h.Version, h.Commit.Round(time.Microsecond))}
+	switch {
+	case h.Holder != "":
+		f.grade, f.advice = poor, "another node serves from it: "+h.Holder
+	case h.Warning != "":
+		f.grade, f.advice = poor, h.Warning
+	case h.Commit > syncGood:
+		f.grade, f.advice = poor, fmt.Sprintf("every order waits for a commit: find a server below %v", syncGood)
 	}
 	return f
 }

@@ -230,15 +230,21 @@ func claimDatabase(ctx context.Context, conn *pgx.Conn, exclusive bool) error {
 	if err := conn.QueryRow(ctx, try, serving).Scan(&claimed); err != nil || claimed {
 		return err
 	}
-	var holder string
-	err := conn.QueryRow(ctx, `
-		SELECT format('%s at %s, backend %s since %s', a.application_name, coalesce(host(a.client_addr), 'a local socket'), a.pid, a.backend_start)
-		FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.objid = $1 AND l.granted LIMIT 1`, serving).
-		Scan(&holder)
+	who, err := holder(ctx, conn)
 	if err != nil {
-		holder = "somebody" // who has just left, or whom we may not see
+		who = "somebody" // who has just left, or whom we may not see
 	}
-	return fmt.Errorf("%w: %s", ErrInUse, holder)
+	return fmt.Errorf("%w: %s", ErrInUse, who)
+}
+
+// holder names one process that uses the database. pgx.ErrNoRows: none does.
+func holder(ctx context.Context, q querier) (who string, err error) {
+	err = q.QueryRow(ctx, `
+		SELECT format('%s at %s, backend %s since %s', a.application_name, coalesce(host(a.client_addr), 'a local socket'), a.pid, a.backend_start)
+		FROM pg_locks l JOIN pg_stat_activity a USING (pid) JOIN pg_database d ON d.oid = l.database
+		WHERE l.locktype = 'advisory' AND l.objid = $1 AND l.granted AND d.datname = current_database() LIMIT 1`, serving).
+		Scan(&who)
+	return who, err
 }
 
 func (s *Store) usable() error {
