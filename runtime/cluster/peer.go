@@ -395,7 +395,6 @@ func (p *peer) broke() {
 func (p *peer) restart() []Done {
 	p.out = session{number: p.links.sessions.Add(1)}
 	p.gathered, p.bytes, p.posted = nil, 0, false
-	p.pulse.quiet = 0
 	p.counts.Breaks++
 	return p.flight.takeAll()
 }
@@ -445,19 +444,22 @@ func (p *peer) inTopology() bool {
 	return p.known
 }
 
-// lastWord is the number of the ping that leaves with the last of what has gathered.
-func (p *peer) lastWord() uint64 {
+// word is a moment of what is said to a peer.
+type word struct{ ping, breaks uint64 }
+
+// lastWord is when the last of what has gathered by now is said.
+func (p *peer) lastWord() word {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pulse.due = true
-	return p.pulse.pings + 1
+	return word{p.pulse.pings + 1, p.counts.Breaks}
 }
 
-// has says whether the peer has answered a ping, or will not.
-func (p *peer) has(ping uint64) bool {
+// has says whether the peer has got a word, or never will.
+func (p *peer) has(w word) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.ended || p.pulse.ponged >= ping && len(p.gathered) == 0 || p.pulse.quiet > 2
+	return p.pulse.ponged >= w.ping && len(p.gathered) == 0 || p.counts.Breaks != w.breaks || p.pulse.quiet > 2
 }
 
 func (p *peer) link() Link {

@@ -7,9 +7,10 @@ import (
 	"syscall"
 )
 
-// suppressed is a race that is not ours: each start of Proto.Actor's remote replaces
-// gRPC's logger, which gRPC wants done before anything else is. A server starts it once.
-const suppressed = "race:google.golang.org/grpc/grpclog.SetLoggerV2\n"
+// suppressed is a race that is not ours: each start of Proto.Actor's remote makes gRPC
+// another logger and puts it in the place of the one before, which gRPC wants done
+// before anything else is. A server starts it once.
+const suppressed = "race:google.golang.org/grpc/grpclog\n"
 
 const option = " suppressions="
 
