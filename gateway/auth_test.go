@@ -209,7 +209,7 @@ func TestKeysByHTTP(t *testing.T) {
 	if p := keys.caller([]byte(g.acme)); p == nil || p.role != merchant || string(p.name) != "acme" {
 		t.Errorf("after a restart the key is %v", p)
 	}
-	must(t, g.store.Tables().Scan(t.Context(), tableKeys, "", "", func(_ string, value []byte) error {
+	must(t, g.store.Tables().Scan(t.Context(), TableKeys, "", "", func(_ string, value []byte) error {
 		for _, key := range []string{g.operator, g.acme, g.intruder} {
 			if strings.Contains(string(value), strings.Split(key, "_")[3]) {
 				t.Error("the store holds a secret")
@@ -217,6 +217,44 @@ func TestKeysByHTTP(t *testing.T) {
 		}
 		return nil
 	}))
+}
+
+// Nodes that share their tables share their keys.
+func TestKeysOfTwoNodes(t *testing.T) {
+	tables := journaltest.NewMemory().Tables()
+	a, err1 := LoadKeys(t.Context(), tables)
+	b, err2 := LoadKeys(t.Context(), tables)
+	must(t, errors.Join(err1, err2))
+	for _, one := range []bool{true, false} {
+		refresh := func(id string) {
+			t.Helper()
+			if one {
+				must(t, b.Refresh(t.Context(), id))
+			} else {
+				must(t, b.Refresh(t.Context(), ""))
+			}
+		}
+		key, full, err := a.Create(t.Context(), "merchant", "acme")
+		must(t, err)
+		if b.caller([]byte(full)) != nil {
+			t.Error("a key is known before a refresh")
+		}
+		refresh(key.ID)
+		if who := b.caller([]byte(full)); who == nil || string(who.name) != "acme" {
+			t.Errorf("after a refresh: %+v", who)
+		}
+		must(t, a.Revoke(t.Context(), key.ID))
+		refresh(key.ID)
+		if b.caller([]byte(full)) != nil || len(b.List()) != 0 {
+			t.Error("a revoked key is good on the other node")
+		}
+	}
+	key, _, err := a.Create(t.Context(), "operator", "")
+	must(t, err)
+	must(t, b.Revoke(t.Context(), key.ID)) // unseen
+	if err := a.Revoke(t.Context(), key.ID); !errors.Is(err, ErrKeyNotFound) {
+		t.Error(err)
+	}
 }
 
 func TestKeysThatAreNotGood(t *testing.T) {

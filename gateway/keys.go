@@ -25,8 +25,10 @@ import (
 // hexadecimal, and the store holds only its SHA-256. A slow hash protects
 // passwords that people chose; nobody can guess a secret like this one.
 
+// TableKeys has a row of each key. Its keys are what Keys.Refresh takes.
+const TableKeys = "keys" // key id → keyRow
+
 const (
-	tableKeys   = "keys" // key id → keyRow
 	keysMax     = 100_000
 	keyIDLen    = 12
 	keySecret   = 32 // bytes
@@ -59,7 +61,7 @@ type keyEntry struct {
 // each change makes a new map.
 type Keys struct {
 	tables journal.Tables
-	mu     sync.Mutex // held by the one change under way
+	mu     sync.Mutex // held by the one change or refresh under way
 	byID   atomic.Pointer[map[string]*keyEntry]
 }
 
@@ -68,21 +70,46 @@ var ErrKeyNotFound = errors.New("gateway: no such key")
 
 // LoadKeys reads the keys from the tables.
 func LoadKeys(ctx context.Context, tables journal.Tables) (*Keys, error) {
+	k := &Keys{tables: tables}
+	return k, k.Refresh(ctx, "")
+}
+
+// Refresh takes over what other nodes have changed of one key, or with "" of all.
+func (k *Keys) Refresh(ctx context.Context, id string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.refresh(ctx, id)
+}
+
+// refresh is Refresh for a caller who holds mu.
+func (k *Keys) refresh(ctx context.Context, id string) error {
 	byID := make(map[string]*keyEntry)
-	err := tables.Scan(ctx, tableKeys, "", "", func(id string, value []byte) error {
+	add := func(id string, value []byte) error {
 		var row keyRow
 		if err := json.Unmarshal(value, &row); err != nil || len(row.Hash) != sha256.Size {
 			return fmt.Errorf("key %s cannot be read: %w", id, errors.Join(journal.ErrCorrupt, err))
 		}
 		byID[id] = row.entry(id)
 		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("load the keys: %w", err)
 	}
-	k := &Keys{tables: tables}
+	var err error
+	if id == "" {
+		err = k.tables.Scan(ctx, TableKeys, "", "", add)
+	} else {
+		maps.Copy(byID, *k.byID.Load())
+		delete(byID, id)
+		var value []byte
+		if value, err = k.tables.Get(ctx, TableKeys, id); err == nil {
+			err = add(id, value)
+		} else if errors.Is(err, journal.ErrNotFound) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("load the keys: %w", err)
+	}
 	k.byID.Store(&byID)
-	return k, nil
+	return nil
 }
 
 func (row *keyRow) entry(id string) *keyEntry {
@@ -114,7 +141,7 @@ func (k *Keys) Create(ctx context.Context, roleName, merchantID string) (Key, st
 		return Key{}, "", err
 	}
 	id := strings.ToLower(rand.Text()[:keyIDLen])
-	err = k.change(ctx, journal.Mutation{Table: tableKeys, Key: id, Value: value}, func(m map[string]*keyEntry) error {
+	err = k.change(ctx, journal.Mutation{Table: TableKeys, Key: id, Value: value}, func(m map[string]*keyEntry) error {
 		if len(m) >= keysMax {
 			return fmt.Errorf("gateway: there are %d keys already", keysMax)
 		}
@@ -130,7 +157,7 @@ func (k *Keys) Create(ctx context.Context, roleName, merchantID string) (Key, st
 
 // Revoke ends a key at once. ErrKeyNotFound.
 func (k *Keys) Revoke(ctx context.Context, id string) error {
-	return k.change(ctx, journal.Mutation{Table: tableKeys, Key: id}, func(m map[string]*keyEntry) error {
+	return k.change(ctx, journal.Mutation{Table: TableKeys, Key: id}, func(m map[string]*keyEntry) error {
 		if m[id] == nil {
 			return ErrKeyNotFound
 		}
@@ -157,11 +184,18 @@ func (k *Keys) List() []Key {
 func (k *Keys) change(ctx context.Context, row journal.Mutation, edit func(map[string]*keyEntry) error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if err := k.refresh(ctx, row.Key); err != nil { // another node may have made it, or ended it
+		return err
+	}
 	m := maps.Clone(*k.byID.Load())
 	if err := edit(m); err != nil {
 		return err
 	}
-	if err := k.tables.Apply(ctx, []journal.Mutation{row}, true); err != nil {
+	var free []journal.Expectation
+	if row.Value != nil {
+		free = append(free, journal.Expectation{Table: row.Table, Key: row.Key})
+	}
+	if err := k.tables.ApplyIf(ctx, free, []journal.Mutation{row}, true); err != nil {
 		return fmt.Errorf("store the keys: %w", err)
 	}
 	k.byID.Store(&m)

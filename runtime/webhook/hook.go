@@ -44,6 +44,16 @@ type Hook struct {
 	LastError    string `json:"last_error,omitempty"` // of the failure that lasts
 }
 
+// sameReceiver says whether two hooks differ in nothing but how deliveries went.
+func (h *Hook) sameReceiver(other *Hook) bool {
+	return h.URL == other.URL && h.Secret == other.Secret && h.CreatedAt == other.CreatedAt && slices.Equal(h.Events, other.Events)
+}
+
+// take takes over how deliveries went.
+func (h *Hook) take(other *Hook) {
+	h.FailingSince, h.DisabledAt, h.LastError = other.FailingSince, other.DisabledAt, other.LastError
+}
+
 // FieldError says which field of a Hook is at fault.
 type FieldError struct{ Field, Message string }
 

@@ -18,14 +18,21 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/journal"
 )
 
+// The tables that other nodes' hubs have to hear of. The keys of the first are what
+// Refresh takes; the merchants of the second are what Raised does.
 const (
-	tableHooks  = "webhooks"       // merchant 0x00 id → Hook
-	tablePlaces = "webhook_places" // merchant 0x00 id 0x00 topic → Place
-	closeGrace  = 2 * time.Second
-	dueEvery    = time.Second    // how often topics are looked at that have something to tell by themselves
-	placesMax   = 1024           // rows of one batch
-	disableIn   = 72 * time.Hour // Config.DisableAfter unless it is given
-	pathSep     = "\x00"         // between the parts of a key: no id holds it
+	TableHooks  = "webhooks"       // merchant 0x00 id → Hook
+	TableRaised = "webhook_raised" // merchant 0x00 seq → Event
+)
+
+const (
+	tablePlaces  = "webhook_places" // merchant 0x00 id 0x00 topic → Place
+	closeGrace   = 2 * time.Second
+	dueEvery     = time.Second    // how often topics are looked at that have something to tell by themselves
+	placesMax    = 1024           // rows of one batch
+	disableIn    = 72 * time.Hour // Config.DisableAfter unless it is given
+	conflictsMax = 32             // how often a change is tried again that another node came before
+	pathSep      = "\x00"         // between the parts of a key: no id holds it
 )
 
 // Config wires a Hub. Fields that are not marked optional are required.
@@ -39,6 +46,9 @@ type Config struct {
 	Networks []netip.Prefix
 	// DisableAfter is how long a webhook may fail until it is disabled; 0 = 72 h.
 	DisableAfter time.Duration
+	// Owns says whether this node delivers a topic: of the nodes that share the
+	// tables, each topic has one. It may change, with a Rescan. nil: all topics.
+	Owns func(merchant, topic string) bool
 }
 
 // Hub knows the webhooks and delivers to them. Touch costs one atomic load while
@@ -74,6 +84,9 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 	if cfg.DisableAfter == 0 {
 		cfg.DisableAfter = disableIn
 	}
+	if cfg.Owns == nil {
+		cfg.Owns = func(string, string) bool { return true }
+	}
 	h := &Hub{
 		cfg: cfg, sender: newSender(cfg.Networks, cfg.Loopback), wheel: clockd.NewWheel(),
 		hooks: make(map[string]map[string]*runner), tick: func() {},
@@ -81,20 +94,11 @@ func New(ctx context.Context, cfg Config) (*Hub, error) {
 	h.raised = &raised{tables: cfg.Tables, clock: cfg.Clock}
 	h.ctx, h.stop = context.WithCancel(context.Background())
 	h.sending, h.cut = context.WithCancel(context.Background())
-	err := cfg.Tables.Scan(ctx, tableHooks, "", "", func(key string, value []byte) error {
-		var hook Hook
-		if err := json.Unmarshal(value, &hook); err != nil {
-			return fmt.Errorf("webhook %q cannot be read: %w", key, errors.Join(journal.ErrCorrupt, err))
-		}
-		h.put(hook)
-		return nil
-	})
-	return h, err
+	return h, h.Refresh(ctx, "")
 }
 
 // Start begins to deliver what source has.
 func (h *Hub) Start(source Source) {
-	h.source = source
 	h.tick = h.cfg.Clock.Every(dueEvery, func() {
 		h.wheel.Due(h.cfg.Clock.Now().Wall, func(key string) {
 			merchant, topic, _ := strings.Cut(key, pathSep)
@@ -103,6 +107,7 @@ func (h *Hub) Start(source Source) {
 	})
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.source = source
 	for _, hooks := range h.hooks {
 		for _, r := range hooks {
 			h.start(r)
@@ -168,10 +173,22 @@ func (h *Hub) Put(ctx context.Context, hook Hook) (created bool, err error) {
 	}
 	h.change.Lock()
 	defer h.change.Unlock()
-	old, err := h.Get(hook.Merchant, hook.ID)
-	created = err != nil
+	for range conflictsMax {
+		if created, err = h.tryPut(ctx, &hook); !errors.Is(err, journal.ErrConflict) {
+			break
+		}
+	}
+	return created, err
+}
+
+// tryPut is Put unless another node changes the same hook: journal.ErrConflict.
+func (h *Hub) tryPut(ctx context.Context, hook *Hook) (created bool, err error) {
+	old, row, err := h.stored(ctx, hookKey(hook))
+	if err != nil {
+		return false, err
+	}
 	hook.CreatedAt, hook.FailingSince, hook.DisabledAt, hook.LastError = old.CreatedAt, 0, 0, ""
-	if created {
+	if created = row == nil; created {
 		hook.CreatedAt = h.cfg.Clock.Now().Wall
 		h.mu.Lock()
 		full := len(h.hooks[hook.Merchant]) >= PerMerchant || h.count.Load() >= hooksMax
@@ -179,18 +196,18 @@ func (h *Hub) Put(ctx context.Context, hook Hook) (created bool, err error) {
 		if full {
 			return false, ErrTooMany
 		}
-		if err := h.skip(ctx, &hook); err != nil {
+		if err := h.skip(ctx, hook); err != nil {
 			return false, err
 		}
 	}
 	h.row.Lock()
 	defer h.row.Unlock()
-	if err := h.store(ctx, &hook); err != nil {
+	if err := h.store(ctx, hook, row); err != nil {
 		return false, err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.start(h.put(hook))
+	h.start(h.put(*hook))
 	return created, nil
 }
 
@@ -224,12 +241,33 @@ func (h *Hub) topics(ctx context.Context, merchant string, fn func(string, Place
 	return err
 }
 
-func (h *Hub) store(ctx context.Context, hook *Hook) error {
+// stored returns a hook and its row; both are zero if there is none.
+func (h *Hub) stored(ctx context.Context, key string) (hook Hook, row []byte, err error) {
+	row, err = h.cfg.Tables.Get(ctx, TableHooks, key)
+	if errors.Is(err, journal.ErrNotFound) {
+		return Hook{}, nil, nil
+	}
+	if err == nil {
+		hook, err = decodeHook(key, row)
+	}
+	return hook, row, err
+}
+
+func decodeHook(key string, row []byte) (hook Hook, err error) {
+	if err := json.Unmarshal(row, &hook); err != nil {
+		return Hook{}, fmt.Errorf("webhook %q cannot be read: %w", key, errors.Join(journal.ErrCorrupt, err))
+	}
+	return hook, nil
+}
+
+// store writes a hook in the place of its earlier row, nil if there was none.
+func (h *Hub) store(ctx context.Context, hook *Hook, row []byte) error {
 	value, err := json.Marshal(hook)
 	if err != nil {
 		return err
 	}
-	return h.cfg.Tables.Apply(ctx, []journal.Mutation{{Table: tableHooks, Key: hookKey(hook), Value: value}}, true)
+	expected := []journal.Expectation{{Table: TableHooks, Key: hookKey(hook), Value: row}}
+	return h.cfg.Tables.ApplyIf(ctx, expected, []journal.Mutation{{Table: TableHooks, Key: hookKey(hook), Value: value}}, true)
 }
 
 // Get returns a webhook. ErrNotFound.
@@ -247,6 +285,9 @@ func (h *Hub) Get(merchant, id string) (Hook, error) {
 func (h *Hub) Delete(ctx context.Context, merchant, id string) error {
 	h.change.Lock()
 	defer h.change.Unlock()
+	if err := h.Refresh(ctx, merchant+pathSep+id); err != nil { // another node may have made it, or ended it
+		return err
+	}
 	hook, err := h.Get(merchant, id)
 	if err != nil {
 		return err
@@ -272,33 +313,52 @@ func (h *Hub) Delete(ctx context.Context, merchant, id string) error {
 func (h *Hub) remove(ctx context.Context, hook *Hook) (*runner, error) {
 	h.row.Lock()
 	defer h.row.Unlock()
-	if err := h.cfg.Tables.Apply(ctx, []journal.Mutation{{Table: tableHooks, Key: hookKey(hook)}}, true); err != nil {
+	if err := h.cfg.Tables.Apply(ctx, []journal.Mutation{{Table: TableHooks, Key: hookKey(hook)}}, true); err != nil {
 		return nil, err
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	r := h.hooks[hook.Merchant][hook.ID]
+	return h.forget(hook.Merchant, hook.ID), nil
+}
+
+// forget makes a hook unknown; h.mu is held.
+func (h *Hub) forget(merchant, id string) *runner {
+	r := h.hooks[merchant][id]
 	r.cancel()
-	delete(h.hooks[hook.Merchant], hook.ID)
+	delete(h.hooks[merchant], id)
 	h.count.Add(-1)
-	return r, nil
+	return r
 }
 
 // update changes what is known of a runner's hook, unless another took its place.
-func (h *Hub) update(r *runner, edit func(*Hook)) error {
+func (h *Hub) update(r *runner, edit func(*Hook)) (err error) {
 	h.row.Lock()
 	defer h.row.Unlock()
-	h.mu.Lock()
-	current := h.hooks[r.hook.Merchant][r.hook.ID] == r
-	if current {
-		edit(&r.hook)
+	for range conflictsMax {
+		if err = h.tryUpdate(r, edit); !errors.Is(err, journal.ErrConflict) {
+			break
+		}
 	}
-	hook := r.hook
-	h.mu.Unlock()
-	if !current {
+	return err
+}
+
+// tryUpdate is update unless another node changes the same hook: journal.ErrConflict.
+func (h *Hub) tryUpdate(r *runner, edit func(*Hook)) error {
+	hook, row, err := h.stored(r.ctx, hookKey(&r.hook))
+	if err != nil {
+		return err
+	}
+	if row == nil || !hook.sameReceiver(&r.hook) {
 		return context.Canceled
 	}
-	return h.store(r.ctx, &hook)
+	edit(&hook)
+	if err := h.store(r.ctx, &hook, row); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r.hook.take(&hook)
+	return nil
 }
 
 func hookKey(h *Hook) string { return h.Merchant + pathSep + h.ID }
@@ -309,18 +369,19 @@ func placeRow(h *Hook, topic string, p Place) journal.Mutation {
 	return journal.Mutation{Table: tablePlaces, Key: hookKey(h) + pathSep + topic, Value: value}
 }
 
-func (h *Hub) place(ctx context.Context, hook *Hook, topic string) (Place, error) {
-	value, err := h.cfg.Tables.Get(ctx, tablePlaces, hookKey(hook)+pathSep+topic)
+// place returns how far a topic was delivered, and the row that says so, nil if none does.
+func (h *Hub) place(ctx context.Context, hook *Hook, topic string) (at Place, row []byte, err error) {
+	row, err = h.cfg.Tables.Get(ctx, tablePlaces, hookKey(hook)+pathSep+topic)
 	if errors.Is(err, journal.ErrNotFound) {
-		return Place{}, nil
+		return Place{}, nil, nil
 	}
-	if err == nil && len(value) != 16 {
+	if err == nil && len(row) != 16 {
 		err = fmt.Errorf("place of %s in %s: %w", hook.ID, topic, journal.ErrCorrupt)
 	}
 	if err != nil {
-		return Place{}, err
+		return Place{}, nil, err
 	}
-	return Place{Seq: binary.BigEndian.Uint64(value), Mark: int64(binary.BigEndian.Uint64(value[8:]))}, nil
+	return Place{Seq: binary.BigEndian.Uint64(row), Mark: int64(binary.BigEndian.Uint64(row[8:]))}, row, nil
 }
 
 // Stats is what a Hub tells of itself. Counters count since it was made.

@@ -20,8 +20,8 @@ import (
 // Events that stand in no journal are written to a table when they are raised: a
 // topic of each merchant, with the newest raisedMax of them.
 const (
-	tableRaised = "webhook_raised" // merchant 0x00 seq → Event
-	topicRaised = "~raised"        // no deal has this id
+	tableLast   = "webhook_raised_last" // merchant → seq of the newest row in TableRaised
+	topicRaised = "~raised"             // no deal has this id
 	raisedMax   = 1024
 )
 
@@ -56,36 +56,59 @@ func (h *Hub) Raise(ctx context.Context, merchant, kind string, data any) error 
 	return nil
 }
 
-func (r *raised) add(ctx context.Context, merchant, kind string, data []byte) error {
+func (r *raised) add(ctx context.Context, merchant, kind string, data []byte) (err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for range conflictsMax {
+		if err = r.tryAdd(ctx, merchant, kind, data); !errors.Is(err, journal.ErrConflict) {
+			break
+		}
+	}
+	return err
+}
+
+// tryAdd is add unless another node raises something for the same merchant:
+// journal.ErrConflict. The numbers rise in the order of the commits, so that who has
+// read up to one has read all before it.
+func (r *raised) tryAdd(ctx context.Context, merchant, kind string, data []byte) error {
+	before, err := r.tables.Get(ctx, tableLast, merchant)
+	if err != nil && !errors.Is(err, journal.ErrNotFound) {
+		return err
+	}
+	last := uint64(0)
+	if len(before) == 8 {
+		last = binary.BigEndian.Uint64(before)
+	}
 	var keys []string
-	err := r.tables.Scan(ctx, tableRaised, merchant+pathSep, "", func(key string, _ []byte) error {
+	err = r.tables.Scan(ctx, TableRaised, merchant+pathSep, "", func(key string, _ []byte) error {
 		keys = append(keys, key)
+		last = max(last, raisedSeq(key))
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	var last Place
+	old := keys[:max(0, len(keys)-raisedMax+1)]
 	var rows []journal.Mutation
-	if n := len(keys); n > 0 {
-		last.Seq = raisedSeq(keys[n-1])
-		for _, old := range keys[:max(0, n-raisedMax+1)] {
-			rows = append(rows, journal.Mutation{Table: tableRaised, Key: old})
-			r.dropped.Add(1)
-		}
+	for _, key := range old {
+		rows = append(rows, journal.Mutation{Table: TableRaised, Key: key})
 	}
 	now := r.clock.Now().Wall
-	seq := max(last.Seq+1, uint64(now)<<8) // rises even when a merchant's rows were all dropped
+	seq := max(last+1, uint64(now)<<8)
 	value, err := json.Marshal(Event{
 		ID: "raised-" + strconv.FormatUint(seq, 36), Type: kind, CreatedAt: TimeText(now), Data: data,
 	})
 	if err != nil {
 		return err
 	}
-	rows = append(rows, journal.Mutation{Table: tableRaised, Key: raisedKey(merchant, seq), Value: value})
-	return r.tables.Apply(ctx, rows, true)
+	rows = append(rows,
+		journal.Mutation{Table: TableRaised, Key: raisedKey(merchant, seq), Value: value},
+		journal.Mutation{Table: tableLast, Key: merchant, Value: binary.BigEndian.AppendUint64(nil, seq)})
+	err = r.tables.ApplyIf(ctx, []journal.Expectation{{Table: tableLast, Key: merchant, Value: before}}, rows, true)
+	if err == nil {
+		r.dropped.Add(uint64(len(old)))
+	}
+	return err
 }
 
 func raisedKey(merchant string, seq uint64) string {
@@ -98,7 +121,7 @@ func raisedSeq(key string) uint64 {
 }
 
 func (r *raised) end(ctx context.Context, merchant string) (end Place, err error) {
-	err = r.tables.Scan(ctx, tableRaised, merchant+pathSep, "", func(key string, _ []byte) error {
+	err = r.tables.Scan(ctx, TableRaised, merchant+pathSep, "", func(key string, _ []byte) error {
 		end.Seq = raisedSeq(key)
 		return nil
 	})
@@ -108,7 +131,7 @@ func (r *raised) end(ctx context.Context, merchant string) (end Place, err error
 // read is Source.Read of a merchant's topic.
 func (r *raised) read(merchant string) func(context.Context, string, Place, []string, func(Event, Place) error) (Place, error) {
 	return func(ctx context.Context, _ string, at Place, types []string, fn func(Event, Place) error) (Place, error) {
-		err := r.tables.Scan(ctx, tableRaised, merchant+pathSep, raisedKey(merchant, at.Seq), func(key string, value []byte) error {
+		err := r.tables.Scan(ctx, TableRaised, merchant+pathSep, raisedKey(merchant, at.Seq), func(key string, value []byte) error {
 			var e Event
 			if err := json.Unmarshal(value, &e); err != nil {
 				return fmt.Errorf("event %q: %w", key, errors.Join(journal.ErrCorrupt, err))

@@ -23,7 +23,7 @@ const (
 // runner delivers to one hook.
 type runner struct {
 	hub     *Hub
-	hook    Hook // guarded by hub.mu
+	hook    Hook // how deliveries went is guarded by hub.mu, the rest never changes
 	ctx     context.Context
 	stop    context.CancelFunc
 	sending context.Context // of its requests
@@ -49,6 +49,18 @@ func (r *runner) touch(topic string) {
 		r.queued[topic] = true
 		r.queue = append(r.queue, topic)
 	}
+	r.ring()
+}
+
+// look has the runner find the topics with news.
+func (r *runner) look() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rescan = true
+	r.ring()
+}
+
+func (r *runner) ring() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
@@ -120,11 +132,14 @@ func (r *runner) step() (worked bool, err error) {
 	return false, nil
 }
 
-// findNews queues every topic that has, or by its mark may have, more than the hook
+// findNews queues every topic of this node that has, or by its mark may have, more than the hook
 // was told.
 func (r *runner) findNews() error {
 	return r.hub.topics(r.ctx, r.hook.Merchant, func(topic string, end Place, due int64) error {
-		at, err := r.hub.place(r.ctx, &r.hook, topic)
+		if !r.hub.cfg.Owns(r.hook.Merchant, topic) {
+			return nil
+		}
+		at, _, err := r.hub.place(r.ctx, &r.hook, topic)
 		if err == nil && (at.Seq < end.Seq || at.Mark != end.Mark) {
 			r.touch(topic)
 		}
@@ -141,11 +156,15 @@ type delivery struct {
 	Events  []Event `json:"events"`
 }
 
-// deliver sends the next events of a topic and then moves its place.
+// deliver sends the next events of a topic and then moves its place, unless another
+// node has moved it: then what was sent may be sent again.
 func (r *runner) deliver(topic string) (more bool, err error) {
 	r.busy.Lock()
 	defer r.busy.Unlock()
-	at, err := r.hub.place(r.ctx, &r.hook, topic)
+	if !r.hub.cfg.Owns(r.hook.Merchant, topic) {
+		return false, nil
+	}
+	at, row, err := r.hub.place(r.ctx, &r.hook, topic)
 	if err != nil {
 		return false, err
 	}
@@ -162,7 +181,12 @@ func (r *runner) deliver(topic string) (more bool, err error) {
 		return more, nil
 	}
 	ctx := context.WithoutCancel(r.ctx) // what was delivered is noted, though the hub closes
-	return more, r.hub.cfg.Tables.Apply(ctx, []journal.Mutation{placeRow(&r.hook, topic, end)}, false)
+	moved := placeRow(&r.hook, topic, end)
+	err = r.hub.cfg.Tables.ApplyIf(ctx, []journal.Expectation{{Table: moved.Table, Key: moved.Key, Value: row}}, []journal.Mutation{moved}, false)
+	if errors.Is(err, journal.ErrConflict) {
+		return true, nil
+	}
+	return more, err
 }
 
 // read collects the events that the hook asked for, as many as one delivery holds.
@@ -198,10 +222,17 @@ func (r *runner) send(events []Event) error {
 		return errDelivery{err}
 	}
 	r.hub.delivered.Add(uint64(len(events)))
-	if r.hook.FailingSince != 0 {
+	if r.failingSince() != 0 {
 		return r.hub.update(r, func(h *Hook) { h.FailingSince, h.LastError = 0, "" })
 	}
 	return nil
+}
+
+// failingSince is Hook.FailingSince, which other nodes may change.
+func (r *runner) failingSince() int64 {
+	r.hub.mu.Lock()
+	defer r.hub.mu.Unlock()
+	return r.hook.FailingSince
 }
 
 // failed notes a failure and says whether it was one too many.
@@ -213,23 +244,27 @@ func (r *runner) failed(err error) (disabled bool) {
 	}
 	text := err.Error()
 	text = text[:min(len(text), errorMax)]
-	disabled = r.hook.FailingSince != 0 && now-r.hook.FailingSince >= h.cfg.DisableAfter.Milliseconds()
-	if r.hook.FailingSince == 0 || disabled {
-		err := h.update(r, func(hook *Hook) {
-			if hook.LastError = text; hook.FailingSince == 0 {
-				hook.FailingSince = now
-			}
-			if disabled {
-				hook.DisabledAt = now
-			}
-		})
-		if err != nil {
-			h.cfg.Logger.Error("webhook: cannot write that it fails", "webhook_id", r.hook.ID, "error", err)
-		}
+	since := r.failingSince()
+	disabled = since != 0 && now-since >= h.cfg.DisableAfter.Milliseconds()
+	if since != 0 && !disabled {
+		return false
 	}
-	if disabled {
+	mine := false // and not another node's
+	err = h.update(r, func(hook *Hook) {
+		if hook.LastError = text; hook.FailingSince == 0 {
+			hook.FailingSince = now
+		}
+		if mine = disabled && hook.DisabledAt == 0; mine {
+			hook.DisabledAt = now
+		}
+	})
+	if err != nil {
+		h.cfg.Logger.Error("webhook: cannot write that it fails", "webhook_id", r.hook.ID, "error", err)
+	}
+	if mine {
 		h.cfg.Logger.Warn("webhook disabled: it has failed for too long", "merchant_id", r.hook.Merchant, "webhook_id", r.hook.ID, "last_error", text)
-		if err := h.Raise(r.ctx, r.hook.Merchant, TypeDisabled, map[string]string{"webhook_id": r.hook.ID, "last_error": text}); err != nil {
+		ctx := context.WithoutCancel(r.ctx) // a disabled hook's runner ends
+		if err := h.Raise(ctx, r.hook.Merchant, TypeDisabled, map[string]string{"webhook_id": r.hook.ID, "last_error": text}); err != nil {
 			h.cfg.Logger.Error("webhook: cannot tell that it is disabled", "webhook_id", r.hook.ID, "error", err)
 		}
 	}

@@ -183,6 +183,13 @@ func (f *forgetful) Apply(ctx context.Context, rows []journal.Mutation, durable 
 	return f.Tables.Apply(ctx, rows, durable)
 }
 
+func (f *forgetful) ApplyIf(ctx context.Context, expected []journal.Expectation, rows []journal.Mutation, durable bool) error {
+	f.mu.Lock()
+	rows = slices.DeleteFunc(slices.Clone(rows), func(m journal.Mutation) bool { return m.Table == f.lose })
+	f.mu.Unlock()
+	return f.Tables.ApplyIf(ctx, expected, rows, durable)
+}
+
 func (f *forgetful) losing(table string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -296,7 +303,7 @@ func TestCrashAfterDelivery(t *testing.T) {
 	b.open()
 	until(t, "the second delivery", func() bool { return len(r.ids()) > before })
 	until(t, "its place", func() bool {
-		at, err := b.hub.place(t.Context(), &Hook{Merchant: "acme", ID: "w"}, "d")
+		at, _, err := b.hub.place(t.Context(), &Hook{Merchant: "acme", ID: "w"}, "d")
 		return err == nil && at.Seq == 1
 	})
 	b.happen("d", "order.placed")
@@ -386,7 +393,7 @@ func TestRaise(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	rows := 0
-	must(t, b.tables.Scan(t.Context(), tableRaised, "", "", func(string, []byte) error { rows++; return nil }))
+	must(t, b.tables.Scan(t.Context(), TableRaised, "", "", func(string, []byte) error { rows++; return nil }))
 	if rows != raisedMax {
 		t.Errorf("%d rows", rows)
 	}
@@ -419,7 +426,7 @@ func TestPutAndDelete(t *testing.T) {
 	if err := b.hub.Delete(t.Context(), "acme", "w"); !errors.Is(err, ErrNotFound) {
 		t.Error(err)
 	}
-	for _, table := range []string{tableHooks, tablePlaces} {
+	for _, table := range []string{TableHooks, tablePlaces} {
 		must(t, b.tables.Scan(t.Context(), table, "", "", func(key string, _ []byte) error {
 			t.Errorf("%s still has %q", table, key)
 			return nil
@@ -439,12 +446,12 @@ type lateTables struct {
 	held, let chan struct{}
 }
 
-func (l *lateTables) Apply(ctx context.Context, rows []journal.Mutation, durable bool) error {
-	if len(rows) > 0 && rows[0].Table == tableHooks && strings.Contains(string(rows[0].Value), "failing_since") {
+func (l *lateTables) ApplyIf(ctx context.Context, expected []journal.Expectation, rows []journal.Mutation, durable bool) error {
+	if len(rows) > 0 && rows[0].Table == TableHooks && strings.Contains(string(rows[0].Value), "failing_since") {
 		l.held <- struct{}{}
 		<-l.let
 	}
-	return l.Tables.Apply(ctx, rows, durable)
+	return l.Tables.ApplyIf(ctx, expected, rows, durable)
 }
 
 // What is written of a webhook's failure must not undo that it was replaced or
