@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -120,16 +122,33 @@ func (c *Config) validateLinks() error {
 	if c.InFlight < 1 {
 		return errors.New("cluster: InFlight is negative")
 	}
+	if !dialable(c.Advertise) {
+		return fmt.Errorf("cluster: the other nodes cannot reach this one at %q: give host:port", c.Advertise)
+	}
 	for _, at := range []string{c.Advertise, c.Listen} {
 		host, _, err := net.SplitHostPort(at)
 		if err != nil {
-			return fmt.Errorf("cluster: %q is no host:port: %w", at, err)
+			return fmt.Errorf("cluster: %w", err)
 		}
 		if c.TLS == nil && !loopback(host) {
 			return fmt.Errorf("cluster: without TLS, nodes speak to each other on loopback only, and %s is not: give certificates", at)
 		}
 	}
 	return nil
+}
+
+// dialable says whether an address is a host and the number of a port, which gRPC takes
+// for just that.
+func dialable(address string) bool {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || host == "" {
+		return false
+	}
+	odd := func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune(".:-_", r)
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && number > 0 && !strings.ContainsFunc(host, odd)
 }
 
 func loopback(host string) bool {
@@ -278,6 +297,7 @@ func (l *links) forget(p *peer) {
 // receive reads what came from another node.
 func (l *links) receive(b *batch.Batch) {
 	switch {
+	case !dialable(b.Address): // it cannot be answered
 	case b.Version > batchVersion:
 		l.cfg.Logger.Warn("cluster: a batch of a later version", slog.String("from", b.From), slog.Uint64("version", uint64(b.Version)))
 	case b.Ask != 0:

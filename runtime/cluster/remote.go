@@ -103,6 +103,8 @@ func (l *links) post(to *actor.PID, message remote.RootSerializable) {
 	}
 }
 
+var batchName = string((&batch.Batch{}).ProtoReflect().Descriptor().FullName())
+
 // outgoing is a batch as remote wants it: it asks the message that it was given for
 // what to send, and that for a protobuf.
 type outgoing struct{ *batch.Batch }
@@ -146,7 +148,7 @@ func (l *links) serverOptions() []grpc.ServerOption {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveIn, Timeout: keepaliveMax}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveOut / 2, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true),
-		grpc.ChainStreamInterceptor(l.recoverStream),
+		grpc.ChainStreamInterceptor(l.guard),
 		grpc.ChainUnaryInterceptor(l.recoverCall),
 	}
 }
@@ -158,15 +160,39 @@ func (l *links) credentials() credentials.TransportCredentials {
 	return l.cfg.TLS.Transport()
 }
 
-// recoverStream stands before remote's reader, which panics on an index out of range,
-// on the name of a type that it does not know and on much else. The stream ends, and
-// the process goes on.
-func (l *links) recoverStream(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+// guard stands before remote's reader, which takes a stranger's message to any actor of
+// this process, or on to any other address, and panics on an index out of range. Here
+// there is one thing to be sent, and one to send it to. The stream of whoever sends
+// another ends, and the process goes on.
+func (l *links) guard(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	defer l.recovered(&err)
-	return handler(srv, s)
+	return handler(srv, guarded{s, l.cfg.Advertise})
 }
 
-// recoverCall does the same for the calls that remote has not implemented.
+type guarded struct {
+	grpc.ServerStream
+	address string // of this node
+}
+
+func (g guarded) RecvMsg(message any) error {
+	if err := g.ServerStream.RecvMsg(message); err != nil {
+		return err
+	}
+	b := message.(*remote.RemoteMessage).GetMessageBatch()
+	for _, to := range b.GetTargets() {
+		if to.Address != g.address || to.Id != wellKnown {
+			return status.Errorf(codes.InvalidArgument, "%s %s is not here", to.Address, to.Id)
+		}
+	}
+	for _, name := range b.GetTypeNames() {
+		if name != batchName {
+			return status.Errorf(codes.InvalidArgument, "a message of type %s", name)
+		}
+	}
+	return nil
+}
+
+// recoverCall stands before the calls that remote has not implemented: they panic.
 func (l *links) recoverCall(ctx context.Context, ask any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
 	defer l.recovered(&err)
 	return handler(ctx, ask)
