@@ -68,6 +68,7 @@ type pending struct {
 	journal.Write
 	owner    *activation
 	requests []*Request
+	before   int64     // units that were available before the write
 	view     deal.View // the deal after the write
 	status   deal.Status
 	expiry   int64 // when it next owes an expiry
@@ -154,6 +155,10 @@ func (a *activation) serve(p *pending, r *Request, mono int64) error {
 		r.err = ErrReadOnly
 		return nil
 	}
+	if a.held(r) {
+		r.err = ErrUnavailable
+		return nil
+	}
 	reply, rules := &r.Reply, a.node.cfg.Rules
 	if r.Course != nil {
 		r.Course.Begun = clockd.Mono()
@@ -229,7 +234,7 @@ func (a *activation) submit(p *pending, now int64) {
 	if plantAckEarly {
 		a.answerAll(p, nil)
 	}
-	a.node.committer.Submit(&p.Write)
+	a.commit(&p.Write, p.before-p.view.Available, p.view.Available)
 	if plantReuseEarly {
 		a.node.putPending(p)
 	}

@@ -57,6 +57,9 @@ type Config struct {
 	// Workers is the number of goroutines that run actors (GOMAXPROCS).
 	Workers int
 
+	// Guard looks at each write before the journal does; nil: nobody does.
+	Guard Guard
+
 	// Peers are the other nodes; nil: there are none, and every deal is this node's.
 	// With them, Tables and streams are shared by all.
 	Peers Peers
@@ -91,6 +94,9 @@ func (c *Config) validate() error {
 	}
 	if c.Peers != nil && (c.Member == "" || c.Driver != nil) {
 		return errors.New("actors: Peers need a Member, and no Driver")
+	}
+	if c.Guard != nil && c.Driver != nil {
+		return errors.New("actors: a Guard works on goroutines of its own, which a Driver has not")
 	}
 	if c.Leave == nil {
 		c.Leave = func() {}
@@ -212,6 +218,9 @@ func (n *Node) startWork() {
 	n.workers = newWorkers(n.cfg.Workers, 2*n.cfg.ActiveMax) // those that leave have a last turn
 	n.dispatcher, n.upkeep = n.workers, actor.NewDefaultDispatcher(upkeepThroughput)
 	n.committer.Start()
+	if n.cfg.Guard != nil {
+		n.cfg.Guard.Start(n.committer.Submit)
+	}
 }
 
 // upkeepThroughput is how many ticks the janitor may take in one go.
@@ -412,10 +421,10 @@ func (n *Node) setDue(id string, at int64) {
 func (n *Node) takePending(a *activation) *pending {
 	select {
 	case p := <-n.spare:
-		p.owner = a
+		p.owner, p.before = a, a.state.Available
 		return p
 	default:
-		return &pending{owner: a}
+		return &pending{owner: a, before: a.state.Available}
 	}
 }
 
@@ -455,6 +464,9 @@ func (n *Node) Draining() bool { return n.draining.Load() }
 func (n *Node) Close() {
 	n.draining.Store(true)
 	n.stopJanitor()
+	if n.cfg.Guard != nil {
+		n.cfg.Guard.Close()
+	}
 	n.committer.Close()
 	n.cancel()
 	n.loads.Wait()

@@ -221,7 +221,7 @@ func (a *activation) handOver() {
 		h.seq, h.snapshot = a.state.Seq, a.state.AppendSnapshot(nil)
 	}
 	h.Done = h
-	a.node.committer.Submit(&h.Write)
+	a.commit(&h.Write, 0, a.state.Available)
 }
 
 // lastWrite is a barrier behind all that an activation has written.

@@ -118,7 +118,7 @@ type Event struct {
 // to the Committer from Submit until Done is called, Data included.
 type Write struct {
 	Stream string
-	Epoch  uint64 // as returned by Open
+	Epoch  uint64 // as returned by Open; 0 is nobody's, and fenced
 	Seq    uint64 // of the first event: one more than the stream's newest
 	// Count is the number of events in Data. A Write with none is a barrier: it
 	// is completed after all that was submitted before it, and looks at no stream.

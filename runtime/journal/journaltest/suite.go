@@ -228,13 +228,15 @@ func testFence(t *testing.T, b *bench) {
 		Append("deal", second.Epoch, 2, "seq taken"),
 		Append("deal", second.Epoch, 4, "gap"),
 		Append("deal", second.Epoch+1, 3, "epoch of nobody yet"),
+		Append("deal", 0, 3, "epoch of nobody ever"),
+		Append("unopened", 0, 1, "epoch of nobody ever"),
 		Append("unopened", 1, 1, "no owner"),
 	} {
 		b.wantOutcomes(b.commit(w), journal.ErrFenced)
 	}
 	b.wantEvents("deal", 0, "1/1/mine", "2/2/heir")
-	if refused := b.Stats().Refused; refused != 5 {
-		t.Fatalf("%d refused, want 5", refused)
+	if refused := b.Stats().Refused; refused != 7 {
+		t.Fatalf("%d refused, want 7", refused)
 	}
 }
 
