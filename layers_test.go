@@ -25,7 +25,7 @@ const module = "github.com/doorbuster/doorbuster"
 // layers says who may import whom, top down: a package imports only packages
 // that stand further down. A package that is missing here fails the test.
 var layers = []layer{
-	{pkg: "cmd/doorbuster", imports: []string{"cmd/doorbuster/bench", "cmd/doorbuster/config", "cmd/doorbuster/rule", "gateway", "gateway/client", "actors", "plugins", "plugins/reprice", "plugins/host", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/journal/postgres", "runtime/admit", "runtime/webhook", "runtime/obs", "runtime/trace", "clockd", "actors/deal", "plugins/abi"}, tests: []string{"runtime/journal/postgres/pgtest", "runtime/journal/fusetest"}},
+	{pkg: "cmd/doorbuster", imports: []string{"cmd/doorbuster/bench", "cmd/doorbuster/config", "cmd/doorbuster/rule", "gateway", "gateway/client", "actors", "plugins", "plugins/reprice", "plugins/host", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/journal/postgres", "runtime/journal/sharded", "runtime/admit", "runtime/cluster", "runtime/cluster/etcd", "runtime/cluster/k8s", "runtime/cluster/mtls", "runtime/webhook", "runtime/obs", "runtime/trace", "clockd", "actors/deal", "plugins/abi"}, tests: []string{"runtime/journal/postgres/pgtest", "runtime/cluster/etcd/etcdtest", "runtime/journal/fusetest"}},
 	{pkg: "cmd/doorbuster/bench", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "clockd"}},
 	{pkg: "cmd/benchmark", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway", "gateway/client", "clockd"}},
 	{pkg: "cmd/doorbuster/rule", imports: []string{"cmd/doorbuster/config", "plugins", "plugins/sdk", "plugins/sdk/toolchain", "plugins/sdk/rules", "plugins/sample", "clockd", "actors/deal", "plugins/abi"}},
@@ -42,7 +42,7 @@ var layers = []layer{
 	{pkg: "cmd/benchmark/soak", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "clockd"}},
 	{pkg: "cmd/benchmark/lab", imports: []string{"gateway/client"}},
 	{pkg: "cmd/benchmark/page"},
-	{pkg: "gateway", imports: []string{"plugins/sample", "actors", "actors/deal", "plugins", "plugins/reprice", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "runtime/webhook", "runtime/obs", "runtime/trace", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
+	{pkg: "gateway", imports: []string{"plugins/sample", "actors", "actors/deal", "plugins", "plugins/reprice", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "runtime/cluster", "runtime/webhook", "runtime/obs", "runtime/trace", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
 	{pkg: "gateway/client", imports: []string{"clockd"}},
 	{pkg: "actors/sim/plant"},
 	{pkg: "actors/sim/plant"},
@@ -60,6 +60,7 @@ var layers = []layer{
 	{pkg: "plugins/host", imports: []string{"plugins/gas", "plugins/abi", "clockd"}, tests: []string{"plugins/gas/gastest"}},
 	{pkg: "runtime/guard", imports: []string{"runtime/journal", "clockd"}, tests: []string{"runtime/guard/redistest"}},
 	{pkg: "runtime/guard/redistest"},
+	{pkg: "runtime/journal/sharded", imports: []string{"runtime/journal"}, tests: []string{"runtime/journal/journaltest", "runtime/journal/postgres", "runtime/journal/postgres/pgtest", "clockd"}},
 	{pkg: "runtime/journal/postgres/pgtest"},
 	{pkg: "runtime/journal/postgres", imports: []string{"runtime/journal", "clockd"}, tests: []string{"runtime/journal/journaltest", "runtime/journal/postgres/pgtest"}},
 	{pkg: "runtime/cluster/etcd/etcdtest"},
@@ -103,7 +104,7 @@ var owners = map[string][]string{
 	"github.com/asynkron/protoactor-go/actor":   {"actors", "clockd", "runtime/cluster"},
 	"github.com/asynkron/protoactor-go/cluster": {"runtime/cluster"},
 	"github.com/asynkron/protoactor-go/remote":  {"runtime/cluster"},
-	"github.com/cespare/xxhash/v2":              {"actors", "actors/deal", "plugins", "plugins/abi", "plugins/gas", "runtime/admit", "runtime/cluster"},
+	"github.com/cespare/xxhash/v2":              {"actors", "actors/deal", "plugins", "plugins/abi", "plugins/gas", "runtime/admit", "runtime/cluster", "runtime/journal/sharded"},
 	"github.com/cockroachdb/datadriven":         {"tests"},
 	"github.com/cockroachdb/pebble/v2":          {"runtime/journal/embedded", "actors/sim"},
 	"github.com/getkin/kin-openapi":             {"tests"},

@@ -19,7 +19,8 @@ type Config struct {
 	// Now reads a monotonic clock in nanoseconds, for Observe. Required if
 	// Observe is set.
 	Now func() int64
-	// Observe is told of each durable group, on the committer's goroutine.
+	// Observe is told of each durable group, on the committer's goroutine, of which a
+	// Sharded store has several.
 	Observe func(Group)
 	// Fatal is told of a failed commit, once, before the waiters are. It is meant
 	// to end the process: nothing is known of what the disk holds. Required.
@@ -67,8 +68,15 @@ func (cfg *Config) validate() error {
 // Writers share only the queue: a slice behind a leaf mutex, which the committer
 // swaps for its own empty one. No goroutine, channel or allocation per write.
 //
+// Over a Sharded store it is one Committer for each shard: they share nothing, so a
+// shard that is slow holds up its own streams alone. Waiters are then completed on
+// several goroutines, those of one stream on the same one.
+//
 // Start runs it on a goroutine of its own; a simulator calls Step instead.
 type Committer struct {
+	shards []*Committer // nil unless the store is Sharded; then nothing else is used
+	shard  func(stream string) int
+
 	store Store
 	cfg   Config
 	wake  chan struct{} // holds a token if the queue may have turned non-empty
@@ -90,6 +98,17 @@ func NewCommitter(store Store, cfg Config) (*Committer, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
+	if several, ok := store.(Sharded); ok {
+		c := &Committer{shard: several.Shard}
+		for _, shard := range several.Shards() {
+			part, err := NewCommitter(shard, cfg)
+			if err != nil {
+				return nil, err
+			}
+			c.shards = append(c.shards, part)
+		}
+		return c, nil
+	}
 	return &Committer{
 		store: store,
 		cfg:   cfg,
@@ -100,6 +119,12 @@ func NewCommitter(store Store, cfg Config) (*Committer, error) {
 
 // Start runs the committer on its own goroutine until Close.
 func (c *Committer) Start() {
+	if c.shards != nil {
+		for _, shard := range c.shards {
+			shard.Start()
+		}
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.started || c.closed {
@@ -112,6 +137,10 @@ func (c *Committer) Start() {
 // Submit queues a write and returns at once. After Close the write is completed
 // with ErrClosed on the caller's goroutine.
 func (c *Committer) Submit(w *Write) {
+	if c.shards != nil {
+		c.shards[c.shard(w.Stream)].Submit(w)
+		return
+	}
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -153,8 +182,16 @@ func (c *Committer) run() {
 
 // Step commits one group on the caller's goroutine and returns how many writes it
 // completed; 0 means that nothing was queued. For simulators and tests: it must
-// not be called on a started Committer.
+// not be called on a started Committer. Over a Sharded store it commits a group on each
+// shard.
 func (c *Committer) Step() int {
+	if c.shards != nil {
+		n := 0
+		for _, shard := range c.shards {
+			n += shard.Step()
+		}
+		return n
+	}
 	if c.next == len(c.taken) && !c.take() {
 		return 0
 	}
@@ -226,6 +263,12 @@ func complete(w *Write, err error) {
 // Close refuses new writes, commits those that are queued and waits for the
 // goroutine to end. It does not close the Store.
 func (c *Committer) Close() {
+	if c.shards != nil {
+		for _, shard := range c.shards {
+			shard.Close()
+		}
+		return
+	}
 	c.mu.Lock()
 	again := c.closed
 	c.closed = true

@@ -237,6 +237,15 @@ type Watcher interface {
 	Watch(ctx context.Context, fn func(Change))
 }
 
+// Sharded is a Store over several, each of which has some of the streams.
+type Sharded interface {
+	Store
+	Shards() []Store
+	// Shard returns which one a stream belongs to. A barrier without a stream is
+	// behind what was submitted to the shard of "".
+	Shard(stream string) int
+}
+
 // Change is what may have changed: one of its parts is set.
 type Change struct {
 	Stream     string // one that is new

@@ -188,7 +188,7 @@ func testAppendAndRead(t *testing.T, b *bench) {
 		}
 	}
 	check()
-	if stats := b.Stats(); stats.Writes != 4 || stats.Events != 5 || stats.Groups != 2 || stats.Refused != 0 {
+	if stats := b.Stats(); stats.Writes != 4 || stats.Events != 5 || stats.Groups < 2 || stats.Refused != 0 {
 		t.Fatalf("stats: %+v", stats)
 	}
 	b.reopen()
