@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"time"
 )
 
@@ -27,6 +28,9 @@ const (
 	backdated = 5 * time.Minute
 )
 
+// nodeName is what may be both a DNS name and a file's.
+var nodeName = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?$`)
+
 // Files are where Issue put a node's certificate and key.
 type Files struct{ CA, Cert, Key string }
 
@@ -37,8 +41,8 @@ type Files struct{ CA, Cert, Key string }
 // the folder.
 func Issue(dir, name string, hosts []string, now time.Time) (Files, error) {
 	files := Files{CA: filepath.Join(dir, CAFile), Cert: filepath.Join(dir, name+".pem"), Key: filepath.Join(dir, name+"-key.pem")}
-	if name != filepath.Base(name) || name == "." || files.CA == files.Cert || files.Cert == filepath.Join(dir, caKeyFile) {
-		return Files{}, fmt.Errorf("mtls: %q cannot be a node's name", name)
+	if !nodeName.MatchString(name) || files.CA == files.Cert || files.Cert == filepath.Join(dir, caKeyFile) {
+		return Files{}, fmt.Errorf("mtls: %q cannot be a node's name: give letters, digits, - and .", name)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return Files{}, err
