@@ -24,6 +24,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/doorbuster/doorbuster/runtime/cluster"
 )
@@ -50,6 +51,13 @@ const (
 	pingTimeout = 3 * time.Second
 )
 
+// A lease goes on when etcd is back, but only for as long as it is: who has waited long
+// must not wait for much longer. gRPC's own backoff grows to two minutes.
+var reconnecting = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 250 * time.Millisecond},
+	MinConnectTimeout: time.Second,
+}
+
 // Registry implements cluster.Registry.
 type Registry struct {
 	client *clientv3.Client
@@ -75,6 +83,7 @@ func New(cfg Config) (*Registry, error) {
 	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: cfg.Endpoints, TLS: cfg.TLS, Username: cfg.Username, Password: cfg.Password,
+		DialOptions:       []grpc.DialOption{grpc.WithConnectParams(reconnecting)},
 		DialKeepAliveTime: pingEvery, DialKeepAliveTimeout: pingTimeout,
 		Logger: zap.NewNop(), // what goes wrong is returned
 	})
