@@ -70,45 +70,6 @@ func (s *Server) pprof(c *call) error {
 	return nil
 }
 
-// clusterReply is who serves which deals.
-type clusterReply struct {
-	Members []memberReply `json:"members"`
-}
-
-// memberReply is one node. Epochs are those of the deals that it has in memory: a
-// deal's rises with each owner it gets.
-type memberReply struct {
-	Member      string     `json:"member"`
-	Self        bool       `json:"self"`
-	Status      string     `json:"status"`
-	Deals       int        `json:"deals"`
-	DealsActive int        `json:"deals_active"`
-	Epochs      epochReply `json:"epochs"`
-	ClockLagMs  float64    `json:"clock_lag_ms"`
-	Time        instant    `json:"time"`
-}
-
-type epochReply struct {
-	Lowest  uint64 `json:"lowest"`
-	Highest uint64 `json:"highest"`
-}
-
-// cluster shows the members: a node on its own is its only one.
-func (s *Server) cluster(c *call) error {
-	st, status := s.node.Stats(), "ready"
-	switch {
-	case s.node.Draining():
-		status = "draining"
-	case st.ReadOnly:
-		status = "read_only"
-	}
-	return c.reply(fasthttp.StatusOK, clusterReply{[]memberReply{{
-		Member: s.cfg.Member, Self: true, Status: status, Deals: st.Deals, DealsActive: st.Active,
-		Epochs:     epochReply{st.EpochLowest, st.EpochHighest},
-		ClockLagMs: float64(s.cfg.Clock.Lag().Microseconds()) / 1000, Time: instant(s.node.Now().Wall),
-	}}})
-}
-
 // journalReply is the state of the journal.
 type journalReply struct {
 	Streams        int    `json:"streams"`
@@ -148,12 +109,16 @@ func (s *Server) snapshot(c *call) error {
 	return c.reply(fasthttp.StatusOK, statusReply{"done"})
 }
 
-// drain asks the process to stop. The answer leaves before it does.
+// drain asks the process, or another member of the cluster, to stop. The answer leaves
+// before it does.
 func (s *Server) drain(c *call) error {
-	if err := c.readNothing(); err != nil {
-		return err
+	if member := string(c.ctx.QueryArgs().Peek("member")); member != "" {
+		if err := s.drainMember(member); err != nil {
+			return err
+		}
+	} else {
+		s.drainOne.Do(s.cfg.Drain)
 	}
-	s.drainOne.Do(s.cfg.Drain)
 	return c.reply(fasthttp.StatusAccepted, statusReply{"draining"})
 }
 

@@ -161,7 +161,7 @@ func problemOfError(err error) problem {
 		return invalidRequest
 	case errors.Is(err, plugins.ErrTooMany):
 		return ruleInvalid
-	case errors.Is(err, ErrKeyNotFound):
+	case errors.Is(err, ErrKeyNotFound), errors.Is(err, actors.ErrNoMember):
 		return notFound
 	}
 	return internalError

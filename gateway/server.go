@@ -77,7 +77,8 @@ type Config struct {
 	Channels []string
 
 	Webhooks *webhook.Hub // nil = there are none
-	Member   string       // what this node is called among the members of its cluster; "" = local
+	Member   string       // what a node on its own is called; "" = local
+	Cluster  Cluster      // nil = the node is on its own
 
 	Auth *Auth // nil = open mode: every caller is trusted
 	// Limiter is what one client may do; optional. A shopper's token that was

@@ -151,7 +151,12 @@ func start(t *testing.T, data string) *live {
 // startAs starts one of the programs that TestMain names.
 func startAs(t *testing.T, program, data string) *live {
 	t.Helper()
-	cmd, err := command(context.Background(), serveArgs(data)...)
+	return startWith(t, program, serveArgs(data))
+}
+
+func startWith(t *testing.T, program string, args []string) *live {
+	t.Helper()
+	cmd, err := command(context.Background(), args...)
 	must(t, err)
 	cmd.Args[0] = program
 	cmd.Stderr = os.Stderr

@@ -54,7 +54,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(
-		newServe(), newDemo(), bench.New(), newConfig(), newKeys(), newJournal(), newMigrate(), rule.New(), newDoctor(), newVersion(),
+		newServe(), newDemo(), bench.New(), newConfig(), newKeys(), newJournal(), newCluster(), newMigrate(), newGuard(), rule.New(), newDoctor(), newVersion(),
 	)
 	return root
 }

@@ -22,6 +22,7 @@ func (s *server) observe() {
 	s.observeJournal()
 	s.observeHooks()
 	s.observeRules()
+	s.observeCluster()
 }
 
 func (s *server) observeJournal() {

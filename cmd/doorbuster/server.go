@@ -10,6 +10,8 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/doorbuster/doorbuster/actors"
@@ -19,6 +21,8 @@ import (
 	"github.com/doorbuster/doorbuster/gateway"
 	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/runtime/admit"
+	"github.com/doorbuster/doorbuster/runtime/guard"
+	"github.com/doorbuster/doorbuster/runtime/cluster"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/obs"
 	"github.com/doorbuster/doorbuster/runtime/trace"
@@ -48,13 +52,19 @@ type server struct {
 	clock   *clockd.Clock
 	hooks   *webhook.Hub
 	rules   *plugins.Registry
+	cluster *cluster.Cluster // nil if the node is on its own
+	guard   *guard.Guard // nil if there is none
 	node    *actors.Node
 	tracer  *trace.Tracer // nil if nothing is traced
 	edge    *gateway.Server
+	keys    *gateway.Keys // nil in open mode
+	unwatch func()        // nil if nobody else writes to the journal
 
-	asked  chan struct{} // closed when an operator asks for the end
-	broken chan error    // a listener's failure
-	took   time.Duration // to start
+	asked   chan struct{} // closed when an operator asks for the end
+	ask     sync.Once     // closes it
+	leaving atomic.Bool   // the cluster
+	broken  chan error    // a listener's failure
+	took    time.Duration // to start
 }
 
 // gcPercent lets the heap grow to five times what lives in it, unless GOGC says
@@ -96,6 +106,12 @@ func startServer(ctx context.Context, cfg config.Config, logs io.Writer) (_ *ser
 	if err := s.startEdge(ctx); err != nil {
 		return nil, err
 	}
+	if s.cluster != nil {
+		if err := s.joinCluster(ctx); err != nil {
+			return nil, err
+		}
+	}
+	s.watchStore()
 	s.took = time.Duration(clockd.Mono() - begin)
 	return s, nil
 }
@@ -140,7 +156,7 @@ func (s *server) startJournal(ctx context.Context) (err error) {
 	if s.store, err = openStore(ctx, s.cfg, s.present, s.log.Logger); err != nil {
 		return err
 	}
-	floor, err := actors.ClockFloor(ctx, s.store.Tables(), "")
+	floor, err := actors.ClockFloor(ctx, s.store.Tables(), s.member())
 	if err != nil {
 		return err
 	}
@@ -159,8 +175,17 @@ func (s *server) startHooks(ctx context.Context) error {
 	}
 	s.hooks, err = webhook.New(ctx, webhook.Config{
 		Tables: s.store.Tables(), Clock: s.clock, Logger: s.log.Logger, Loopback: s.cfg.Auth == config.AuthOpen, Networks: networks,
+		Owns: s.delivers,
 	})
 	return err
+}
+
+// member is what tells this node's rows in shared tables apart, "" if it is on its own.
+func (s *server) member() string {
+	if !s.cfg.Cluster {
+		return ""
+	}
+	return s.cfg.Advertise
 }
 
 func (s *server) startNode(ctx context.Context) (err error) {
@@ -174,10 +199,23 @@ func (s *server) startNode(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	var others actors.Peers
+	if s.cfg.Cluster {
+		if err := s.newCluster(); err != nil {
+			return err
+		}
+		others = peers{s.cluster}
+	}
+	witness, err := s.startGuard()
+	if err != nil {
+		return err
+	}
 	s.node, err = actors.NewNode(ctx, s.store, s.clock, actors.Config{
+		Peers: others, Member: s.member(), Leave: s.askToStop,
 		Rules:  s.rules,
 		Logger: s.log.Logger,
 		Fatal:  fatal,
+		Guard:  witness,
 		Listed: func(v deal.View) {
 			s.hooks.Touch(v.Spec.Merchant, v.Spec.ID, v.Spec.EndsAt)
 		},
@@ -197,6 +235,9 @@ func (s *server) startNode(ctx context.Context) (err error) {
 	}
 	return err
 }
+
+// askToStop is an operator's wish that the process end.
+func (s *server) askToStop() { s.ask.Do(func() { close(s.asked) }) }
 
 // ruleNews is what webhooks are told of a rule that went back.
 type ruleNews struct {
@@ -243,7 +284,7 @@ func (s *server) startEdge(ctx context.Context) error {
 	s.edge, err = gateway.New(gateway.Config{
 		Node: s.node, Rules: s.rules, Store: s.store, Clock: s.clock, Metrics: s.metrics, Logger: s.log.Logger,
 		Channels: names(s.cfg.Channels), Tracer: s.tracer,
-		Webhooks: s.hooks, Member: s.public.Addr().String(), Auth: auth, Limiter: limiter, Front: s.front, Drain: func() { close(s.asked) }, BacktestCPU: s.cfg.BacktestCPU,
+		Webhooks: s.hooks, Member: s.public.Addr().String(), Auth: auth, Limiter: limiter, Front: s.front, Drain: s.askToStop, Ready: s.memberReady, Cluster: s.clusterView(), BacktestCPU: s.cfg.BacktestCPU,
 	})
 	return err
 }
@@ -258,9 +299,9 @@ func (s *server) auth(ctx context.Context) (*gateway.Auth, error) {
 	if s.cfg.Auth == config.AuthOpen {
 		return nil, nil //nolint:nilnil // that is how the gateway knows open mode
 	}
-	keys, err := gateway.LoadKeys(ctx, s.store.Tables())
-	if err != nil || s.cfg.JWKS == "" {
-		return &gateway.Auth{Keys: keys, Clock: s.clock}, err
+	var err error
+	if s.keys, err = gateway.LoadKeys(ctx, s.store.Tables()); err != nil || s.cfg.JWKS == "" {
+		return &gateway.Auth{Keys: s.keys, Clock: s.clock}, err
 	}
 	text, err := os.ReadFile(s.cfg.JWKS)
 	if err != nil {
@@ -270,14 +311,18 @@ func (s *server) auth(ctx context.Context) (*gateway.Auth, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", s.cfg.JWKS, err)
 	}
-	return &gateway.Auth{Keys: keys, Tokens: tokens, Clock: s.clock}, nil
+	return &gateway.Auth{Keys: s.keys, Tokens: tokens, Clock: s.clock}, nil
 }
 
 // banner is the line that says that the server serves, and where.
 func (s *server) banner() string {
 	r := s.node.Recovery()
-	return fmt.Sprintf("listening on %s, admin on %s, auth %s, %s, recovered %d events of %d deals in %v",
-		s.public.Addr(), s.admin.Addr(), s.cfg.Auth, journalPlace(s.cfg), r.Events, r.Deals, s.took.Round(time.Millisecond))
+	node := ""
+	if s.cluster != nil {
+		node = fmt.Sprintf("node %s of %d, ", s.cfg.Advertise, len(s.cluster.Topology().Members))
+	}
+	return fmt.Sprintf("listening on %s, admin on %s, auth %s, %s%s, recovered %d events of %d deals in %v",
+		s.public.Addr(), s.admin.Addr(), s.cfg.Auth, node, journalPlace(s.cfg), r.Events, r.Deals, s.took.Round(time.Millisecond))
 }
 
 // edgeTimeout is how long connections may take to end after a drain that did not.
@@ -291,6 +336,9 @@ func (s *server) stop() {
 	s.log.Info("draining")
 	notice, end := s.deadline(min(s.cfg.DrainNotice, s.cfg.DrainTimeout))
 	defer end()
+	if s.cluster != nil {
+		s.leaveCluster(ctx, notice)
+	}
 	drained := s.node.Drain(ctx) // from here on /readyz and new orders are answered with 503 draining
 	<-notice.Done()
 	if drained != nil { // it has used up the time: what is left still gets to end
@@ -325,11 +373,20 @@ func (s *server) close() {
 			_ = listener.Close() // the gateway may have closed it
 		}
 	}
+	if s.unwatch != nil {
+		s.unwatch()
+	}
 	if s.hooks != nil {
 		s.hooks.Close()
 	}
+	if s.cluster != nil {
+		report("cluster", s.cluster.Close())
+	}
 	if s.node != nil {
 		s.node.Close()
+	}
+	if s.guard != nil {
+		s.guard.Close() // if no node did
 	}
 	if s.tracer != nil {
 		ctx, cancel := s.deadline(edgeTimeout)

@@ -18,7 +18,8 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/journal/postgres"
 )
 
-// openStore opens the journal that the configuration names, for this process alone.
+// openStore opens the journal that the configuration names, for this process alone
+// unless it is a node of a cluster.
 func openStore(ctx context.Context, cfg config.Config, present *clockd.Clock, log *slog.Logger) (journal.Store, error) {
 	if cfg.Postgres == "" {
 		store, err := openEmbedded(cfg.Data, present, log)
@@ -36,7 +37,7 @@ func openStore(ctx context.Context, cfg config.Config, present *clockd.Clock, lo
 			log.Info("schema migrated", "from", before, "to", after)
 		}
 	}
-	store, err := postgres.Open(ctx, postgres.Config{URL: cfg.Postgres, Clock: present, Log: log, Exclusive: true})
+	store, err := postgres.Open(ctx, postgres.Config{URL: cfg.Postgres, Clock: present, Log: log, Exclusive: !cfg.Cluster})
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +61,7 @@ func openOffline(ctx context.Context, cfg config.Config) (journal.Store, error) 
 	if err != nil {
 		return nil, err
 	}
+	cfg.Cluster = false // no command works beside nodes
 	return openStore(ctx, cfg, present, slog.New(slog.DiscardHandler))
 }
 

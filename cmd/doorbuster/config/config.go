@@ -19,6 +19,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"regexp"
 	"slices"
@@ -60,6 +61,13 @@ const (
 	AuthKeys = "keys" // API keys, and JWTs for shoppers
 )
 
+// Where the nodes of a cluster find each other.
+const (
+	ProviderEtcd   = "etcd"
+	ProviderK8s    = "k8s"    // Lease objects of the namespace that the pod runs in
+	ProviderStatic = "static" // a list of addresses
+)
+
 // Config is the effective configuration of a server.
 type Config struct {
 	Listen            string        // host:port of the API
@@ -67,6 +75,17 @@ type Config struct {
 	Data              string        // folder of the journal, and of what can be made again
 	Postgres          string        // connection string of a server that keeps the journal instead; secret
 	Migrate           bool          // bring its schema up to date first
+	StockGuard        string        // Redis that may refuse what the journal would take; empty = none; secret
+	StockGuardStrict  bool          // refuse what takes stock while that does not answer
+	Cluster           bool          // one of several nodes over that server
+	Advertise         string        // host:port by which the other nodes reach this one
+	Provider          string        // ProviderEtcd, ProviderK8s or ProviderStatic
+	Etcd              string        // URLs of etcd's servers, by commas
+	Peers             string        // host:port of all nodes, by commas, for ProviderStatic
+	ClusterTLSCA      string        // file of the nodes' authority; without TLS, nodes are on loopback
+	ClusterTLSCert    string        // file of this node's certificate
+	ClusterTLSKey     string        // file of its key
+	ClusterNames      string        // names in the certificates of nodes, by commas
 	Auth              string        // AuthOpen, AuthKeys, or empty: open if all listeners are on loopback
 	JWKS              string        // file with the public keys of shoppers' tokens; empty = no shoppers' tokens
 	PassivateAfter    time.Duration // an idle deal leaves memory
@@ -96,6 +115,7 @@ func Default() Config {
 		Listen:            "127.0.0.1:8080",
 		Admin:             "127.0.0.1:9090",
 		Data:              "data",
+		Provider:          ProviderEtcd,
 		PassivateAfter:    5 * time.Minute,
 		MaxInFlight:       1024,
 		MaxInFlightByDeal: 512,
@@ -120,6 +140,17 @@ func (c *Config) Flags() *pflag.FlagSet {
 	t.StringVar(&c.Data, "data", c.Data, "folder of the journal")
 	t.StringVar(&c.Postgres, "postgres", c.Postgres, "PostgreSQL server that keeps the journal instead, as postgres://user:password@host/database")
 	t.BoolVar(&c.Migrate, "migrate", c.Migrate, "bring the schema of that server up to date before anything else")
+	t.StringVar(&c.StockGuard, "stock-guard", c.StockGuard, "Redis that may refuse what the journal would take, as redis://user:password@host:6379 (default: none)")
+	t.BoolVar(&c.StockGuardStrict, "stock-guard-strict", c.StockGuardStrict, "refuse new orders while that Redis does not answer, instead of going on without it")
+	t.BoolVar(&c.Cluster, "cluster", c.Cluster, "be one of several nodes that share that server")
+	t.StringVar(&c.Advertise, "advertise", c.Advertise, "address by which the other nodes of the cluster reach this one, and on which it listens for them")
+	t.StringVar(&c.Provider, "provider", c.Provider, "where nodes find each other: etcd, k8s or static")
+	t.StringVar(&c.Etcd, "etcd", c.Etcd, "URLs of etcd's servers, by commas, for --provider etcd")
+	t.StringVar(&c.Peers, "peers", c.Peers, "addresses of all nodes, by commas, for --provider static")
+	t.StringVar(&c.ClusterTLSCA, "cluster-tls-ca", c.ClusterTLSCA, "file of the authority that signs the nodes' certificates (default: no TLS, for nodes on loopback only)")
+	t.StringVar(&c.ClusterTLSCert, "cluster-tls-cert", c.ClusterTLSCert, "file of this node's certificate")
+	t.StringVar(&c.ClusterTLSKey, "cluster-tls-key", c.ClusterTLSKey, "file of its key")
+	t.StringVar(&c.ClusterNames, "cluster-names", c.ClusterNames, "DNS names in nodes' certificates that are accepted, by commas")
 	t.StringVar(&c.Auth, "auth", c.Auth, "who may call: open or keys (default: open if all listeners are on loopback, else keys)")
 	t.StringVar(&c.JWKS, "jwks", c.JWKS, "JWKS file with the public keys of shoppers' tokens")
 	t.DurationVar(&c.PassivateAfter, "passivate-after", c.PassivateAfter, "how long a deal may be idle before it leaves memory")
@@ -139,7 +170,7 @@ func (c *Config) Flags() *pflag.FlagSet {
 	t.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	t.StringVar(&c.LogFormat, "log-format", c.LogFormat, "text or json")
 	t.StringVar(&c.Key, "key", c.Key, "operator's key, for commands that ask a running server")
-	for _, name := range []string{"postgres", "key"} {
+	for _, name := range []string{"postgres", "stock-guard", "key"} {
 		t.Lookup(name).Annotations = map[string][]string{secret: nil}
 	}
 	return t
@@ -306,6 +337,12 @@ func (c *Config) Validate() error {
 	if c.Migrate && c.Postgres == "" {
 		problems = append(problems, errors.New("migrate: only a journal on PostgreSQL has a schema: set postgres too"))
 	}
+	if c.Cluster {
+		problems = append(problems, c.validateCluster()...)
+	}
+	if c.StockGuard != "" || c.StockGuardStrict {
+		problems = append(problems, stockGuard(c.StockGuard))
+	}
 	if !(c.TraceSample >= 0 && c.TraceSample <= 1) { // so that NaN fails too
 		problems = append(problems, fmt.Errorf("trace-sample: %v is not between 0 and 1", c.TraceSample))
 	}
@@ -320,6 +357,38 @@ func (c *Config) Validate() error {
 		problems = append(problems, err)
 	}
 	return errors.Join(problems...)
+}
+
+// validateCluster reports what is wrong with the settings of a node.
+func (c *Config) validateCluster() (problems []error) {
+	need := func(ok bool, text string) {
+		if !ok {
+			problems = append(problems, errors.New(text))
+		}
+	}
+	problems = append(problems, address("advertise", c.Advertise), oneOf("provider", c.Provider, ProviderEtcd, ProviderK8s, ProviderStatic))
+	need(c.Postgres != "", "cluster: nodes share a journal on PostgreSQL: set postgres too")
+	need(c.Provider != ProviderEtcd || c.Etcd != "", "etcd: name its servers")
+	need(c.Provider != ProviderStatic || c.Peers != "", "peers: name the nodes")
+	files := 0
+	for _, file := range []string{c.ClusterTLSCA, c.ClusterTLSCert, c.ClusterTLSKey} {
+		if file != "" {
+			files++
+		}
+	}
+	need(files == 0 || files == 3, "cluster-tls-ca, cluster-tls-cert, cluster-tls-key: set all three or none")
+	need(files == 0 || c.ClusterNames != "", "cluster-names: name the nodes, or everybody with a certificate of the authority is one")
+	need(files > 0 || isLoopback(c.Advertise), "advertise: nodes that are not on loopback need cluster-tls-ca, cluster-tls-cert and cluster-tls-key")
+	return problems
+}
+
+// stockGuard does not repeat the address, which may hold a password.
+func stockGuard(address string) error {
+	u, err := url.Parse(address)
+	if err != nil || !slices.Contains([]string{"redis", "rediss", "unix"}, u.Scheme) || u.Host+u.Path == "" {
+		return errors.New("stock-guard: want an address like redis://host:6379, rediss://host:6379 or unix:///run/redis.sock")
+	}
+	return nil
 }
 
 // Networks reads the value of --webhook-networks.

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/doorbuster/doorbuster/actors"
+	"github.com/doorbuster/doorbuster/cmd/doorbuster/config"
+	"github.com/doorbuster/doorbuster/gateway"
+	"github.com/doorbuster/doorbuster/runtime/cluster"
+	"github.com/doorbuster/doorbuster/runtime/cluster/etcd"
+	"github.com/doorbuster/doorbuster/runtime/cluster/k8s"
+	"github.com/doorbuster/doorbuster/runtime/cluster/mtls"
+)
+
+// leaveShare is the part of the drain's time that a node may take to tell the others
+// that it leaves: if nobody can be told, it drains like a node on its own.
+const leaveShare = 2
+
+// newCluster makes the server a node that is no member yet.
+func (s *server) newCluster() (err error) {
+	cfg := cluster.Config{
+		Clock: s.clock, Logger: s.log.Logger, Advertise: s.cfg.Advertise,
+		Version: version(), HTTP: s.public.Addr().String(), Admin: s.admin.Addr().String(),
+	}
+	if s.cfg.ClusterTLSCA != "" {
+		cfg.TLS, err = mtls.Load(mtls.Config{
+			CA: s.cfg.ClusterTLSCA, Cert: s.cfg.ClusterTLSCert, Key: s.cfg.ClusterTLSKey,
+			Names: names(s.cfg.ClusterNames), Clock: s.clock, Logger: s.log.Logger,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if cfg.Registry, err = s.registry(); err != nil {
+		return err
+	}
+	s.cluster, err = cluster.New(cfg)
+	return err
+}
+
+// registry is where the members are written down.
+func (s *server) registry() (cluster.Registry, error) {
+	switch s.cfg.Provider {
+	case config.ProviderK8s:
+		return k8s.New(k8s.Config{Clock: s.clock, Logger: s.log.Logger})
+	case config.ProviderStatic:
+		return cluster.Static(names(s.cfg.Peers)...), nil
+	default:
+		c := etcd.Config{Endpoints: names(s.cfg.Etcd), Logger: s.log.Logger}
+		if slices.ContainsFunc(c.Endpoints, func(url string) bool { return strings.HasPrefix(url, "https:") }) {
+			c.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+		return etcd.New(c)
+	}
+}
+
+// clusterView is what the edge shows of the cluster, nil if there is none.
+func (s *server) clusterView() gateway.Cluster {
+	if s.cluster == nil {
+		return nil // not a nil of its type
+	}
+	return s.cluster
+}
+
+// joinCluster makes the node a member. It returns when it is one.
+func (s *server) joinCluster(ctx context.Context) error {
+	return s.cluster.Start(ctx, handler{s.node, s.hooks.Rescan})
+}
+
+// handler is a node that tells webhooks when deals have moved.
+type handler struct {
+	*actors.Node
+	moved func()
+}
+
+// Changed implements cluster.Handler.
+func (h handler) Changed(t *cluster.Topology) {
+	h.Node.Changed(t)
+	h.moved()
+}
+
+// peers is what actors sees of the cluster.
+type peers struct{ *cluster.Cluster }
+
+var _ actors.Peers = peers{}
+
+// Owner implements actors.Peers. A process that has just stood still for longer than
+// its lease knows nothing before it has looked again.
+func (p peers) Owner(deal []byte) (member string, self bool) {
+	t := p.Topology()
+	i := t.Owner(deal)
+	if i < 0 || !p.Awake() {
+		return "", false
+	}
+	return t.Members[i].ID, i == t.Self
+}
+
+// Others implements actors.Peers.
+func (p peers) Others(dst []string) []string {
+	t := p.Topology()
+	for i := range t.Members {
+		if i != t.Self {
+			dst = append(dst, t.Members[i].ID)
+		}
+	}
+	return dst
+}
+
+var (
+	errNoMember = errors.New("the node is not a member of the cluster")
+	errLeaving  = errors.New("the node leaves the cluster")
+)
+
+// memberReady says why a node should get no traffic, nil if it should.
+func (s *server) memberReady() error {
+	switch {
+	case s.cluster == nil:
+		return nil
+	case s.leaving.Load():
+		return errLeaving
+	case s.cluster.Topology().Self < 0:
+		return errNoMember
+	}
+	return nil
+}
+
+// leaveCluster hands this node's deals to the others, who answer for them from then on.
+// The node itself goes on to forward what still comes until notice ends.
+func (s *server) leaveCluster(ctx, notice context.Context) {
+	s.leaving.Store(true)
+	if len(peers{s.cluster}.Others(nil)) == 0 {
+		return
+	}
+	some, cancel := s.deadline(s.cfg.DrainTimeout / leaveShare)
+	defer cancel()
+	err := s.cluster.Leave(some)
+	if err == nil {
+		err = s.node.HandOver(ctx)
+	}
+	if err != nil {
+		s.log.Warn("not all deals could be handed over", "error", err)
+		return
+	}
+	select {
+	case <-notice.Done():
+	case <-ctx.Done():
+	}
+}
+
+// skew is how far the wall clock of another member is from this one's, at most.
+func (s *server) skew() (most time.Duration) {
+	for _, d := range s.cluster.Skew() {
+		most = max(most, d.Abs())
+	}
+	return most
+}
+
+// observeCluster registers what a node of a cluster counts.
+func (s *server) observeCluster() {
+	if s.cluster == nil {
+		return
+	}
+	m := s.metrics
+	m.Gauge("cluster_members", "Members of the cluster, as this node knows them.", nil,
+		func() float64 { return float64(len(s.cluster.Topology().Members)) })
+	m.Gauge("cluster_member", "1 while this node is a member of the cluster.", nil, func() float64 {
+		if s.cluster.Topology().Self < 0 {
+			return 0
+		}
+		return 1
+	})
+	m.Gauge("cluster_skew_seconds", "How far another member's wall clock is from this node's, at most.", nil, func() float64 { return s.skew().Seconds() })
+	m.Counter("cluster_requests_sent_total", "Commands that were sent to other nodes.", nil, func() float64 { return float64(s.node.Stats().Asked) })
+	m.Counter("cluster_requests_served_total", "Messages of other nodes that were served.", nil, func() float64 { return float64(s.node.Stats().Served) })
+	m.Counter("deals_handed_over_total", "Deals that this node has handed to others.", nil, func() float64 { return float64(s.node.Stats().HandedOver) })
+	links := func(figure func(cluster.Link) float64) func() float64 {
+		return func() (sum float64) {
+			for _, l := range s.cluster.Links() {
+				sum += figure(l)
+			}
+			return sum
+		}
+	}
+	sent := links(func(l cluster.Link) float64 { return float64(l.RequestsSent) })
+	batches := links(func(l cluster.Link) float64 { return float64(l.BatchesSent) })
+	m.Gauge("cluster_in_flight", "Requests that other nodes have not answered yet.", nil, links(func(l cluster.Link) float64 { return float64(l.InFlight) }))
+	m.Gauge("cluster_requests_per_batch", "Requests that went together, on average over the links as they are now.", nil,
+		func() float64 { return sent() / max(1, batches()) })
+}
