@@ -7,20 +7,26 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 
 	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
 )
 
-// noiseMost is how far a ratio may wander within one session. Beyond it the session
-// tells nothing, and the gate neither passes nor is recorded.
-const noiseMost = 0.25
+const (
+	// noiseMost is how uncertain a session may leave a ratio. Beyond it the session
+	// tells nothing, and the gate neither passes nor is recorded.
+	noiseMost = 0.10
+	// slack is what a ratio may be worse by however quiet the sessions were: two builds
+	// of the same code lie so far apart.
+	slack = 0.03
+)
 
 // ratio is one figure of a contestant, as a multiple of A's in the same round.
 type ratio struct {
 	Name   string  `json:"name"`
 	Figure string  `json:"figure"` // rate or p99
 	Median float64 `json:"median"`
-	Noise  float64 `json:"noise"` // how far a round was from the median at most, as a share of it
+	Noise  float64 `json:"noise"` // how uncertain the median is, as a share of it
 }
 
 // recorded is a session that others are held against.
@@ -48,15 +54,33 @@ func ratioOf(r, a result, name string, figure func(sample) float64) ratio {
 		each[i] = figure(s) / figure(a.samples[i])
 	}
 	middle := median(each)
-	noise := 0.0
-	for _, value := range each {
-		noise = max(noise, math.Abs(value-middle)/middle)
+	return ratio{Name: r.name, Figure: name, Median: middle, Noise: notch(each) / middle}
+}
+
+// notch is half the width of the interval in which the median lies with 95 %
+// certainty: 1.57 times the spread of the middle half, over the root of how many
+// values there are (McGill, Tukey and Larsen 1978, the notches of a box plot). One
+// round that was disturbed does not widen it, and more rounds narrow it. It sorts
+// the values.
+func notch(values []float64) float64 {
+	slices.Sort(values)
+	return 1.57 * (quantile(values, 0.75) - quantile(values, 0.25)) / math.Sqrt(float64(len(values)))
+}
+
+// quantile interpolates between the sorted values on both sides of q, 0 to 1.
+func quantile(sorted []float64, q float64) float64 {
+	at := q * float64(len(sorted)-1)
+	i := int(at)
+	if i+1 == len(sorted) {
+		return sorted[i]
 	}
-	return ratio{Name: r.name, Figure: name, Median: middle, Noise: noise}
+	return sorted[i] + (at-float64(i))*(sorted[i+1]-sorted[i])
 }
 
 // gate compares a session with the recorded one. A ratio fails when it is worse by more
-// than the noise of the two sessions together.
+// than chance explains: the root of the sum of the squares of what each session leaves
+// uncertain, since the two are independent, and the slack at least. With the bounds
+// above that is at most 14 %.
 func gate(out io.Writer, now, before recorded) error {
 	faults := now.restless()
 	for _, r := range now.Ratios {
@@ -68,7 +92,7 @@ func gate(out io.Writer, now, before recorded) error {
 			faults = append(faults, fmt.Errorf("%s: no %s is recorded", r.Name, r.Figure))
 			continue
 		}
-		noise := r.Noise + old.Noise
+		noise := max(slack, math.Hypot(r.Noise, old.Noise))
 		change := r.Median/old.Median - 1
 		fmt.Fprintf(out, "%-18s %-4s %.2f of A's, recorded %.2f: %+.0f %%, noise ±%.0f %%\n", r.Name, r.Figure, r.Median, old.Median, 100*change, 100*noise)
 		worse := change
@@ -82,11 +106,11 @@ func gate(out io.Writer, now, before recorded) error {
 	return errors.Join(faults...)
 }
 
-// restless says which ratios wandered too far.
+// restless says which ratios are too uncertain.
 func (r *recorded) restless() (faults []error) {
 	for _, each := range r.Ratios {
 		if each.Noise > noiseMost {
-			faults = append(faults, fmt.Errorf("%s: %s wandered by %.0f %%, more than %.0f %%: the machine is too restless to tell",
+			faults = append(faults, fmt.Errorf("%s: the median of %s is uncertain by %.0f %%, more than %.0f %%: the machine is too restless to tell, or the rounds are too few",
 				each.Name, each.Figure, 100*each.Noise, 100*noiseMost))
 		}
 	}
