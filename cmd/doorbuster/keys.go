@@ -18,15 +18,15 @@ import (
 func newKeys() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys",
-		Short: "Manage the API keys of operators and merchants",
-		Long: `Manage the API keys of operators and merchants.
+		Short: "Manage the API keys of operators and merchants, and the certificates of nodes",
+		Long: `Manage the API keys of operators and merchants, and the certificates of nodes.
 
-The commands work on the data folder. While a server has it open, they ask the
-server through its admin listener, which answers an operator's key only: give
-one with --key or DOORBUSTER_KEY. A server in open mode has no use for keys, and
-does not answer.`,
+The commands about API keys work on the data folder. While a server has it open,
+they ask the server through its admin listener, which answers an operator's key
+only: give one with --key or DOORBUSTER_KEY. A server in open mode has no use for
+keys, and does not answer.`,
 	}
-	cmd.AddCommand(newKeysCreate(), newKeysList(), newKeysRevoke())
+	cmd.AddCommand(newKeysCreate(), newKeysList(), newKeysRevoke(), newKeysNodeCert())
 	return cmd
 }
 
