@@ -49,7 +49,7 @@ func offline(name, short string, read func(context.Context, journal.Store, io.Wr
 func verifyJournal(ctx context.Context, store journal.Store, out io.Writer) error {
 	var deals, events, bad int
 	err := store.Streams(ctx, "", func(stream string, _ journal.Head) error {
-		n, err := replay(ctx, store, stream)
+		_, n, err := replay(ctx, store, stream)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -102,9 +102,9 @@ func verifyTables(ctx context.Context, tables journal.Tables, out io.Writer) (ro
 }
 
 // replay applies all events of one deal to an empty state, which checks the
-// invariants after each, and returns how many it could.
-func replay(ctx context.Context, store journal.Store, stream string) (n int, err error) {
-	state := deal.NewState()
+// invariants after each, and returns the state and how many it could.
+func replay(ctx context.Context, store journal.Store, stream string) (state *deal.State, n int, err error) {
+	state = deal.NewState()
 	var event deal.Event
 	err = store.Read(ctx, stream, 0, func(e journal.Event) error {
 		event.Reset()
@@ -118,7 +118,7 @@ func replay(ctx context.Context, store journal.Store, stream string) (n int, err
 		n++
 		return nil
 	})
-	return n, err
+	return state, n, err
 }
 
 func newJournalCopy() *cobra.Command {
