@@ -63,8 +63,9 @@ var (
 	// ErrClosed refuses the use of a closed Store or Committer.
 	ErrClosed = errors.New("journal: closed")
 	// ErrFailed completes writes after a commit has failed: whether they are on
-	// disk is unknown until the next start has read it.
-	ErrFailed = errors.New("journal: commit failed, the outcome is unknown until a restart")
+	// disk is unknown until the next start has read it, or the next Open of the stream
+	// where the Store can go on.
+	ErrFailed = errors.New("journal: commit failed, the outcome is unknown until the stream is read again")
 )
 
 // CorruptError says what cannot be read and what to do about it.

@@ -70,7 +70,12 @@ func (s *Store) Commit(group []*journal.Write) error {
 	s.fill(group)
 	err := s.appendPatiently()
 	if err != nil && !errors.Is(err, journal.ErrReadOnly) {
-		return fmt.Errorf("postgres: the outcome of a group is unknown: %w", err)
+		err = fmt.Errorf("postgres: the outcome of a group is unknown: %w", err)
+		if s.alone || s.usable() != nil {
+			return err
+		}
+		s.cfg.Log.Error("journal: deals of this server end until they can be read again", "error", err)
+		err = journal.ErrFailed // of these streams, and not of the other servers'
 	}
 	s.settle(group, err)
 	return nil
@@ -309,7 +314,7 @@ func (s *Store) settle(group []*journal.Write, refused error) {
 			h.seq += h.count
 			s.counts.events.Add(h.count)
 			s.counts.bytes.Add(uint64(h.bytes))
-		case errors.Is(err, journal.ErrFenced) && s.heads[h.stream] == h:
+		case !errors.Is(err, journal.ErrReadOnly) && s.heads[h.stream] == h:
 			delete(s.heads, h.stream)
 		}
 		h.count, h.bytes = 0, 0

@@ -53,7 +53,8 @@ type Config struct {
 	// Connections bounds the pool, beside the one that commits (8).
 	Connections int
 	// Patience is how long a group is tried again while the server cannot be
-	// reached (60 s). After that the outcome is unknown, and the process must end.
+	// reached (60 s). After that the outcome is unknown: the process must end, or, if
+	// other servers carry the journal too, the group's streams must be opened again.
 	Patience time.Duration
 	// RetryEvery is the pause between two tries (100 ms).
 	RetryEvery time.Duration
@@ -84,6 +85,7 @@ func (cfg *Config) validate() error {
 // Store implements journal.Store.
 type Store struct {
 	cfg    Config
+	alone  bool            // no other server carries the journal
 	ctx    context.Context // of everything that has none of its own
 	cancel context.CancelFunc
 	pool   *pgxpool.Pool
@@ -121,11 +123,17 @@ type head struct {
 // Open connects, checks that the server keeps what it acknowledges and that the
 // schema is one this code knows, and returns the Store.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
+	return open(ctx, cfg, &shard{count: 1})
+}
+
+// open is Open of a server that may be one of several. It completes of.
+func open(ctx context.Context, cfg Config, of *shard) (*Store, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
 	s := &Store{
 		cfg:   cfg,
+		alone: of.alone(),
 		parts: xsync.NewMap[int32, struct{}](), corrupt: xsync.NewMap[string, struct{}](),
 		heads:   make(map[string]*head),
 		columns: columns{moved: make(map[string]bool)},
@@ -157,6 +165,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	if warning != "" {
 		cfg.Log.Warn("journal: " + warning)
+	}
+	if of.journal, err = s.claimShard(ctx, *of); err != nil {
+		_ = s.Close()
+		return nil, err
 	}
 	return s, nil
 }
