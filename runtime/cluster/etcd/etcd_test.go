@@ -59,13 +59,13 @@ func TestRecords(t *testing.T) {
 }
 
 // start starts nodes that see each other.
-func start(t *testing.T, endpoint string, nodes int) (members []*registrytest.Node, addresses []string) {
+func start(t *testing.T, endpoint string, nodes int, change ...func(*cluster.Config)) (members []*registrytest.Node, addresses []string) {
 	t.Helper()
 	for range nodes {
 		addresses = append(addresses, registrytest.Address(t))
 	}
 	for _, address := range addresses {
-		members = append(members, registrytest.Start(t, address, open(t, endpoint)))
+		members = append(members, registrytest.Start(t, address, open(t, endpoint), change...))
 	}
 	for _, n := range members {
 		n.Sees(t, addresses...)
@@ -87,10 +87,11 @@ func client(t *testing.T, endpoint string) *clientv3.Client {
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	server := etcdtest.Start(t)
-	members, addresses := start(t, server.Endpoint, 3)
+	const ttl = 3 * time.Second // enough to be back in time on a busy machine
+	members, addresses := start(t, server.Endpoint, 3, func(c *cluster.Config) { c.TTL = ttl })
 	before := members[0].Topology()
 	server.Kill(t)
-	time.Sleep(3 * registrytest.TTL) // in which the nodes are alone
+	time.Sleep(ttl + ttl/3) // in which the nodes are alone
 	for _, n := range members {
 		if n.ID() == "" || n.Losses() > 0 || !n.Awake() {
 			t.Errorf("%s gave up its membership while etcd was away", n.Address)
