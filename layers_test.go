@@ -119,7 +119,7 @@ var owners = map[string][]string{
 	"github.com/rogpeppe/go-internal":           {"tests"},
 	"github.com/rs/zerolog":                     {"examples/cluster"},
 	"github.com/schollz/progressbar/v3":         {"cmd/doorbuster", "cmd/doorbuster/bench"},
-	"github.com/spf13/cobra":                    {"cmd/doorbuster", "cmd/doorbuster/bench", "cmd/doorbuster/rule", "cmd/benchmark", "cmd/benchmark/overload", "cmd/benchmark/peers", "cmd/benchmark/soak"},
+	"github.com/spf13/cobra":                    {"cmd/doorbuster", "cmd/doorbuster/bench", "cmd/doorbuster/rule", "cmd/benchmark", "cmd/benchmark/lab", "cmd/benchmark/overload", "cmd/benchmark/peers", "cmd/benchmark/soak"},
 	"github.com/spf13/pflag":                    {"cmd/doorbuster", "cmd/doorbuster/config"},
 	"github.com/tetratelabs/wazero":             {"plugins/host", "plugins/shopify"},
 	"github.com/valyala/fasthttp":               {"gateway", "gateway/client", "cmd/benchmark/peers"},

@@ -18,9 +18,7 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,14 +38,7 @@ const (
 	task       = "go tool task bench"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := newCommand().ExecuteContext(ctx)
-	stop()
-	if err != nil {
-		os.Exit(1)
-	}
-}
+func main() { lab.Main(newCommand()) }
 
 // bench is one session.
 type bench struct {
@@ -79,16 +70,10 @@ var contestants = []contestant{
 
 func newCommand() *cobra.Command {
 	b := &bench{}
-	cmd := &cobra.Command{
-		Use:          "benchmark",
-		Short:        "Measure the server against a constant reply",
-		Args:         cobra.NoArgs,
-		SilenceUsage: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			b.out = cmd.OutOrStdout()
-			return b.run(cmd.Context())
-		},
-	}
+	cmd := lab.Command("benchmark", "Measure the server against a constant reply", func(ctx context.Context, out io.Writer) error {
+		b.out = out
+		return b.run(ctx)
+	})
 	flags := cmd.Flags()
 	flags.IntVar(&b.rounds, "rounds", 5, "rounds of each server")
 	flags.IntVar(&b.seconds, "seconds", 10, "seconds of a round")

@@ -14,13 +14,11 @@ import (
 	"io"
 	"math"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -50,12 +48,7 @@ const (
 
 func main() {
 	debug.SetGCPercent(400) // the generator's pauses are not the server's
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := newCommand().ExecuteContext(ctx)
-	stop()
-	if err != nil {
-		os.Exit(1)
-	}
+	lab.Main(newCommand())
 }
 
 // session is one run.
@@ -75,16 +68,10 @@ type session struct {
 
 func newCommand() *cobra.Command {
 	s := &session{factor: 1}
-	cmd := &cobra.Command{
-		Use:          "overload",
-		Short:        "Measure what becomes of accepted orders when too many are asked for",
-		Args:         cobra.NoArgs,
-		SilenceUsage: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s.out = cmd.OutOrStdout()
-			return s.run(cmd.Context())
-		},
-	}
+	cmd := lab.Command("overload", "Measure what becomes of accepted orders when too many are asked for", func(ctx context.Context, out io.Writer) error {
+		s.out = out
+		return s.run(ctx)
+	})
 	flags := cmd.Flags()
 	flags.IntVar(&s.seconds, "seconds", 5, "seconds of each load")
 	flags.IntVar(&s.warmup, "warmup", 2, "seconds before the first that do not count; also how long the capacity is measured")

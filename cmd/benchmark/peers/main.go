@@ -16,12 +16,10 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,14 +36,7 @@ const (
 	secondsMax = 3600
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := newCommand().ExecuteContext(ctx)
-	stop()
-	if err != nil {
-		os.Exit(1)
-	}
-}
+func main() { lab.Main(newCommand()) }
 
 // session is one run of the comparison.
 type session struct {
@@ -60,16 +51,10 @@ type session struct {
 
 func newCommand() *cobra.Command {
 	s := &session{}
-	cmd := &cobra.Command{
-		Use:          "peers",
-		Short:        "Measure the server beside what people would use instead",
-		Args:         cobra.NoArgs,
-		SilenceUsage: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s.out = cmd.OutOrStdout()
-			return s.run(cmd.Context())
-		},
-	}
+	cmd := lab.Command("peers", "Measure the server beside what people would use instead", func(ctx context.Context, out io.Writer) error {
+		s.out = out
+		return s.run(ctx)
+	})
 	flags := cmd.Flags()
 	flags.IntVar(&s.rounds, "rounds", 3, "rounds of each server")
 	flags.IntVar(&s.seconds, "seconds", 5, "seconds of a round")

@@ -16,15 +16,14 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"runtime"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
 	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
 	"github.com/doorbuster/doorbuster/plugins/abi"
 	"github.com/doorbuster/doorbuster/plugins/sdk/toolchain"
@@ -32,14 +31,7 @@ import (
 
 const task = "go tool task bench:rules"
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := newCommand().ExecuteContext(ctx)
-	stop()
-	if err != nil {
-		os.Exit(1)
-	}
-}
+func main() { lab.Main(newCommand()) }
 
 // session is one run of it all.
 type session struct {
@@ -55,16 +47,10 @@ type session struct {
 
 func newCommand() *cobra.Command {
 	s := &session{}
-	cmd := &cobra.Command{
-		Use:          "rules",
-		Short:        "Measure what running a rule costs",
-		Args:         cobra.NoArgs,
-		SilenceUsage: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s.out = cmd.OutOrStdout()
-			return s.run(cmd.Context())
-		},
-	}
+	cmd := lab.Command("rules", "Measure what running a rule costs", func(ctx context.Context, out io.Writer) error {
+		s.out = out
+		return s.run(ctx)
+	})
 	flags := cmd.Flags()
 	flags.IntVar(&s.rounds, "rounds", 15, "rounds of each contestant")
 	flags.DurationVar(&s.slice, "slice", 100*time.Millisecond, "length of a contestant's round")

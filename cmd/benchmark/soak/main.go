@@ -15,10 +15,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -61,14 +59,7 @@ var figures = []figure{
 	{"P99, ms", "", 1, 0.50},
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := newCommand().ExecuteContext(ctx)
-	stop()
-	if err != nil {
-		os.Exit(1)
-	}
-}
+func main() { lab.Main(newCommand()) }
 
 // soak is one run.
 type soak struct {
@@ -93,16 +84,10 @@ type soak struct {
 
 func newCommand() *cobra.Command {
 	s := &soak{}
-	cmd := &cobra.Command{
-		Use:          "soak",
-		Short:        "Serve for an hour and look for what grows",
-		Args:         cobra.NoArgs,
-		SilenceUsage: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s.out = cmd.OutOrStdout()
-			return s.run(cmd.Context())
-		},
-	}
+	cmd := lab.Command("soak", "Serve for an hour and look for what grows", func(ctx context.Context, out io.Writer) error {
+		s.out = out
+		return s.run(ctx)
+	})
 	flags := cmd.Flags()
 	flags.DurationVar(&s.length, "for", time.Hour, "how long to serve")
 	flags.Float64Var(&s.rate, "rate", 2000, "orders a second")
