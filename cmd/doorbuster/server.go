@@ -21,8 +21,8 @@ import (
 	"github.com/doorbuster/doorbuster/gateway"
 	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/runtime/admit"
-	"github.com/doorbuster/doorbuster/runtime/guard"
 	"github.com/doorbuster/doorbuster/runtime/cluster"
+	"github.com/doorbuster/doorbuster/runtime/guard"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/obs"
 	"github.com/doorbuster/doorbuster/runtime/trace"
@@ -51,9 +51,9 @@ type server struct {
 	store   journal.Store
 	clock   *clockd.Clock
 	hooks   *webhook.Hub
+	guard   *guard.Guard // nil if there is none
 	rules   *plugins.Registry
 	cluster *cluster.Cluster // nil if the node is on its own
-	guard   *guard.Guard // nil if there is none
 	node    *actors.Node
 	tracer  *trace.Tracer // nil if nothing is traced
 	edge    *gateway.Server
@@ -189,6 +189,10 @@ func (s *server) member() string {
 }
 
 func (s *server) startNode(ctx context.Context) (err error) {
+	witness, err := s.startGuard()
+	if err != nil {
+		return err
+	}
 	s.front.Wait("recovering: the rules are being loaded")
 	s.rules, err = plugins.New(ctx, plugins.Config{
 		Tables:  s.store.Tables(),
@@ -205,10 +209,6 @@ func (s *server) startNode(ctx context.Context) (err error) {
 			return err
 		}
 		others = peers{s.cluster}
-	}
-	witness, err := s.startGuard()
-	if err != nil {
-		return err
 	}
 	s.node, err = actors.NewNode(ctx, s.store, s.clock, actors.Config{
 		Peers: others, Member: s.member(), Leave: s.askToStop,

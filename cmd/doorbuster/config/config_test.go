@@ -152,6 +152,11 @@ func TestValidate(t *testing.T) {
 		{"--backtest-cpu 101", "backtest-cpu: "},
 		{"--trace-sample 1.5", "trace-sample: "},
 		{"--data=", "data: "},
+		{"--stock-guard redis://127.0.0.1:6379 --stock-guard-strict", ""},
+		{"--stock-guard unix:///run/redis.sock", ""},
+		{"--stock-guard 127.0.0.1:6379", "stock-guard: "},
+		{"--stock-guard http://127.0.0.1:6379", "stock-guard: "},
+		{"--stock-guard-strict", "stock-guard: "},
 	} {
 		c, err := load(t, "", nil, strings.Fields(test.args)...)
 		if err != nil {
