@@ -123,6 +123,7 @@ type Cluster struct {
 	handler Handler
 
 	self     atomic.Pointer[Member] // as it was last written down, or is about to be
+	born     int64                  // run's: Unix ms in self's id
 	leaving  atomic.Bool            // self is to be marked so
 	marked   chan struct{}          // cap 1: leaving has changed
 	leaseEnd atomic.Int64           // Mono until which the lease surely lasts

@@ -65,10 +65,12 @@ func (c *Cluster) join(ctx context.Context) bool {
 	return false
 }
 
-// newSelf is this node in a new life.
+// newSelf is this node in a new life, whose id sorts behind those of the earlier ones:
+// of these a record may still be there.
 func (c *Cluster) newSelf() Member {
+	c.born = max(c.cfg.Clock.Now().Wall, c.born+1)
 	return Member{
-		ID:      fmt.Sprintf("%012x-%08x", c.cfg.Clock.Now().Wall, rand.Uint32()),
+		ID:      fmt.Sprintf("%012x-%08x", c.born, rand.Uint32()),
 		Address: c.cfg.Advertise, Leaving: c.leaving.Load(),
 		Version: c.cfg.Version, HTTP: c.cfg.HTTP, Admin: c.cfg.Admin,
 	}
