@@ -66,6 +66,9 @@ type Config struct {
 	// Member tells the clock marks of nodes apart that share tables: the same after a
 	// restart. Required with Peers.
 	Member string
+	// Prepare makes rules known that a deal is about to use, in case another node has
+	// stored them a moment ago. It may wait for the store. Optional, with Peers only.
+	Prepare func(ctx context.Context, merchant string, rules []string)
 	// Leave is called when another node asks this one to leave and end. It must not
 	// block. Optional.
 	Leave func()
@@ -97,6 +100,9 @@ func (c *Config) validate() error {
 	}
 	if c.Guard != nil && c.Driver != nil {
 		return errors.New("actors: a Guard works on goroutines of its own, which a Driver has not")
+	}
+	if c.Peers == nil {
+		c.Prepare = nil
 	}
 	if c.Leave == nil {
 		c.Leave = func() {}

@@ -133,7 +133,10 @@ func (n *Node) load(a *activation) {
 	a.committed, a.expiry = a.state.View(), a.state.NextExpiry()
 	a.status = a.committed.Status(now)
 	a.mu.Unlock()
-	if a.state.Spec != nil {
+	if spec := a.state.Spec; spec != nil {
+		if n.cfg.Prepare != nil {
+			n.cfg.Prepare(n.ctx, spec.Merchant, spec.Rules)
+		}
 		n.views.touch(a.entry) // an owner in between may have written to it
 	}
 	if a.due = a.state.NextDue(now); a.due != 0 {

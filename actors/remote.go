@@ -54,8 +54,16 @@ const (
 	lookAgainMost  = 50 * time.Millisecond
 )
 
-// errUnknown: the link broke, and nobody here knows whether the other node did it.
-var errUnknown = errors.New("actors: the outcome is unknown")
+var (
+	// errUnknown: the link broke, and nobody here knows whether the other node did it.
+	errUnknown = errors.New("actors: the outcome is unknown")
+	// errBusy: the other node takes no more now. One that has just stood still says so
+	// too, for some milliseconds.
+	errBusy = fmt.Errorf("%w at another node", ErrOverloaded)
+)
+
+// busyMost is the longest pause after which another node that is busy is asked again.
+const busyMost = 16 * time.Millisecond
 
 // callAnywhere is Call for a deal that may be anybody's. It follows the deal until it
 // is answered or the deadline has passed.
@@ -82,7 +90,7 @@ func (n *Node) callAnywhere(r *Request, deadline int64) error {
 				n.Release(r)
 				return ErrDeadline
 			}
-		case errors.Is(err, errAgain):
+		case errors.Is(err, errAgain), errors.Is(err, errBusy) && wait < busyMost:
 		case unknown: // a refusal of the second try says nothing about the first
 			n.Release(r)
 			return ErrDeadline
@@ -99,7 +107,7 @@ func (n *Node) callAnywhere(r *Request, deadline int64) error {
 
 // repeatable says whether a command that may have been done can be sent again: what was
 // done twice is seen to be the same by its key, or by where it leaves the deal.
-func repeatable(k deal.CommandKind) bool { return k != deal.Create && k != deal.Change }
+func repeatable(k deal.CommandKind) bool { return !changesTerms(k) }
 
 // pause waits, unless the deadline passes before.
 func (n *Node) pause(wait time.Duration, deadline int64) bool {
@@ -109,12 +117,7 @@ func (n *Node) pause(wait time.Duration, deadline int64) bool {
 
 // callHere is one try with this node's activation.
 func (n *Node) callHere(r *Request, deadline int64) error {
-	a, err := n.send(r, deadline)
-	if errors.Is(err, ErrDealNotFound) && r.Cmd.Kind != deal.Create {
-		if err = n.discover(string(r.Deal)); err == nil {
-			a, err = n.send(r, deadline)
-		}
-	}
+	a, err := n.sendPatiently(r, deadline)
 	if err != nil {
 		return err
 	}
@@ -178,7 +181,7 @@ func (n *Node) peerError(member string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, cluster.ErrBusy):
-		return ErrOverloaded
+		return errBusy
 	case errors.Is(err, cluster.ErrExpired):
 		return ErrDeadline
 	default:
@@ -261,21 +264,52 @@ func (n *Node) serveCommand(fields []byte, deadline int64, reply func([]byte)) {
 			return
 		}
 	}
-	_, err := n.send(r, deadline)
-	switch {
+	if changesTerms(r.Cmd.Kind) {
+		n.background(func() { n.takeUp(r, deadline) })
+		return
+	}
+	switch _, err := n.send(r, deadline); {
 	case err == nil:
-	case errors.Is(err, ErrDealNotFound) && r.Cmd.Kind != deal.Create:
-		n.background(func() {
-			err := n.discover(string(r.Deal))
-			if err == nil {
-				_, err = n.send(r, deadline)
-			}
-			if err != nil {
-				n.respond(r, outcomeOf(err))
-			}
-		})
+	case errors.Is(err, ErrDealNotFound):
+		n.background(func() { n.takeUp(r, deadline) })
 	default:
 		n.respond(r, outcomeOf(err))
+	}
+}
+
+// takeUp is the end of serveCommand for what may have to wait for the store.
+func (n *Node) takeUp(r *Request, deadline int64) {
+	if _, err := n.sendPatiently(r, deadline); err != nil {
+		n.respond(r, outcomeOf(err))
+	}
+}
+
+// sendPatiently is send that gets to know what other nodes have stored a moment ago.
+func (n *Node) sendPatiently(r *Request, deadline int64) (*activation, error) {
+	if changesTerms(r.Cmd.Kind) {
+		n.prepare(r)
+	}
+	a, err := n.send(r, deadline)
+	if errors.Is(err, ErrDealNotFound) && r.Cmd.Kind != deal.Create {
+		if err = n.discover(string(r.Deal)); err == nil {
+			a, err = n.send(r, deadline)
+		}
+	}
+	return a, err
+}
+
+func changesTerms(k deal.CommandKind) bool { return k == deal.Create || k == deal.Change }
+
+// prepare makes the rules known that a deal is about to use.
+func (n *Node) prepare(r *Request) {
+	switch {
+	case n.cfg.Prepare == nil:
+	case r.Cmd.Kind == deal.Create:
+		n.cfg.Prepare(n.ctx, r.Cmd.Spec.Merchant, r.Cmd.Spec.Rules)
+	case r.Cmd.Patch.Rules != nil:
+		if v, err := n.viewHere(string(r.Deal)); err == nil {
+			n.cfg.Prepare(n.ctx, v.Spec.Merchant, *r.Cmd.Patch.Rules)
+		}
 	}
 }
 

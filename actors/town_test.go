@@ -39,6 +39,7 @@ type resident struct {
 	leaving atomic.Pointer[[]string] // that it believes are leaving
 	deaf    atomic.Bool              // what is sent to it is lost, and its sender is told so
 	mute    atomic.Bool              // it serves, and its answers are lost
+	lost    atomic.Int64             // those
 	stuck   atomic.Bool              // what is sent to it is neither served nor known to be lost
 }
 
@@ -166,6 +167,7 @@ func (r *resident) Send(member string, body []byte, deadline int64, done cluster
 		to.node.Serve(r.name, body, deadline, func(b []byte) { answered <- slices.Clone(b) })
 		b := <-answered
 		if to.mute.Load() || r.deaf.Load() {
+			to.lost.Add(1)
 			done.Replied(nil, cluster.ErrUnknown)
 			return
 		}

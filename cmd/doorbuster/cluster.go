@@ -11,6 +11,7 @@ import (
 	"github.com/doorbuster/doorbuster/actors"
 	"github.com/doorbuster/doorbuster/cmd/doorbuster/config"
 	"github.com/doorbuster/doorbuster/gateway"
+	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/runtime/cluster"
 	"github.com/doorbuster/doorbuster/runtime/cluster/etcd"
 	"github.com/doorbuster/doorbuster/runtime/cluster/k8s"
@@ -70,6 +71,16 @@ func (s *server) clusterView() gateway.Cluster {
 // joinCluster makes the node a member. It returns when it is one.
 func (s *server) joinCluster(ctx context.Context) error {
 	return s.cluster.Start(ctx, handler{s.node, s.hooks.Rescan})
+}
+
+// findRules gets to know rules that another node has stored. One that is not there, or
+// cannot be read, shows when an order needs it.
+func (s *server) findRules(ctx context.Context, merchant string, rules []string) {
+	for _, rule := range rules {
+		if _, err := s.rules.Rule(ctx, merchant, rule); err != nil && !errors.Is(err, plugins.ErrRuleNotFound) {
+			s.log.Warn("a rule cannot be read", "merchant_id", merchant, "rule", rule, "error", err)
+		}
+	}
 }
 
 // handler is a node that tells webhooks when deals have moved.

@@ -211,7 +211,7 @@ func (s *server) startNode(ctx context.Context) (err error) {
 		others = peers{s.cluster}
 	}
 	s.node, err = actors.NewNode(ctx, s.store, s.clock, actors.Config{
-		Peers: others, Member: s.member(), Leave: s.askToStop,
+		Peers: others, Member: s.member(), Leave: s.askToStop, Prepare: s.findRules,
 		Rules:  s.rules,
 		Logger: s.log.Logger,
 		Fatal:  fatal,
