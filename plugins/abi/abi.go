@@ -175,13 +175,13 @@ func (v *Verdict) Reset() {
 // The texts are within their bounds, as DecodeOutput leaves them.
 func (v *Verdict) SetOutput(out Output) {
 	v.Output = out
-	v.keepTexts()
+	v.setTexts(out.Label, out.Reason)
 }
 
-// keepTexts copies the output's texts into the verdict's own buffer.
-func (v *Verdict) keepTexts() {
-	label := copy(v.text[:LabelBytesMax], v.Label)
-	v.Label = v.text[:label:label]
-	reason := copy(v.text[LabelBytesMax:], v.Reason)
-	v.Reason = v.text[LabelBytesMax : LabelBytesMax+reason : LabelBytesMax+reason]
+// setTexts copies the texts into the verdict's own buffer.
+func (v *Verdict) setTexts(label, reason []byte) {
+	n := copy(v.text[:LabelBytesMax], label)
+	v.Label = v.text[:n:n]
+	n = LabelBytesMax + copy(v.text[LabelBytesMax:], reason)
+	v.Reason = v.text[LabelBytesMax:n:n]
 }

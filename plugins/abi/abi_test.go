@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/doorbuster/doorbuster/plugins/abi"
 )
@@ -85,11 +86,9 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 		if _, err := in.Append(buf[:0]); err != nil {
 			t.Fatal(err)
 		}
-		out, err := abi.DecodeOutput(memory, 16<<32|32, 9900)
-		if err != nil {
+		if err := verdict.DecodeOutput(memory, 16<<32|32, 9900); err != nil {
 			t.Fatal(err)
 		}
-		verdict.SetOutput(out)
 	})
 	if allocs != 0 {
 		t.Fatalf("%v allocations", allocs)
@@ -99,13 +98,11 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 // TestVerdictOwnsItsTexts: the guest's memory is reset right after the call.
 func TestVerdictOwnsItsTexts(t *testing.T) {
 	memory := bytes.Clone(goldenOutputs()["output_discount_final"].memory)
-	out, err := abi.DecodeOutput(memory, 16<<32|32, 9900)
-	if err != nil {
+	var verdict abi.Verdict
+	if err := verdict.DecodeOutput(memory, 16<<32|32, 9900); err != nil {
 		t.Fatal(err)
 	}
-	var verdict abi.Verdict
-	verdict.SetOutput(out)
-	label, reason := string(out.Label), string(out.Reason)
+	label, reason := string(verdict.Label), string(verdict.Reason)
 	clear(memory)
 	if string(verdict.Label) != label || string(verdict.Reason) != reason {
 		t.Fatalf("%q %q", verdict.Label, verdict.Reason)
@@ -204,9 +201,25 @@ func FuzzDecodeOutput(f *testing.F) {
 		f.Add(v.memory, uint64(v.twin.Address)<<32|uint64(v.twin.Length), v.twin.Payable)
 	}
 	f.Fuzz(func(t *testing.T, memory []byte, result uint64, payable int64) {
-		out, err := abi.DecodeOutput(memory, result, payable)
-		if err == nil && (out.Discount < 0 || out.Discount > max(payable, 0) || len(out.Label) > abi.LabelBytesMax || len(out.Reason) > abi.ReasonBytesMax) {
-			t.Fatalf("%+v", out)
+		var out abi.Verdict
+		err := out.DecodeOutput(memory, result, payable)
+		if err == nil && (out.Discount < 0 || out.Discount > max(payable, 0) || len(out.Label) > abi.LabelBytesMax || len(out.Reason) > abi.ReasonBytesMax || !utf8.Valid(out.Label)) {
+			t.Fatalf("%+v", out.Output)
 		}
 	})
+}
+
+// TestLabelsAreUTF8: a byte that is none is found wherever it stands.
+func TestLabelsAreUTF8(t *testing.T) {
+	for n := 1; n <= 40; n++ {
+		for at := range n {
+			label := bytes.Repeat([]byte("l"), n)
+			label[at] = 0xff
+			memory := encoded(1, 0, 0, 1, string(label), "")
+			var v abi.Verdict
+			if err := v.DecodeOutput(memory, 16<<32|32, 9900); !errors.Is(err, abi.ErrBadOutput) || v.Label != nil {
+				t.Fatalf("%q: %v", label, err)
+			}
+		}
+	}
 }

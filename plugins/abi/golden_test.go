@@ -228,7 +228,8 @@ func TestGoldenOutputs(t *testing.T) {
 			if !bytes.Equal(memory, vector.memory) || want != vector.twin {
 				t.Fatal("the golden vector differs from the one generated here")
 			}
-			out, err := abi.DecodeOutput(memory, uint64(want.Address)<<32|uint64(want.Length), want.Payable)
+			var out abi.Verdict
+			err := out.DecodeOutput(memory, uint64(want.Address)<<32|uint64(want.Length), want.Payable)
 			got := outputTwin{Address: want.Address, Length: want.Length, Payable: want.Payable, OK: err == nil}
 			if got.OK {
 				got.Outcome, got.Final, got.Discount = out.Outcome.String(), out.Final, out.Discount

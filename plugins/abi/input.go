@@ -56,15 +56,26 @@ func (in *Input) Append(dst []byte) ([]byte, error) {
 	}
 	start := len(dst)
 	dst = slices.Grow(dst, size)[:start+size]
-	e := encoder{buf: dst[start:], tables: headerBytes, texts: headerBytes + in.tableBytes()}
-	le.PutUint64(e.buf[size-8:], 0) // holds all of the padding; everything else is written
-	in.encodeHeader((*[headerBytes]byte)(e.buf), size)
-	e.text(atDealID, in.DealID)
-	e.text(atUserID, in.UserID)
-	e.codes(in.Codes)
-	e.attributes(atAttributes, in.Attributes)
-	e.attributes(atDealAttributes, in.DealAttributes)
+	in.encode(dst[start:])
 	return dst, nil
+}
+
+// encode fills b, which is as long as encodedSize says. table and texts are where the
+// next array of refs and the next text go.
+func (in *Input) encode(b []byte) {
+	le.PutUint64(b[len(b)-8:], 0) // holds all of the padding; everything else is written
+	in.encodeHeader((*[headerBytes]byte)(b), len(b))
+	table, texts := headerBytes, headerBytes+in.tableBytes()
+	texts = putText(b, atDealID, in.DealID, texts)
+	texts = putText(b, atUserID, in.UserID, texts)
+	putRef(b, atCodes, table, len(in.Codes))
+	for _, code := range in.Codes {
+		texts = putText(b, table, code, texts)
+		table += refBytes
+	}
+	texts = putAttributes(b, atAttributes, in.Attributes, table, texts)
+	table += len(in.Attributes) * kvBytes
+	putAttributes(b, atDealAttributes, in.DealAttributes, table, texts)
 }
 
 // Digest identifies an encoded input: it stands in the order's event, so that a
@@ -110,55 +121,43 @@ func (in *Input) encodedSize() (size int, ok bool) {
 		}
 		size += len(c)
 	}
-	for _, list := range [2][]KV{in.Attributes, in.DealAttributes} {
-		for _, kv := range list {
-			if size > InputBytesMax {
-				return 0, false
-			}
-			size += len(kv.Key) + len(kv.Value)
-		}
-	}
+	size = addAttributes(addAttributes(size, in.Attributes), in.DealAttributes)
 	size = (size + 7) &^ 7
 	return size, size <= InputBytesMax
 }
 
-// encoder fills a buffer that encodedSize has measured. tables and texts are
-// where the next array and the next text go.
-type encoder struct {
-	buf           []byte
-	tables, texts int
-}
-
-func (e *encoder) ref(at, offset, count int) {
-	le.PutUint64(e.buf[at:], pair(uint32(offset), uint32(count)))
-}
-
-func (e *encoder) text(at int, s []byte) {
-	e.ref(at, e.texts, len(s))
-	e.texts += copy(e.buf[e.texts:], s)
-}
-
-// table reserves an array of entries and returns where it starts.
-func (e *encoder) table(at, entries, entryBytes int) int {
-	table := e.tables
-	e.ref(at, table, entries)
-	e.tables += entries * entryBytes
-	return table
-}
-
-func (e *encoder) codes(codes [][]byte) {
-	table := e.table(atCodes, len(codes), refBytes)
-	for i, c := range codes {
-		e.text(table+i*refBytes, c)
+// addAttributes adds the texts of attributes to a size, until that is above the bound.
+func addAttributes(size int, kvs []KV) int {
+	for _, kv := range kvs {
+		if size > InputBytesMax {
+			break
+		}
+		size += len(kv.Key) + len(kv.Value)
 	}
+	return size
 }
 
-func (e *encoder) attributes(at int, kvs []KV) {
-	table := e.table(at, len(kvs), kvBytes)
-	for i, kv := range kvs {
-		e.text(table+i*kvBytes, kv.Key)
-		e.text(table+i*kvBytes+refBytes, kv.Value)
+func putRef(b []byte, at, offset, count int) {
+	le.PutUint64(b[at:], pair(uint32(offset), uint32(count)))
+}
+
+// putText writes a text where texts says, and its ref at at. It returns where the
+// next text goes.
+func putText(b []byte, at int, s []byte, texts int) int {
+	putRef(b, at, texts, len(s))
+	return texts + copy(b[texts:], s)
+}
+
+// putAttributes writes the array at table, and its ref at at. It returns where the
+// next text goes.
+func putAttributes(b []byte, at int, kvs []KV, table, texts int) int {
+	putRef(b, at, table, len(kvs))
+	for _, kv := range kvs {
+		texts = putText(b, table, kv.Key, texts)
+		texts = putText(b, table+refBytes, kv.Value, texts)
+		table += kvBytes
 	}
+	return texts
 }
 
 // DecodeInput is the inverse of Append. The texts of the result point into b.

@@ -19,34 +19,22 @@ const (
 )
 
 // DecodeOutput reads the answer that a guest's rule_evaluate returned as result
-// (address << 32 | length) from the guest's memory. payable is what is left to
-// pay, Subtotal − DiscountSoFar: the largest discount there is.
+// (address << 32 | length) from the guest's memory, and sets the verdict's Output to
+// it. payable is what is left to pay, Subtotal − DiscountSoFar: the largest discount
+// there is.
 //
-// The texts of the Output point into memory. Any breach of the contract is
-// ErrBadOutput with the detail, and no Output: a wrong price is never returned.
-func DecodeOutput(memory []byte, result uint64, payable int64) (Output, error) {
-	var out Output
-	err := out.decode(memory, result, payable)
-	if err != nil {
-		return Output{}, err
-	}
-	return out, nil
-}
-
-// DecodeOutput is the package's DecodeOutput and SetOutput in one. After an error
-// the verdict's Output is empty.
+// Any breach of the contract is ErrBadOutput with the detail, and an empty Output: a
+// wrong price is never returned.
 func (v *Verdict) DecodeOutput(memory []byte, result uint64, payable int64) error {
 	err := v.decode(memory, result, payable)
 	if err != nil {
 		v.Output = Output{}
-		return err
 	}
-	v.keepTexts()
-	return nil
+	return err
 }
 
-// decode fills out, which is not to be used after an error.
-func (out *Output) decode(memory []byte, result uint64, payable int64) error {
+// decode fills the Output, which is not to be used after an error.
+func (v *Verdict) decode(memory []byte, result uint64, payable int64) error {
 	b, ok := within(memory, uint32(result>>32), uint32(result))
 	if !ok {
 		return fmt.Errorf("%w: it lies out of bounds", ErrBadOutput)
@@ -58,17 +46,20 @@ func (out *Output) decode(memory []byte, result uint64, payable int64) error {
 	if flags&^flagFinal != 0 || le.Uint32(b[4:]) != 0 {
 		return fmt.Errorf("%w: a reserved bit is set", ErrBadOutput)
 	}
-	out.Outcome, out.Final = Outcome(le.Uint16(b[atOutcome:])), flags&flagFinal != 0
-	out.Discount = int64(le.Uint64(b[atDiscount:]))
-	if err := out.checkAmount(payable); err != nil {
+	v.Outcome, v.Final = Outcome(le.Uint16(b[atOutcome:])), flags&flagFinal != 0
+	v.Discount = int64(le.Uint64(b[atDiscount:]))
+	if err := v.checkAmount(payable); err != nil {
 		return err
 	}
-	if out.Label, ok = text(memory, b[atLabel:], LabelBytesMax); !ok || !utf8.Valid(out.Label) {
+	label, ok := text(memory, b[atLabel:], LabelBytesMax)
+	if !ok || !isASCII(label) && !utf8.Valid(label) {
 		return fmt.Errorf("%w: the label is not UTF-8 text of at most %d bytes in memory", ErrBadOutput, LabelBytesMax)
 	}
-	if out.Reason, ok = text(memory, b[atReason:], ReasonBytesMax); !ok || !isReason(out.Reason) {
+	reason, ok := text(memory, b[atReason:], ReasonBytesMax)
+	if !ok || !isReason(reason) {
 		return fmt.Errorf("%w: the reason is not [a-z0-9_], at most %d bytes in memory", ErrBadOutput, ReasonBytesMax)
 	}
+	v.setTexts(label, reason)
 	return nil
 }
 
@@ -109,9 +100,35 @@ func text(memory, pair []byte, max uint32) ([]byte, bool) {
 	return within(memory, address, n)
 }
 
+// isASCII says yes to most labels, in less time than utf8.Valid takes for what is
+// left of one behind its last whole word.
+func isASCII(s []byte) bool {
+	const word, high = 8, 0x8080808080808080
+	if len(s) < word {
+		all := byte(0)
+		for _, c := range s {
+			all |= c
+		}
+		return all < utf8.RuneSelf
+	}
+	all := le.Uint64(s[len(s)-word:])
+	for ; len(s) > word; s = s[word:] {
+		all |= le.Uint64(s)
+	}
+	return all&high == 0
+}
+
+// reasonBytes says which bytes a reason may have.
+var reasonBytes = func() (ok [256]bool) {
+	for _, c := range []byte("abcdefghijklmnopqrstuvwxyz0123456789_") {
+		ok[c] = true
+	}
+	return ok
+}()
+
 func isReason(s []byte) bool {
 	for _, c := range s {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
+		if !reasonBytes[c] {
 			return false
 		}
 	}

@@ -4,8 +4,9 @@ package gas
 // source's labels keep their numbers, since the block takes the place of the
 // function's own label:
 //
-//	take frame units, to trap below 0    (functions that call only)
 //	block trap
+//	  copy what the globals count into locals
+//	  take frame units, to trap below 0    (functions that call only)
 //	  block (result …)
 //	    the source's instructions; return becomes a branch to this block
 //	  end
@@ -13,6 +14,11 @@ package gas
 //	  return
 //	end
 //	unreachable
+//
+// The fuel that is left, and the marks where they are set without a test, are in a local
+// as well as in their global: reading a global that was just written costs more than all
+// else that counting does. The global is written each time, so that a trap anywhere
+// leaves it right; the local is read again after each call.
 type bodyWriter struct {
 	out
 	w    *rewriter
@@ -42,6 +48,7 @@ func (w *rewriter) body(b *body) []byte {
 	c := &bodyWriter{w: w, body: b, in: bodyReader{reader: b.code, src: w.src, locals: b.localsN}, temps: map[temp]uint32{}}
 	results := w.src.typeList[b.typeIndex].results
 	c.op(opBlock, emptyType)
+	c.reload()
 	c.enter()
 	c.op(opBlock)
 	c.resultType(results)
@@ -99,7 +106,28 @@ func (c *bodyWriter) local(valueType byte, n int) uint32 {
 
 func (c *bodyWriter) global(i uint32) uint32 { return c.w.firstGlobal + i }
 
-func (c *bodyWriter) callHelper(i uint32) { c.op(opCall, c.w.firstFunction+i) }
+// callHelper calls an injected function, after which the globals are not what the
+// locals say.
+func (c *bodyWriter) callHelper(i uint32) {
+	c.op(opCall, c.w.firstFunction+i)
+	c.reload()
+}
+
+// Numbers of the locals that are what a global is, among those of their type.
+const (
+	localFuel  = 0
+	localDirty = 2 // where marks are set without a test
+)
+
+// reload reads these globals.
+func (c *bodyWriter) reload() {
+	c.op(opGlobalGet, c.global(globalFuel))
+	c.op(opLocalSet, c.local(i64Type, localFuel))
+	if c.w.gratis() {
+		c.op(opGlobalGet, c.global(globalDirty0))
+		c.op(opLocalSet, c.local(i64Type, localDirty))
+	}
+}
 
 // frameUnits is what a call of this function takes from the call depth.
 func (c *bodyWriter) frameUnits() int32 { return 1 + int32(c.body.localsN/frameUnitLocals) }
@@ -164,6 +192,9 @@ func (c *bodyWriter) instruction() {
 	case op == opTableInit || op == opTableCopy || op == opTableFill || op == opTableGrow:
 		c.bulkTable(in)
 	case op == opDataDrop || op == opElemDrop:
+	case op == opCall || op == opCallIndirect:
+		c.copy(in)
+		c.reload()
 	default:
 		c.copy(in)
 		c.canonical(op)
@@ -221,8 +252,8 @@ func (c *bodyWriter) charge(depth int) {
 		return
 	}
 	c.open = true
-	fuel := c.local(i64Type, 0)
-	c.op(opGlobalGet, c.global(globalFuel))
+	fuel := c.local(i64Type, localFuel)
+	c.op(opLocalGet, fuel)
 	c.op(opI64Const)
 	c.countAt = len(c.b)
 	c.b = append(c.b, make([]byte, paddedBytes)...)
@@ -254,7 +285,8 @@ var storeTypes = [opLastStore - opFirstStore + 1]byte{
 }
 
 // store writes the store behind a test of its page's mark: the first store to a
-// page pays and marks before it writes. A store out of bounds may mark a page for
+// page pays and marks before it writes. Where no page costs anything, setting the mark
+// again is cheaper than the test. A store out of bounds may mark a page for
 // nothing and then traps. The operands are the address and the value.
 func (c *bodyWriter) store(in instruction) {
 	valueType := byte(v128Type)
@@ -264,7 +296,9 @@ func (c *bodyWriter) store(in instruction) {
 	address, value := c.local(i32Type, 0), c.local(valueType, 1)
 	c.op(opLocalSet, value)
 	c.op(opLocalSet, address)
-	if c.stores++; c.stores <= inlineStores {
+	if c.stores++; c.w.gratis() {
+		c.mark(address, in.offset)
+	} else if c.stores <= inlineStores {
 		c.unmarked(address, in.offset)
 		c.op(opIf, emptyType)
 		c.callMark(address, in.offset)
@@ -275,6 +309,21 @@ func (c *bodyWriter) store(in instruction) {
 	c.op(opLocalGet, address)
 	c.op(opLocalGet, value)
 	c.copy(in)
+}
+
+// mark sets the bit of the page of address + offset in the only word of marks.
+func (c *bodyWriter) mark(address, offset uint32) {
+	dirty := c.local(i64Type, localDirty)
+	c.op(opLocalGet, dirty)
+	c.i64(1)
+	c.place(address, offset)
+	c.i32(int32(c.w.pages.Shift))
+	c.op(opI32ShrU)
+	c.op(opI64ExtendU)
+	c.op(opI64Shl)
+	c.op(opI64Or)
+	c.op(opLocalTee, dirty)
+	c.op(opGlobalSet, c.global(globalDirty0))
 }
 
 func (c *bodyWriter) callMark(address, offset uint32) {

@@ -60,6 +60,9 @@ func (p Pages) Price(d Dirty) uint64 {
 	return uint64(max(n-p.free(), 0) * p.units())
 }
 
+// gratis says that Price is 0 whatever is marked.
+func (p Pages) gratis() bool { return !p.Two && p.free() >= 64 }
+
 // free is how many pages cost nothing, and units the price of each other one.
 func (p Pages) free() int  { return FreeBytes >> p.Shift }
 func (p Pages) units() int { return 1 << p.Shift / RestoredPerUnit }
@@ -74,20 +77,22 @@ func bitSpan(first, last uint32) uint64 {
 
 // Restore copies the dirty pages from src to dst, which have the same length.
 func (p Pages) Restore(dst, src []byte, d Dirty) {
+	if d[0] == 0 {
+		return
+	}
 	if !p.Two {
 		d[1] = ^uint64(0)
 	}
-	for high := 0; high<<(6+p.Shift) < len(dst); high++ {
-		if d[1]>>(high&63)&1 == 0 {
-			continue
-		}
-		for low := d[0]; low != 0; low &= low - 1 {
-			at := (high<<6 | bits.TrailingZeros64(low)) << p.Shift
-			if at >= len(dst) {
-				break
+	for group := 0; group < len(dst); group += 64 << p.Shift {
+		if d[1]&1 != 0 {
+			for pages := d[0]; pages != 0; pages &= pages - 1 {
+				at := group + bits.TrailingZeros64(pages)<<p.Shift
+				if at >= len(dst) {
+					break
+				}
+				copy(dst[at:min(at+1<<p.Shift+storeBytesMax-1, len(dst))], src[at:])
 			}
-			end := min(at+1<<p.Shift+storeBytesMax-1, len(dst))
-			copy(dst[at:end], src[at:end])
 		}
+		d[1] = bits.RotateLeft64(d[1], -1)
 	}
 }

@@ -53,6 +53,9 @@ func (w *rewriter) injected() int {
 
 func (w *rewriter) arena() *Arena { return w.src.policy.Arena }
 
+// gratis says that marking a page costs nothing, so that it needs no test.
+func (w *rewriter) gratis() bool { return w.arena() == nil && w.pages.gratis() }
+
 // Injected functions, numbered from firstFunction on.
 const (
 	helperCharge   = iota // (units i32): takes fuel, traps below 0

@@ -39,7 +39,7 @@ type instance struct {
 	now    int64 // Unix ms
 	random uint64
 	log    guestLog
-	input  uint32 // bytes written into the buffer
+	input  int // bytes of the buffer that are not in the initial state
 }
 
 // What the stack of a call holds: of gas.FunctionEvaluate the parameters, then the
@@ -178,21 +178,6 @@ func (i *instance) call(name string, argument, fuel uint64) (uint64, error) {
 	return i.stack[0], err
 }
 
-// evaluateRule calls rule_evaluate for an input in the buffer. The stack holds its
-// results then, after a trap too, but for the answer.
-func (i *instance) evaluateRule(length, fuel uint64, now int64) error {
-	i.now = now
-	i.stack = [results]uint64{paramLength: length, paramFuel: fuel}
-	err := i.evaluateFn.CallWithStack(i.ctx, i.stack[:])
-	if err != nil {
-		d := i.dirty()
-		i.stack = [results]uint64{resultFuel: i.fuel.Get(), resultDirty0: d[0], resultDirty1: d[1], resultRebuild: i.rebuild.Get()}
-		// A new function has a new stack: recursion may have left one of megabytes.
-		i.evaluateFn = i.module.ExportedFunction(gas.FunctionEvaluate)
-	}
-	return err
-}
-
 // view is the whole memory. It is valid until the module grows it.
 func (i *instance) view() []byte {
 	b, _ := i.memory.Read(0, i.memory.Size())
@@ -234,8 +219,8 @@ func (i *instance) setDirty(d gas.Dirty) {
 	}
 }
 
-// reset puts the initial state back, but for the globals, which the next
-// evaluation does itself. It returns false when that is impossible and the
+// reset puts the initial state back, but for the globals and the input, which the next
+// evaluation overwrites itself. It returns false when that is impossible and the
 // instance has to be replaced.
 func (i *instance) reset() bool {
 	if i.stack[resultRebuild] != 0 {
@@ -245,8 +230,16 @@ func (i *instance) reset() bool {
 	if !plantKeepRuleState {
 		i.program.module.Pages.Restore(i.bytes, initial.memory, gas.Dirty{i.stack[resultDirty0], i.stack[resultDirty1]})
 	}
-	copy(i.bytes[i.buffer:i.buffer+i.input], initial.memory[i.buffer:])
-	i.random, i.input = initial.random, 0
+	i.random = initial.random
 	i.log.n, i.log.dropped = 0, 0
 	return true
+}
+
+// setInput notes that the next n bytes of input are in the buffer, and puts back what
+// a longer input before them has left behind them.
+func (i *instance) setInput(n int) {
+	if n < i.input {
+		copy(i.bytes[int(i.buffer)+n:int(i.buffer)+i.input], i.program.initial.memory[int(i.buffer)+n:])
+	}
+	i.input = n
 }

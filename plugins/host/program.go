@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 
@@ -101,9 +100,9 @@ type Trace struct {
 // An input that does not fit the ABI is FaultBadOutput without fuel used: the
 // caller bounds what goes into an order, so no order that was accepted gets there.
 func (p *Program) Evaluate(in *abi.Input, fuel uint64, out *abi.Verdict, trace *Trace) bool {
-	out.Reset()
-	s := p.take()
+	s := p.take(uint32(out.Digest)) // of the evaluation before: as good as random
 	defer s.mu.Unlock()
+	out.Reset()
 	if p.closed.Load() {
 		return false
 	}
@@ -126,19 +125,23 @@ func (p *Program) Evaluate(in *abi.Input, fuel uint64, out *abi.Verdict, trace *
 	return true
 }
 
-// take locks a slot that is free. When none is, it waits for one, at most for as
+// take locks a slot that is free, and begins to look for it where seed says: callers
+// that begin elsewhere do not meet. When none is free, it waits for one, at most for as
 // long as an evaluation takes, and has one more instance made: orders do not wait
 // for that.
-func (p *Program) take() *slot {
-	n := uint32(p.made.Load())
-	first := rand.Uint32N(n)
-	for i := range n {
-		if s := &p.slots[(first+i)%n]; s.mu.TryLock() {
+func (p *Program) take(seed uint32) *slot {
+	slots := p.slots[:p.made.Load()]
+	first := int(uint64(seed) * uint64(len(slots)) >> 32)
+	for at, left := first, len(slots); left > 0; left-- {
+		if s := &slots[at]; s.mu.TryLock() {
 			return s
+		}
+		if at++; at == len(slots) {
+			at = 0
 		}
 	}
 	p.growLater()
-	s := &p.slots[first]
+	s := &slots[first]
 	s.mu.Lock()
 	return s
 }
@@ -192,18 +195,14 @@ func (i *instance) evaluate(in *abi.Input, fuel uint64, out *abi.Verdict) error 
 		out.Fault = abi.FaultBadOutput
 		return err
 	}
-	i.input = uint32(len(input))
+	i.setInput(len(input))
 	out.Digest = abi.Digest(input)
-	err = i.evaluateRule(uint64(len(input)), fuel, in.Now)
-	left := int64(i.stack[resultFuel])
-	out.Fuel = fuel - uint64(max(left, 0))
-	if err != nil {
-		out.Fault = abi.FaultTrap
-		if left < 0 {
-			out.Fault, err = abi.FaultOutOfFuel, errOutOfFuel
-		}
-		return err
+	i.now = in.Now
+	i.stack = [results]uint64{paramLength: uint64(len(input)), paramFuel: fuel}
+	if err := i.evaluateFn.CallWithStack(i.ctx, i.stack[:]); err != nil {
+		return i.trapped(err, fuel, out)
 	}
+	out.Fuel = fuel - i.stack[resultFuel]
 	memory := i.bytes
 	if i.stack[resultRebuild] != 0 {
 		memory = i.view()
@@ -213,4 +212,19 @@ func (i *instance) evaluate(in *abi.Input, fuel uint64, out *abi.Verdict) error 
 		return err
 	}
 	return nil
+}
+
+// trapped says what became of an evaluation that trapped, and brings the stack to what
+// the call would have left there.
+func (i *instance) trapped(err error, fuel uint64, out *abi.Verdict) error {
+	d, left := i.dirty(), int64(i.fuel.Get())
+	i.stack = [results]uint64{resultDirty0: d[0], resultDirty1: d[1], resultRebuild: i.rebuild.Get()}
+	// A new function has a new stack: recursion may have left one of megabytes.
+	i.evaluateFn = i.module.ExportedFunction(gas.FunctionEvaluate)
+	if left < 0 {
+		out.Fault, out.Fuel = abi.FaultOutOfFuel, fuel
+		return errOutOfFuel
+	}
+	out.Fault, out.Fuel = abi.FaultTrap, fuel-uint64(left)
+	return err
 }
