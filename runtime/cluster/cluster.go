@@ -168,11 +168,7 @@ func New(cfg Config) (*Cluster, error) {
 	c.self.Store(&Member{})
 	c.topology.Store(newTopology(0, nil, ""))
 	c.system = actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return cfg.Logger }))
-	wire, err := newLinks(&c.cfg, c.system, func() Member { return *c.self.Load() }, c.Topology, c.Awake)
-	if err != nil {
-		return nil, err
-	}
-	c.links = wire
+	c.links = newLinks(&c.cfg, c.system, func() Member { return *c.self.Load() }, c.Awake)
 	if s, ok := cfg.Registry.(*StaticRegistry); ok {
 		s.bind(c.links.ping, cfg.Clock)
 	}

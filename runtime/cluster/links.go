@@ -77,7 +77,6 @@ type links struct {
 	cfg         *Config
 	system      *actor.ActorSystem
 	self        func() Member
-	topology    func() *Topology
 	awake       func() bool
 	handler     Handler
 	remote      *remote.Remote
@@ -103,15 +102,15 @@ type asks struct {
 	waiting map[uint64]chan Member
 }
 
-func newLinks(cfg *Config, system *actor.ActorSystem, self func() Member, topology func() *Topology, awake func() bool) (*links, error) {
+func newLinks(cfg *Config, system *actor.ActorSystem, self func() Member, awake func() bool) *links {
 	l := &links{
-		cfg: cfg, system: system, self: self, topology: topology, awake: awake,
+		cfg: cfg, system: system, self: self, awake: awake,
 		ended: make(chan struct{}), asks: asks{waiting: map[uint64]chan Member{}},
 	}
 	l.peers.Store(&map[string]*peer{})
 	l.notices.Store(noticesMax)
 	l.streams.clock = cfg.Clock
-	return l, nil
+	return l
 }
 
 // validateLinks checks the part of the configuration that is about links.

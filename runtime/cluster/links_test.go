@@ -16,6 +16,7 @@ import (
 
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/runtime/cluster/clustertest"
+	"github.com/doorbuster/doorbuster/runtime/cluster/mtls"
 )
 
 func TestMain(m *testing.M) {
@@ -67,10 +68,7 @@ func startStation(t testing.TB, id string, at where, change ...func(*Config)) *s
 		t.Fatal(err)
 	}
 	system := actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return logger() }))
-	s.links, err = newLinks(cfg, system, func() Member { return *s.member.Load() }, nil, func() bool { return !s.asleep.Load() })
-	if err != nil {
-		t.Fatal(err)
-	}
+	s.links = newLinks(cfg, system, func() Member { return *s.member.Load() }, func() bool { return !s.asleep.Load() })
 	if _, err := s.start(s); err != nil {
 		t.Fatal(err)
 	}
@@ -645,11 +643,38 @@ func TestPlaintextStaysOnLoopback(t *testing.T) {
 
 func TestPortIsTaken(t *testing.T) {
 	a := startStation(t, "a", direct(t))
-	l, err := newLinks(a.cfg, actor.NewActorSystem(), a.self, nil, a.awake)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := newLinks(a.cfg, actor.NewActorSystem(), a.self, a.awake)
 	if _, err := l.start(a); err == nil {
 		t.Error("two nodes listen on one port")
+	}
+}
+
+// TestMutualTLS: nodes with certificates of one authority hear each other, and one whose
+// name is not on the list is not heard.
+func TestMutualTLS(t *testing.T) {
+	dir := t.TempDir()
+	node := func(name string, allowed ...string) *station {
+		return startStation(t, name, direct(t), func(c *Config) {
+			files, err := mtls.Issue(dir, name, nil, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.TLS, err = mtls.Load(mtls.Config{CA: files.CA, Cert: files.Cert, Key: files.Key, Names: allowed, Clock: c.Clock}); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	a, b, stranger := node("a", "a", "b"), node("b", "a", "b"), node("c", "a", "b")
+	plain := startStation(t, "d", direct(t))
+	meet(a, b, stranger, plain)
+	a.mustAsk(t, "b")
+	b.mustAsk(t, "a")
+	for _, s := range []*station{stranger, plain} {
+		if got := s.ask(t, "a", "x", time.Second).wait(); got.err == nil {
+			t.Errorf("%s is heard", s.self().ID)
+		}
+		if got := a.ask(t, s.self().ID, "x", time.Second).wait(); got.err == nil {
+			t.Errorf("a speaks to %s", s.self().ID)
+		}
 	}
 }

@@ -25,22 +25,18 @@ func (b *bench) Serve(_ string, body []byte, deadline int64, reply func([]byte))
 func (b *bench) Changed(*Topology) {}
 func (b *bench) Lost()             {}
 
-func newBench(t testing.TB, self, other string, wall int64) *bench {
-	t.Helper()
+func newBench(self, other string, wall int64) *bench {
 	b := &bench{clock: clockd.NewManual(wall)}
 	b.serve = func(body []byte, _ int64, reply func([]byte)) { reply(body) }
 	cfg := &Config{Clock: b.clock.Clock(), InFlight: 4, Logger: logger()}
-	l, err := newLinks(cfg, nil, func() Member { return Member{ID: self} }, nil, func() bool { return true })
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := newLinks(cfg, nil, func() Member { return Member{ID: self} }, func() bool { return true })
 	l.closed, l.handler = true, b // nothing is posted
 	b.peer = newPeer(l, other, "")
 	return b
 }
 
 func twoEnds(t testing.TB) (a, b *bench) {
-	a, b = newBench(t, "a", "b", 1_000_000), newBench(t, "b", "a", 1_000_000)
+	a, b = newBench("a", "b", 1_000_000), newBench("b", "a", 1_000_000)
 	a.carry(t, b)
 	b.carry(t, a)
 	return a, b
@@ -269,7 +265,7 @@ func TestMalformedBatches(t *testing.T) {
 
 func TestSkewOfClocks(t *testing.T) {
 	for _, ahead := range []int64{0, 700, -90_000} {
-		a, b := newBench(t, "a", "b", 1_000_000), newBench(t, "b", "a", 1_000_000+ahead)
+		a, b := newBench("a", "b", 1_000_000), newBench("b", "a", 1_000_000+ahead)
 		for range 20 {
 			a.round()
 			ping := a.next(t)

@@ -156,8 +156,12 @@ func FuzzBatch(f *testing.F) {
 		{Version: 1, From: "a", To: "b", Address: "a:1", Session: 2, Sequence: 1, Requests: &batch.Requests{Ids: []uint64{1, 2}, Left: []uint32{1, 0}, Sizes: []uint32{1, 2}, Bodies: []byte("abb")}},
 		{Version: 1, From: "a", To: "b", Address: "a:1", Session: 2, Sequence: 3, Replies: &batch.Replies{Ids: []uint64{4, 5}, Outcomes: []uint32{0, 9}, Sizes: []uint32{1, 0}, Bodies: []byte("a")}},
 		{Version: 1, From: "a", To: "b", Address: "a:1", Session: 1, Sequence: 2, Missing: 2, Pulse: &batch.Pulse{Ping: 1, Pong: 1}},
-		{Version: 1, From: "a", To: "c", Address: "a:1"}, {Version: 1, Address: "a:1", Stranger: "a"}, {Version: 1, Address: "a:1", Ask: 1},
-		{Version: 1, Address: "a:1", Told: 1, Member: []byte("{}")}, {Version: 2, Address: "a:1"}, {Version: 1},
+		{Version: 1, From: "a", To: "c", Address: "a:1"},
+		{Version: 1, Address: "a:1", Stranger: "a"},
+		{Version: 1, Address: "a:1", Ask: 1},
+		{Version: 1, Address: "a:1", Told: 1, Member: []byte("{}")},
+		{Version: 2, Address: "a:1"},
+		{Version: 1},
 	} {
 		text, err := proto.Marshal(b)
 		if err != nil {
@@ -170,7 +174,7 @@ func FuzzBatch(f *testing.F) {
 		if proto.Unmarshal(text, b) != nil {
 			return
 		}
-		end := newBench(t, "b", "a", 1_000_000)
+		end := newBench("b", "a", 1_000_000)
 		end.links.peers.Store(&map[string]*peer{"a": end.peer})
 		end.serve = func(body []byte, _ int64, reply func([]byte)) { reply(body) }
 		e := end.ask(t, "x", time.Second)

@@ -2,6 +2,7 @@
 package clustertest
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"syscall"
@@ -20,13 +21,13 @@ const option = " suppressions="
 func Tolerate() {
 	before, file, told := strings.Cut(os.Getenv("GORACE"), option)
 	if told {
-		os.Remove(file) // it has been read, and is not for the processes that the test starts
-		os.Setenv("GORACE", before)
+		// It has been read, and is not for the processes that the test starts.
+		if err := errors.Join(os.Remove(file), os.Setenv("GORACE", before)); err != nil {
+			panic(err)
+		}
 		return
 	}
-	if err := again(before); err != nil {
-		panic(err)
-	}
+	panic(again(before))
 }
 
 func again(options string) error {
@@ -41,6 +42,8 @@ func again(options string) error {
 	if err != nil {
 		return err
 	}
-	os.Setenv("GORACE", options+option+file.Name())
+	if err := os.Setenv("GORACE", options+option+file.Name()); err != nil {
+		return err
+	}
 	return syscall.Exec(self, os.Args, os.Environ())
 }

@@ -42,7 +42,7 @@ type Files struct{ CA, Cert, Key string }
 func Issue(dir, name string, hosts []string, now time.Time) (Files, error) {
 	files := Files{CA: filepath.Join(dir, CAFile), Cert: filepath.Join(dir, name+".pem"), Key: filepath.Join(dir, name+"-key.pem")}
 	if !nodeName.MatchString(name) || files.CA == files.Cert || files.Cert == filepath.Join(dir, caKeyFile) {
-		return Files{}, fmt.Errorf("mtls: %q cannot be a node's name: give letters, digits, - and .", name)
+		return Files{}, fmt.Errorf("mtls: %q cannot be a node's name, which is letters, digits, dots and dashes", name)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return Files{}, err

@@ -159,7 +159,7 @@ func readFile(name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mtls: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	text, err := io.ReadAll(io.LimitReader(f, fileMax+1))
 	if err == nil && len(text) > fileMax {
 		err = errors.New("too large")
