@@ -1,0 +1,141 @@
+package lint_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+)
+
+// start is one way in which a manifest starts the binary.
+type start struct {
+	args []string
+	env  []string
+	file string // what --config names, if it is in a manifest
+}
+
+var configFlag = regexp.MustCompile(`^--config=.*$`)
+
+// TestEverySettingIsOne hands the binary what each manifest starts it with. It prints
+// the configuration that comes of it, or says which flag, variable, key or value it
+// does not know; other commands than serve say so before they print their help.
+func TestEverySettingIsOne(t *testing.T) {
+	binary := build(t)
+	for where, s := range starts(t) {
+		t.Run(where, func(t *testing.T) {
+			out, err := s.try(t, binary)
+			if err != nil {
+				t.Errorf("%v: %s", s, out)
+			}
+			// The check is no better than what the binary refuses.
+			s.args = append(s.args, "--no-such-flag")
+			if out, err := s.try(t, binary); err == nil {
+				t.Errorf("anything is taken: %s", out)
+			}
+		})
+	}
+}
+
+func (s start) try(t *testing.T, binary string) (string, error) {
+	t.Helper()
+	args := append([]string{"config", "print"}, s.args[1:]...)
+	if s.args[0] != "serve" {
+		args = append(append([]string{}, s.args...), "--help")
+	}
+	if s.file != "" {
+		file := filepath.Join(t.TempDir(), "doorbuster.yaml")
+		if err := os.WriteFile(file, []byte(s.file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for i, arg := range args {
+			args[i] = configFlag.ReplaceAllLiteralString(arg, "--config="+file)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), binary, args...)
+	cmd.Env, cmd.Dir = append([]string{"PATH=" + os.Getenv("PATH")}, s.env...), t.TempDir()
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// starts are all of them, by where they stand.
+func starts(t *testing.T) map[string]start {
+	t.Helper()
+	all := map[string]start{"unit": unit(t)}
+	for name, objects := range installations(t) {
+		pod := objects.one(t, "Deployment")
+		for _, kind := range []string{"initContainers", "containers"} {
+			containers, _ := pod.at("spec", "template", "spec", kind).([]any)
+			for _, c := range containers {
+				c := object(c.(map[string]any))
+				s := start{file: settingsFile(t, objects)}
+				for i := range c.at("args").([]any) {
+					s.args = append(s.args, strings.ReplaceAll(c.text("args", i), "$(POD_IP)", "10.1.2.3"))
+				}
+				for i := range c.at("env").([]any) {
+					value := c.text("env", i, "value")
+					if c.at("env", i, "valueFrom") != nil {
+						value = "postgres://u:p@db/shop"
+					}
+					s.env = append(s.env, c.text("env", i, "name")+"="+value)
+				}
+				all[name+"/"+c.text("name")] = s
+			}
+		}
+	}
+	for name, service := range compose(t).Services {
+		if service.Build == nil {
+			continue
+		}
+		s := start{args: service.Command}
+		for key, value := range service.Environment {
+			s.env = append(s.env, key+"="+*value)
+		}
+		all["compose/"+name] = s
+	}
+	for _, c := range stages(t)[1].Commands {
+		if cmd, ok := c.(*instructions.CmdCommand); ok {
+			all["image"] = start{args: cmd.CmdLine}
+		}
+	}
+	return all
+}
+
+var execStart = regexp.MustCompile(`(?m)^ExecStart=/usr/local/bin/doorbuster (.+)$`)
+
+// unit is what systemd starts, with the settings that are to lie beside it.
+func unit(t *testing.T) start {
+	t.Helper()
+	found := execStart.FindSubmatch(read(t, "../systemd/doorbuster.service"))
+	if found == nil {
+		t.Fatal("the unit starts nothing")
+	}
+	return start{args: strings.Fields(string(found[1])), file: string(read(t, "../systemd/doorbuster.yaml"))}
+}
+
+// build returns the server as it is shipped. `go test` sees what a test looks at, not
+// what it builds, and would serve a stale pass: it looks at where settings come from.
+func build(t *testing.T) string {
+	t.Helper()
+	for _, pattern := range []string{"../../cmd/doorbuster/*.go", "../../cmd/doorbuster/config/*.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatal("found nothing at", pattern, err)
+		}
+		for _, file := range files {
+			if _, err := os.Stat(file); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	binary := filepath.Join(t.TempDir(), "doorbuster")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/doorbuster")
+	cmd.Dir = "../.."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return binary
+}
