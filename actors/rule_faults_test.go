@@ -87,21 +87,41 @@ func TestFailingRuleIsSwitchedOff(t *testing.T) {
 func TestRareFaultsSwitchNothingOff(t *testing.T) {
 	var f ruleFaults
 	for n := range int64(3 * ruleFaultsMax) {
-		if f.add([]byte("r"), n*(ruleFaultsWindow/(ruleFaultsMax-1)+1), ruleFaultsMax, ruleFaultsWindow) {
+		if f.add([]byte("r"), fmt.Append(nil, n), n*(ruleFaultsWindow/(ruleFaultsMax-1)+1), ruleFaultsMax, ruleFaultsWindow) {
 			t.Fatal("fault", n)
 		}
 	}
 	var tripped []int
 	f = ruleFaults{}
 	for n := range 5 * deal.MaxRules { // names come and go with a deal's rules
-		f.add(fmt.Append(nil, n), 0, ruleFaultsMax, ruleFaultsWindow)
+		f.add(fmt.Append(nil, n), nil, 0, ruleFaultsMax, ruleFaultsWindow)
 	}
 	for n := range 2 * ruleFaultsMax {
-		if f.add([]byte("r"), int64(n)*ruleFaultsWindow/(ruleFaultsMax-1), ruleFaultsMax, ruleFaultsWindow) {
+		if f.add([]byte("r"), fmt.Append(nil, n), int64(n)*ruleFaultsWindow/(ruleFaultsMax-1), ruleFaultsMax, ruleFaultsWindow) {
 			tripped = append(tripped, n+1)
 		}
 	}
 	if !slices.Equal(tripped, []int{ruleFaultsMax, 2 * ruleFaultsMax}) {
 		t.Fatal(tripped)
+	}
+}
+
+// TestOneShopperSwitchesNothingOff: whoever repeats an order that the rule fails at
+// spoils nobody else's price, and hides nobody else's faults.
+func TestOneShopperSwitchesNothingOff(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.Rules = rulesFunc(brittle) })
+	h.create("d", func(s *deal.Spec) { s.Stock, s.Rules, s.OnRuleError = 1000, []string{"bad"}, deal.RejectOnRuleError })
+	for n := range 3 * ruleFaultsMax {
+		h.place("d", "eve", fmt.Sprint("k", n), 1)
+	}
+	for n := range ruleFaultsMax - 2 {
+		h.place("d", fmt.Sprint("u", n), "k", 1)
+	}
+	if n := h.node.Stats().RulesOff; n != 0 {
+		t.Fatal("switched off by", ruleFaultsMax-1, "users")
+	}
+	h.place("d", "last", "k", 1)
+	if n := h.node.Stats().RulesOff; n != 1 {
+		t.Fatal(n)
 	}
 }
