@@ -2,11 +2,14 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
 	"testing"
 	"time"
+
+	"github.com/doorbuster/doorbuster/clockd"
 )
 
 const clockWord = "tell the time"
@@ -20,6 +23,58 @@ func TestMain(m *testing.M) {
 	begin := time.Now()
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		fmt.Println(time.Now().Unix(), int64(time.Since(begin).Seconds()))
+	}
+}
+
+// TestCluster is the kit's short form: three nodes on loopback, of which one is killed,
+// one frozen until its lease is over, and one told to leave.
+func TestCluster(t *testing.T) {
+	ctx := t.Context()
+	var out bytes.Buffer
+	k, err := newKit(ctx, plan{nodes: 3, deals: 12, perDeal: 2, rate: 240, seed: uint64(time.Now().UnixNano())}, &out)
+	t.Cleanup(func() {
+		if err := k.close(t.Failed()); err != nil {
+			t.Error(err)
+		}
+		t.Log(out.String())
+	})
+	must(t, err)
+	s, err := k.openShop(ctx, 0)
+	must(t, err)
+	nodes := k.balanced()
+	must(t, s.everyDealAnswers(ctx))
+
+	killed := clockd.Mono()
+	nodes[0].kill()
+	must(t, s.everyDealAnswers(ctx))
+	if took := time.Duration(clockd.Mono() - killed); took > withinPromise {
+		t.Errorf("%v until every deal answered after kill -9", took)
+	}
+	must(t, nodes[0].start(ctx))
+
+	must(t, stop(nodes[1].cmd))
+	must(t, k.sleep(ctx, lease+time.Second))
+	must(t, cont(nodes[1].cmd))
+	must(t, s.everyDealAnswers(ctx))
+	must(t, until(ctx, startMost, "who was frozen is back", func() bool { return nodes[1].isReady(ctx) }))
+
+	left := clockd.Mono()
+	must(t, nodes[2].leave(ctx))
+	must(t, s.everyDealAnswers(ctx))
+	ops, fault := s.close()
+	must(t, fault)
+
+	for _, o := range ops {
+		if o.call > left && o.failures > 0 {
+			t.Errorf("%v: %d tries failed after a node was told to leave", o, o.failures)
+		}
+	}
+	r := count("short", ops, killed)
+	r.verdict, err = k.audit(ctx, s.all(), ops)
+	must(t, err)
+	k.tell(r)
+	if len(r.violations) > 0 || r.unknown > 0 || r.acknowledged < 500 {
+		t.Errorf("%d acknowledged, %d unknown, violations: %v", r.acknowledged, r.unknown, r.violations)
 	}
 }
 

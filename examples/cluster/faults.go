@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -250,11 +249,4 @@ func slowNode(ctx context.Context, k *kit) (mend func() error, err error) {
 		return nil, err
 	}
 	return func() error { return errors.Join(each(slowed, (*link).mend), n.host.heal(ctx)) }, n.host.turn(ctx, turned)
-}
-
-// drain makes a node hand over its deals, and stay.
-func (k *kit) drain(ctx context.Context, n *node) error {
-	cmd := exec.CommandContext(ctx, k.binary, "cluster", "drain", n.host.addr(clusterPort), "--admin", n.host.addr(adminPort))
-	cmd.Env = append(os.Environ(), "DOORBUSTER_KEY="+n.token)
-	return output(cmd)
 }

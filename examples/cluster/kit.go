@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -163,6 +164,9 @@ func (k *kit) secure(ctx context.Context) error {
 	k.common.token = strings.TrimSpace(string(said))
 	if !k.common.alone {
 		k.common.certs = filepath.Join(k.dir, "certs")
+		for number := range namesMost {
+			k.common.names = append(k.common.names, nodeName(number))
+		}
 	}
 	return nil
 }
@@ -170,7 +174,7 @@ func (k *kit) secure(ctx context.Context) error {
 // prepare makes another node that is not started yet.
 func (k *kit) prepare(ctx context.Context) (*node, error) {
 	number := len(k.nodes)
-	name := fmt.Sprintf("node-%d", number+1)
+	name := nodeName(number)
 	h, err := k.ground.host(ctx, name, firstNodeAt+number)
 	if err != nil {
 		return nil, err
@@ -186,6 +190,11 @@ func (k *kit) prepare(ctx context.Context) (*node, error) {
 	}
 	return n, err
 }
+
+// namesMost bounds the nodes that may ever join.
+const namesMost = 100
+
+func nodeName(number int) string { return "node-" + strconv.Itoa(number+1) }
 
 // join starts a node and tells the balancer of it.
 func (k *kit) join(ctx context.Context, n *node) error {

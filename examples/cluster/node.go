@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -49,11 +50,12 @@ type node struct {
 type setting struct {
 	binary      string
 	dir         string
-	token       string // an operator's key; "" on loopback
-	alone       bool   // one node, no cluster
-	direct      bool   // it has no links
-	connections int    // of the shoppers, to each node
-	certs       string // folder of the nodes' certificates; "" on loopback
+	token       string   // an operator's key; "" on loopback
+	alone       bool     // one node, no cluster
+	direct      bool     // it has no links
+	connections int      // of the shoppers, to each node
+	certs       string   // folder of the nodes' certificates; "" on loopback
+	names       []string // of all nodes that have one
 }
 
 // newNode prepares a node. Its links are of its own, so that they can be broken alone.
@@ -81,7 +83,8 @@ func newNode(h *host, s *setting, l *links, d *database, e *etcd) (*node, error)
 		n.args = append(n.args,
 			"--cluster-tls-ca", filepath.Join(s.certs, "ca.pem"),
 			"--cluster-tls-cert", filepath.Join(s.certs, h.name+".pem"),
-			"--cluster-tls-key", filepath.Join(s.certs, h.name+"-key.pem"))
+			"--cluster-tls-key", filepath.Join(s.certs, h.name+"-key.pem"),
+			"--cluster-names", strings.Join(s.names, ","))
 	}
 	n.api, err = client.New(client.Config{Addr: h.addr(httpPort), Token: s.token, Connections: s.connections, Timeout: patienceOne})
 	return n, err

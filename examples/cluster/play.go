@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,7 @@ type row struct {
 	// Answers, by kind. unknown: patience was lost over it.
 	acknowledged, refused, unknown int
 	failed                         int           // tries that got 5xx or nothing
+	failure                        error         // one of them
 	again                          time.Duration // from the beginning until every deal had answered somebody who asked since
 	longest                        time.Duration // that anybody waited for an answer
 	verdict
@@ -124,6 +126,7 @@ func count(name string, ops []*op, begin int64) row {
 	first := make(map[string]int64)
 	for _, o := range ops {
 		r.failed += o.failures
+		r.failure = cmp.Or(r.failure, o.failure)
 		switch {
 		case o.ret == 0:
 			r.unknown++
@@ -151,7 +154,7 @@ func (f *fault) judge(r *row) error {
 		broken = append(broken, fmt.Errorf("%d questions were never answered", r.unknown))
 	}
 	if f.unnoticed && r.failed > 0 {
-		broken = append(broken, fmt.Errorf("%d requests failed, and none should", r.failed))
+		broken = append(broken, fmt.Errorf("%d requests failed, and none should: %w", r.failed, r.failure))
 	}
 	if f.within > 0 && r.again > f.within {
 		broken = append(broken, fmt.Errorf("it took %v until every deal answered, not %v", r.again, f.within))

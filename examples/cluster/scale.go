@@ -30,8 +30,9 @@ type scale struct {
 	kit     *kit
 	seconds int
 	rounds  int
-	share   float64 // of a core, that each node may use
-	run     int     // numbers the loads: each has keys of its own
+	share   float64  // of a core, that each node may use
+	run     int      // numbers the loads: each has keys of its own
+	all     []string // the deals
 }
 
 // sample is one load.
@@ -58,6 +59,15 @@ func (s *sample) p(q float64) float64 {
 func (s *sample) peerBatch() float64 { return s.peerRequests / max(1, s.peerBatches) }
 func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
+// String gives all figures on a line.
+func (s *sample) String() string {
+	return fmt.Sprintf("%5.0f orders/s  P50 %.2f ms  P99 %.1f ms  %.1f µs CPU of nodes, %.1f µs of PostgreSQL an order, %.1f orders a commit, %.0f %% remote, %.1f a batch",
+		s.rate(), s.p(0.5), s.p(0.99), s.nodeMicros(), s.databaseMicros(), s.batch(), 100*s.remote(), s.peerBatch())
+}
+
+// requestsSent counts the commands that a node sent to others.
+const requestsSent = "doorbuster_cluster_requests_sent_total"
+
 // target is where a load goes to: a node, over so many connections.
 type target struct {
 	node        *node
@@ -66,7 +76,7 @@ type target struct {
 
 // load sends orders for the deals to the targets, as fast as the answers come or, if
 // rate is not 0, on a schedule.
-func (s *scale) load(ctx context.Context, to []target, rate float64, length time.Duration) (sample, error) {
+func (s *scale) load(ctx context.Context, to []target, deals []string, rate float64, length time.Duration) (sample, error) {
 	s.run++
 	before, err := s.counters(ctx)
 	if err != nil {
@@ -76,7 +86,7 @@ func (s *scale) load(ctx context.Context, to []target, rate float64, length time
 	answered, errs := make([][]time.Duration, len(to)), make([]error, len(to))
 	begin := clockd.Mono()
 	for i, t := range to {
-		wait.Go(func() { answered[i], errs[i] = s.loadOne(ctx, i, t, rate/float64(len(to)), length) })
+		wait.Go(func() { answered[i], errs[i] = s.loadOne(ctx, i, t, deals, rate/float64(len(to)), length) })
 	}
 	wait.Wait()
 	took := time.Duration(clockd.Mono() - begin)
@@ -95,16 +105,19 @@ func (s *scale) load(ctx context.Context, to []target, rate float64, length time
 
 // loadOne returns the latencies of one node's orders. An order that is not accepted is
 // an error: what is measured are accepted orders only.
-func (s *scale) loadOne(ctx context.Context, i int, t target, rate float64, length time.Duration) ([]time.Duration, error) {
+func (s *scale) loadOne(ctx context.Context, i int, t target, deals []string, rate float64, length time.Duration) ([]time.Duration, error) {
 	api, err := client.New(client.Config{Addr: t.node.host.addr(httpPort), Token: t.node.token, Connections: t.connections})
 	if err != nil {
 		return nil, err
 	}
 	defer api.Close()
-	orders := lab.Orders{Deals: scaleDeals, Prefix: "s-", Run: fmt.Sprintf("r%d-%d", s.run, i)}
+	next := func(n int, body, key []byte) (b, k []byte) {
+		body = fmt.Appendf(body, `{"deal_id":%q,"user_id":"u-%d","quantity":%d}`, deals[n%len(deals)], n*7919%100_000, 1+n%3)
+		return body, fmt.Appendf(key, "r%d-%d-%d", s.run, i, n)
+	}
 	seen := make([][]time.Duration, t.connections)
 	refused := make([]int, t.connections)
-	_, err = api.Run(ctx, client.Load{Length: length, Rate: rate, Next: orders.Next, Observe: func(conn, status int, latency time.Duration, _ []byte) {
+	_, err = api.Run(ctx, client.Load{Length: length, Rate: rate, Next: next, Observe: func(conn, status int, latency time.Duration, _ []byte) {
 		if status != 201 {
 			refused[conn]++
 			return
@@ -137,7 +150,7 @@ func (s *scale) counters(ctx context.Context) (c counters, err error) {
 			return c, err
 		}
 		c.groups += sumOf(metrics, "doorbuster_journal_batch_events_count")
-		c.requests += sumOf(metrics, "doorbuster_cluster_requests_sent_total")
+		c.requests += sumOf(metrics, requestsSent)
 		c.batches += sumOf(metrics, "doorbuster_cluster_batches_sent_total")
 	}
 	c.database, err = cpuOfAll("postgres")
@@ -193,39 +206,63 @@ func measureScale(ctx context.Context, p plan, s scale, out io.Writer, markdown 
 }
 
 func (s *scale) create(ctx context.Context) error {
+	orders := lab.Orders{Deals: scaleDeals, Prefix: "s-"}
+	for i := range scaleDeals {
+		s.all = append(s.all, orders.Prefix+strconv.Itoa(i))
+	}
 	n := s.kit.victim()
-	return lab.Orders{Deals: scaleDeals, Prefix: "s-"}.Create(ctx, client.Config{Addr: n.host.addr(httpPort), Token: n.token})
+	return orders.Create(ctx, client.Config{Addr: n.host.addr(httpPort), Token: n.token})
+}
+
+// split tells the deals that a node owns from those for which it asks another.
+func (s *scale) split(ctx context.Context, n *node) (own, others []string, err error) {
+	asked := func() (float64, error) {
+		metrics, err := get(ctx, "http://"+n.host.addr(adminPort)+"/metrics")
+		return sumOf(metrics, requestsSent), err
+	}
+	before, err := asked()
+	for _, id := range s.all {
+		if err != nil {
+			return nil, nil, err
+		}
+		if _, err := n.api.Do(ctx, client.Call{Method: "GET", Path: "/api/v1/deals/" + id}); err != nil {
+			return nil, nil, err
+		}
+		var after float64
+		if after, err = asked(); after > before {
+			others = append(others, id)
+		} else {
+			own = append(own, id)
+		}
+		before = after
+	}
+	return own, others, err
 }
 
 // hops compares orders that reach their deal's owner at once with orders that reach it
-// through another node, at the same rate. All deals are owned by the first node: the
-// others are draining, and pass on what they get.
+// through another node, at the same rate and for as many deals.
 func (s *scale) hops(ctx context.Context, m *measured) error {
 	const rate, connections = 1500, 64
-	nodes := s.kit.balanced()
-	for _, n := range nodes[1:] {
-		if err := s.kit.drain(ctx, n); err != nil {
-			return err
-		}
+	to := []target{{s.kit.victim(), connections}}
+	own, others, err := s.split(ctx, to[0].node)
+	if err != nil {
+		return err
 	}
+	most := min(len(own), len(others))
 	for round := range s.rounds {
-		for name, n := range map[string]*node{"local": nodes[0], "remote": nodes[1]} {
-			to := []target{{n, connections}}
-			if _, err := s.load(ctx, to, rate, scaleWarm); err != nil {
+		for name, deals := range map[string][]string{"local": own, "remote": others} {
+			if most == 0 {
+				return fmt.Errorf("%s: one of two owns all deals", to[0].node.host.name)
+			}
+			if _, err := s.load(ctx, to, deals[:most], rate, scaleWarm); err != nil {
 				return err
 			}
-			got, err := s.load(ctx, to, rate, time.Duration(s.seconds)*time.Second)
+			got, err := s.load(ctx, to, deals[:most], rate, time.Duration(s.seconds)*time.Second)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(s.kit.out, "round %d  %-6s %5.0f orders/s  P50 %.2f ms  P99 %.1f ms  %.1f µs CPU of nodes, %.1f µs of PostgreSQL an order, %.1f orders a commit, %.1f a batch\n",
-				round+1, name, got.rate(), got.p(0.5), got.p(0.99), got.nodeMicros(), got.databaseMicros(), got.batch(), got.peerBatch())
+			fmt.Fprintf(s.kit.out, "round %d  %-6s %v\n", round+1, name, &got)
 			m.add(name, got)
-		}
-	}
-	for _, n := range nodes[1:] { // who drains comes back by a restart
-		if err := errors.Join(n.leave(ctx), n.start(ctx)); err != nil {
-			return err
 		}
 	}
 	return nil
@@ -249,16 +286,15 @@ func (s *scale) ratios(ctx context.Context, m *measured) (err error) {
 			to = append(to, target{n, connections})
 		}
 		name := strconv.Itoa(len(to))
-		if _, err := s.load(ctx, to, 0, scaleWarm); err != nil {
+		if _, err := s.load(ctx, to, s.all, 0, scaleWarm); err != nil {
 			return err
 		}
 		for range s.rounds {
-			got, err := s.load(ctx, to, 0, time.Duration(s.seconds)*time.Second)
+			got, err := s.load(ctx, to, s.all, 0, time.Duration(s.seconds)*time.Second)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(s.kit.out, "%s nodes  %5.0f orders/s  P50 %.2f ms  P99 %.1f ms  %.1f µs CPU of nodes, %.1f µs of PostgreSQL an order, %.1f orders a commit, %.2f of them remote, %.1f a batch\n",
-				name, got.rate(), got.p(0.5), got.p(0.99), got.nodeMicros(), got.databaseMicros(), got.batch(), got.remote(), got.peerBatch())
+			fmt.Fprintf(s.kit.out, "%s nodes  %v\n", name, &got)
 			m.add(name, got)
 		}
 		if len(to) == 1 {

@@ -94,7 +94,7 @@ func startDatabase(h *host, dir string, withStandby bool) (*database, error) {
 		if d.primary, err = pgtest.New(primary...); err != nil || !withStandby {
 			return err
 		}
-		d.standby, err = d.primary.NewStandby(standbyName, append(settings, "synchronous_standby_names = ''")...)
+		d.standby, err = d.primary.NewStandby(standbyName, append(settings, "synchronous_standby_names = ''", "wal_retrieve_retry_interval = '100ms'")...)
 		return err
 	})
 }

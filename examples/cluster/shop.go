@@ -56,6 +56,7 @@ type op struct {
 
 	call, ret int64 // Mono ns of the first try and of the answer; ret 0: it never came
 	failures  int   // tries that were answered by 5xx, or not at all
+	failure   error // the last of them
 	status    int   // of the answer
 	told      told
 }
@@ -271,6 +272,10 @@ func (s *shopper) try(ctx context.Context, o *op) {
 	switch {
 	case err != nil || answer.Status >= 500:
 		o.failures++
+		if o.failure = err; err == nil {
+			o.failure = fmt.Errorf("%d %s", answer.Status, answer.Body)
+		}
+		o.failure = fmt.Errorf("%v: %s, %v after it was first asked: %w", o, chosen.host.name, time.Duration(clockd.Mono()-o.call), o.failure)
 	case answer.Status == 200 || answer.Status == 201 || answer.Status == 409:
 		err := json.Unmarshal(answer.Body, &o.told)
 		if o.told.Code == "idempotency_in_flight" {
