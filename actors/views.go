@@ -23,6 +23,16 @@ const (
 	tableOrders = "orders_by_user" // user 0x00 deal 0x00 seq → nothing
 )
 
+// Beside says which deal a row of a derived table belongs to, by its key: where several
+// servers keep the journal, a row lies beside its deal.
+var Beside = map[string]func(key string) (deal string){
+	tableDeals: func(key string) string { return key },
+	tableOrders: func(key string) string {
+		id, _, _ := splitOrderKey(key)
+		return id
+	},
+}
+
 // rowsMax bounds the rows of one batch; a deal's own row may be one more.
 const rowsMax = 1024
 

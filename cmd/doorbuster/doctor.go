@@ -98,8 +98,11 @@ func checks(cfg config.Config) []check {
 		{"free space", checkSpace},
 		{"sync", checkSync},
 	}
-	if cfg.Postgres != "" {
-		list = []check{list[0], {"postgres", checkPostgres}}
+	if len(cfg.Postgres) > 0 {
+		list = list[:1]
+	}
+	for _, url := range cfg.Postgres {
+		list = append(list, check{"postgres", func(ctx context.Context, _ config.Config) finding { return checkPostgres(ctx, url) }})
 	}
 	return append(
 		list,
@@ -202,9 +205,9 @@ func checkSync(_ context.Context, cfg config.Config) finding {
 	return f
 }
 
-// checkPostgres looks at the server that keeps the journal instead of the folder.
-func checkPostgres(ctx context.Context, cfg config.Config) finding {
-	h, err := postgres.Examine(ctx, cfg.Postgres)
+// checkPostgres looks at a server that keeps the journal instead of the folder.
+func checkPostgres(ctx context.Context, url string) finding {
+	h, err := postgres.Examine(ctx, url)
 	if err != nil {
 		return failed(err, "")
 	}

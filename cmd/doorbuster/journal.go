@@ -122,24 +122,25 @@ func replay(ctx context.Context, store journal.Store, stream string) (state *dea
 }
 
 func newJournalCopy() *cobra.Command {
-	var from, to string
+	var from, to []string
 	cmd := &cobra.Command{
 		Use:   "copy",
 		Short: "Copy a journal to another store, and compare them event by event",
 		Long: `Copy a journal to another store, and compare them event by event. Stores are named
-embedded:FOLDER or postgres://…; no server may run on either. A copy that was cut
-short is finished by the same command.`,
+embedded:FOLDER or postgres://…, which may be given several times for a journal on
+several servers; no node may run on either. A copy that was cut short is finished by
+the same command.`,
 		Args: cobra.NoArgs,
 	}
-	cmd.Flags().StringVar(&from, "from", "", "the journal to copy")
-	cmd.Flags().StringVar(&to, "to", "", "where to; a schema is made if there is none")
+	cmd.Flags().StringArrayVar(&from, "from", nil, "the journal to copy")
+	cmd.Flags().StringArrayVar(&to, "to", nil, "where to; a schema is made if there is none")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return copyJournal(cmd.Context(), from, to, cmd.OutOrStdout())
 	}
 	return cmd
 }
 
-func copyJournal(ctx context.Context, from, to string, out io.Writer) (err error) {
+func copyJournal(ctx context.Context, from, to []string, out io.Writer) (err error) {
 	source, err := place(from)
 	if err != nil {
 		return fmt.Errorf("--from: %w", err)
@@ -156,7 +157,7 @@ func copyJournal(ctx context.Context, from, to string, out io.Writer) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
-	destination.Migrate = destination.Postgres != ""
+	destination.Migrate = len(destination.Postgres) > 0
 	b, err := openOffline(ctx, destination)
 	if err != nil {
 		return err
@@ -169,15 +170,19 @@ func copyJournal(ctx context.Context, from, to string, out io.Writer) (err error
 }
 
 // place is the configuration of a journal as journal copy names it.
-func place(name string) (config.Config, error) {
+func place(names []string) (config.Config, error) {
 	cfg := config.Default()
-	if folder, ok := strings.CutPrefix(name, "embedded:"); ok && folder != "" {
+	if folder, ok := strings.CutPrefix(strings.Join(names, " "), "embedded:"); ok && folder != "" && len(names) == 1 {
 		cfg.Data = folder
 		return cfg, nil
 	}
-	if strings.HasPrefix(name, "postgres://") || strings.HasPrefix(name, "postgresql://") {
-		cfg.Postgres = name
-		return cfg, nil
+	for _, name := range names {
+		if !strings.HasPrefix(name, "postgres://") && !strings.HasPrefix(name, "postgresql://") {
+			return cfg, fmt.Errorf("%q is neither embedded:FOLDER nor postgres://…", name)
+		}
 	}
-	return cfg, fmt.Errorf("%q is neither embedded:FOLDER nor postgres://…", name)
+	if cfg.Postgres = names; len(names) == 0 {
+		return cfg, errors.New("name a journal")
+	}
+	return cfg, nil
 }

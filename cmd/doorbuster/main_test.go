@@ -45,10 +45,18 @@ func profiled() {
 //	                      prints the status and the body of an answer
 func TestScripts(t *testing.T) { runScripts(t, "script", nil) }
 
-// TestPostgres runs scripts with an empty database at $POSTGRES.
+// TestPostgres runs scripts with empty databases at $POSTGRES, and at $SHARD0 and $SHARD1
+// for a journal on two servers.
 func TestPostgres(t *testing.T) {
 	server := pgtest.Start(t)
-	runScripts(t, "postgres", func(env *testscript.Env) { env.Setenv("POSTGRES", server.URL("postgres")) })
+	for _, name := range []string{"shard0", "shard1"} {
+		server.Exec(t, "postgres", "CREATE DATABASE "+name)
+	}
+	runScripts(t, "postgres", func(env *testscript.Env) {
+		env.Setenv("POSTGRES", server.URL("postgres"))
+		env.Setenv("SHARD0", server.URL("shard0"))
+		env.Setenv("SHARD1", server.URL("shard1"))
+	})
 }
 
 func runScripts(t *testing.T, folder string, setup func(*testscript.Env)) {

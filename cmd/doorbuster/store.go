@@ -8,20 +8,23 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/doorbuster/doorbuster/actors"
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/cmd/doorbuster/config"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/journal/embedded"
 	"github.com/doorbuster/doorbuster/runtime/journal/postgres"
+	"github.com/doorbuster/doorbuster/runtime/journal/sharded"
 )
 
 // openStore opens the journal that the configuration names, for this process alone
 // unless it is a node of a cluster.
 func openStore(ctx context.Context, cfg config.Config, present *clockd.Clock, log *slog.Logger) (journal.Store, error) {
-	if cfg.Postgres == "" {
+	if len(cfg.Postgres) == 0 {
 		store, err := openEmbedded(cfg.Data, present, log)
 		if err != nil {
 			return nil, err // not a nil of its type
@@ -29,19 +32,39 @@ func openStore(ctx context.Context, cfg config.Config, present *clockd.Clock, lo
 		return store, nil
 	}
 	if cfg.Migrate {
-		before, after, err := postgres.Migrate(ctx, cfg.Postgres)
+		err := migrate(ctx, cfg.Postgres, func(before, after int) {
+			if before != after {
+				log.Info("schema migrated", "from", before, "to", after)
+			}
+		})
 		if err != nil {
 			return nil, err
 		}
-		if before != after {
-			log.Info("schema migrated", "from", before, "to", after)
-		}
 	}
-	store, err := postgres.Open(ctx, postgres.Config{URL: cfg.Postgres, Clock: present, Log: log, Exclusive: !cfg.Cluster})
+	servers, err := postgres.OpenAll(ctx, postgres.Config{Clock: present, Log: log, Exclusive: !cfg.Cluster}, cfg.Postgres)
 	if err != nil {
 		return nil, err
 	}
-	return store, nil
+	if len(servers) == 1 {
+		return servers[0], nil
+	}
+	shards := make([]journal.Store, len(servers))
+	for i, server := range servers {
+		shards[i] = server
+	}
+	return sharded.New(shards, actors.Beside), nil
+}
+
+// migrate brings the schemas of all servers up to date and tells their versions.
+func migrate(ctx context.Context, servers []string, told func(before, after int)) error {
+	for i, url := range servers {
+		before, after, err := postgres.Migrate(ctx, url)
+		if err != nil {
+			return fmt.Errorf("server %d of %d: %w", i+1, len(servers), err)
+		}
+		told(before, after)
+	}
+	return nil
 }
 
 // openEmbedded opens the journal in a data folder.
@@ -72,7 +95,7 @@ func inUse(err error) bool {
 
 // mustExist keeps a command from making an empty journal by opening it.
 func mustExist(cfg config.Config) error {
-	if cfg.Postgres != "" {
+	if len(cfg.Postgres) > 0 {
 		return nil
 	}
 	if _, err := os.Stat(cfg.Data); err != nil {
@@ -83,17 +106,22 @@ func mustExist(cfg config.Config) error {
 
 // journalPlace says where the journal is, without secrets.
 func journalPlace(cfg config.Config) string {
-	if cfg.Postgres == "" {
+	if len(cfg.Postgres) == 0 {
 		data, err := filepath.Abs(cfg.Data)
 		if err != nil {
 			data = cfg.Data
 		}
 		return "data in " + data
 	}
-	if u, err := url.Parse(cfg.Postgres); err == nil && u.Host != "" {
-		return fmt.Sprintf("journal on PostgreSQL at %s%s", u.Host, u.Path)
+	var places []string
+	for _, text := range cfg.Postgres {
+		u, err := url.Parse(text)
+		if err != nil || u.Host == "" {
+			return fmt.Sprintf("journal on PostgreSQL, %d servers", len(cfg.Postgres))
+		}
+		places = append(places, u.Host+u.Path)
 	}
-	return "journal on PostgreSQL"
+	return "journal on PostgreSQL at " + strings.Join(places, " and ")
 }
 
 func newMigrate() *cobra.Command {
@@ -110,14 +138,12 @@ run, also those of the version before: each migration leaves the tables usable t
 		if err != nil {
 			return err
 		}
-		if cfg.Postgres == "" {
+		if len(cfg.Postgres) == 0 {
 			return errors.New("name the server with --postgres")
 		}
-		before, after, err := postgres.Migrate(cmd.Context(), cfg.Postgres)
-		if err == nil {
+		return migrate(cmd.Context(), cfg.Postgres, func(before, after int) {
 			fmt.Fprintf(cmd.OutOrStdout(), "schema version %d, was %d\n", after, before)
-		}
-		return err
+		})
 	}
 	return cmd
 }

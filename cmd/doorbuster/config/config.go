@@ -73,7 +73,7 @@ type Config struct {
 	Listen            string        // host:port of the API
 	Admin             string        // host:port for operators
 	Data              string        // folder of the journal, and of what can be made again
-	Postgres          string        // connection string of a server that keeps the journal instead; secret
+	Postgres          []string      // connection strings of servers that keep the journal together instead; secret
 	Migrate           bool          // bring its schema up to date first
 	StockGuard        string        // Redis that may refuse what the journal would take; empty = none; secret
 	StockGuardStrict  bool          // refuse what takes stock while that does not answer
@@ -138,7 +138,7 @@ func (c *Config) Flags() *pflag.FlagSet {
 	t.StringVar(&c.Listen, "listen", c.Listen, "address of the API")
 	t.StringVar(&c.Admin, "admin", c.Admin, "address of metrics, profiles and operator routes")
 	t.StringVar(&c.Data, "data", c.Data, "folder of the journal")
-	t.StringVar(&c.Postgres, "postgres", c.Postgres, "PostgreSQL server that keeps the journal instead, as postgres://user:password@host/database")
+	t.Var((*servers)(&c.Postgres), "postgres", "PostgreSQL server that keeps the journal instead, as postgres://user:password@host/database; given several times, in an order that never changes, they keep it together")
 	t.BoolVar(&c.Migrate, "migrate", c.Migrate, "bring the schema of that server up to date before anything else")
 	t.StringVar(&c.StockGuard, "stock-guard", c.StockGuard, "Redis that may refuse what the journal would take, as redis://user:password@host:6379 (default: none)")
 	t.BoolVar(&c.StockGuardStrict, "stock-guard-strict", c.StockGuardStrict, "refuse new orders while that Redis does not answer, instead of going on without it")
@@ -175,6 +175,30 @@ func (c *Config) Flags() *pflag.FlagSet {
 	}
 	return t
 }
+
+// servers are connection strings, each a URL or libpq's key=value. A flag names one, and
+// may be given several times; URLs may also stand together, with spaces in between. An
+// empty one takes back those before it.
+type servers []string
+
+// Set implements pflag.Value.
+func (s *servers) Set(text string) error {
+	switch {
+	case text == "":
+		*s = nil
+	case strings.HasPrefix(text, "postgres://"), strings.HasPrefix(text, "postgresql://"):
+		*s = append(*s, strings.Fields(text)...)
+	default:
+		*s = append(*s, text)
+	}
+	return nil
+}
+
+// String implements pflag.Value.
+func (s *servers) String() string { return strings.Join(*s, " ") }
+
+// Type implements pflag.Value.
+func (s *servers) Type() string { return "string" }
 
 // Env is the name of the environment variable of a flag.
 func Env(flag string) string { return EnvPrefix + strings.ToUpper(Key(flag)) }
@@ -299,7 +323,16 @@ func loadYAML(settings *pflag.FlagSet, text []byte, given map[string]bool) error
 
 // set gives a flag a value that was found under the name where.
 func set(f *pflag.Flag, where string, value any) error {
-	switch value.(type) {
+	switch value := value.(type) {
+	case []any:
+		if _, several := f.Value.(*servers); !several {
+			return fmt.Errorf("%s: want one value, not %v", where, value)
+		}
+		var errs []error
+		for _, one := range value {
+			errs = append(errs, set(f, where, one))
+		}
+		return errors.Join(errs...)
 	case string, int, int64, uint64, float64, bool:
 	default:
 		return fmt.Errorf("%s: want one value, not %v", where, value)
@@ -334,7 +367,7 @@ func (c *Config) Validate() error {
 		within("drain-timeout", c.DrainTimeout, 0, DurationMax),
 		within("drain-notice", c.DrainNotice, 0, DurationMax),
 	}
-	if c.Migrate && c.Postgres == "" {
+	if c.Migrate && len(c.Postgres) == 0 {
 		problems = append(problems, errors.New("migrate: only a journal on PostgreSQL has a schema: set postgres too"))
 	}
 	if c.Cluster {
@@ -367,7 +400,7 @@ func (c *Config) validateCluster() (problems []error) {
 		}
 	}
 	problems = append(problems, address("advertise", c.Advertise), oneOf("provider", c.Provider, ProviderEtcd, ProviderK8s, ProviderStatic))
-	need(c.Postgres != "", "cluster: nodes share a journal on PostgreSQL: set postgres too")
+	need(len(c.Postgres) > 0, "cluster: nodes share a journal on PostgreSQL: set postgres too")
 	need(c.Provider != ProviderEtcd || c.Etcd != "", "etcd: name its servers")
 	need(c.Provider != ProviderStatic || c.Peers != "", "peers: name the nodes")
 	files := 0

@@ -3,6 +3,8 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,7 +67,7 @@ func TestEverySettingHasItsTwins(t *testing.T) {
 		if err := Load(fromFile.Flags(), write(t, Key(f.Name)+": "+value), nil); err != nil {
 			t.Error(err)
 		}
-		if fromEnv == Default() || fromEnv != fromFile {
+		if reflect.DeepEqual(fromEnv, Default()) || !reflect.DeepEqual(fromEnv, fromFile) {
 			t.Errorf("--%s: the environment gives %+v, the file %+v", f.Name, fromEnv, fromFile)
 		}
 	})
@@ -189,7 +191,7 @@ func TestPrintIsReadBackAndHidesSecrets(t *testing.T) {
 	}
 	settings := c.Flags()
 	again, err := load(t, write(t, Print(settings)), nil)
-	if err != nil || again != c {
+	if err != nil || !reflect.DeepEqual(again, c) {
 		t.Errorf("%+v became %+v: %v", c, again, err)
 	}
 	c.Key = "dbk_operator_1_2"
@@ -219,7 +221,7 @@ func FuzzYAML(f *testing.F) {
 			}
 		})
 		again := Default()
-		if err := loadYAML(again.Flags(), []byte(Print(c.Flags())), nil); err != nil || again != c {
+		if err := loadYAML(again.Flags(), []byte(Print(c.Flags())), nil); err != nil || !reflect.DeepEqual(again, c) {
 			t.Errorf("%+v became %+v: %v", c, again, err)
 		}
 	})
@@ -229,5 +231,32 @@ func TestDefaultIsValid(t *testing.T) {
 	c := Default()
 	if err := c.Validate(); err != nil || c.RequestTimeout > time.Minute {
 		t.Errorf("%+v: %v", c, err)
+	}
+}
+
+// A journal on several servers is named in each of the three ways.
+func TestServers(t *testing.T) {
+	const a, b, keyed = "postgres://a,b/shop", "postgresql://c/shop", "host=a dbname=shop"
+	for _, test := range []struct {
+		name, file, env string
+		args            []string
+		want            []string
+	}{
+		{name: "none"},
+		{name: "flags", args: []string{"--postgres", a, "--postgres", b}, file: "postgres: " + b, env: b, want: []string{a, b}},
+		{name: "one flag", args: []string{"--postgres", b + " " + a}, want: []string{b, a}},
+		{name: "environment", env: a + " " + b, file: "postgres: " + b, want: []string{a, b}},
+		{name: "list in the file", file: "postgres:\n  - " + a + "\n  - " + b, want: []string{a, b}},
+		{name: "line in the file", file: "postgres: " + a, want: []string{a}},
+		{name: "key=value", args: []string{"--postgres", keyed, "--postgres", keyed}, want: []string{keyed, keyed}},
+	} {
+		var environ []string
+		if test.env != "" {
+			environ = append(environ, "DOORBUSTER_POSTGRES="+test.env)
+		}
+		c, err := load(t, write(t, test.file), environ, test.args...)
+		if err != nil || !slices.Equal(c.Postgres, test.want) {
+			t.Errorf("%s: %q, %v, want %q", test.name, c.Postgres, err, test.want)
+		}
 	}
 }
