@@ -20,22 +20,8 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/cluster/batch"
 )
 
-// links carry requests between the members, over Proto.Actor's remote.
-//
-//   - Send puts a request into the parcel that gathers for its peer, and tells
-//     remote's writer to come for it, unless it has been told. The writer comes when
-//     it has sent the batch before, so batches grow with the load and nobody waits for
-//     a timer. Replies gather in the same way.
-//   - At the other end the batch is read on the goroutine of its stream. Nothing queues
-//     there: a node that cannot keep up holds the stream up, and what is meant for it
-//     gathers at the senders, within bounds.
-//   - Remote drops what is queued when a stream breaks and tells nobody. So batches are
-//     numbered, and all that is in flight to a peer ends as ErrUnknown when one is
-//     missing, when remote says that the stream broke, when the peer has not answered
-//     a ping for quietRounds, when it says that it is another member by now, and when
-//     it leaves the topology.
 const (
-	// Version of the batches.
+	// batchVersion is what this release writes, and the latest that it reads.
 	batchVersion = 1
 
 	sweepEvery  = 10 * time.Millisecond // ends what has expired
@@ -73,6 +59,20 @@ type Link struct {
 	Breaks          uint64 // how often all that was in flight ended with the link
 }
 
+// links carry requests between the members, over Proto.Actor's remote.
+//
+//   - Send puts a request into the parcel that gathers for its peer, and tells
+//     remote's writer to come for it, unless it has been told. The writer comes when
+//     it has sent the batch before, so batches grow with the load and nobody waits for
+//     a timer. Replies gather in the same way.
+//   - At the other end the batch is read on the goroutine of its stream. Nothing queues
+//     there: a node that cannot keep up holds the stream up, and what is meant for it
+//     gathers at the senders, within bounds.
+//   - Remote drops what is queued when a stream breaks and tells nobody. So batches are
+//     numbered, and all that is in flight to a peer ends as ErrUnknown when one is
+//     missing, when remote says that the stream broke, when the peer has not answered
+//     a ping for quietRounds, when it says that it is another member by now, and when
+//     it leaves the topology.
 type links struct {
 	cfg         *Config
 	system      *actor.ActorSystem

@@ -411,6 +411,7 @@ func TestLinkStalls(t *testing.T) {
 
 // TestRestart is a node that comes back at its address in another life.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	at := direct(t)
 	a, b := startStation(t, "a", direct(t)), startStation(t, "b1", at)
 	meet(a, b)
@@ -444,6 +445,32 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestRejoin is a node that goes on under another id, as when its lease was lost.
+func TestRejoin(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	a.mustAsk(t, "b")
+	b.mustAsk(t, "a")
+	h := &held{}
+	b.serves(h.serve)
+	waiting := a.ask(t, "b", "x", time.Minute)
+	await(t, "it arrives", func() bool { return h.len() == 1 })
+	again := *a.member.Load()
+	again.ID = "a2"
+	a.member.Store(&again)
+	if got := waiting.wait(); !errors.Is(got.err, ErrUnknown) {
+		t.Errorf("what it asked in its earlier life: %v", got.err)
+	}
+	h.letGo()
+	b.serves(echo)
+	a.mustAsk(t, "b")
+	if got := b.ask(t, "a", "x", time.Minute).wait(); !errors.Is(got.err, ErrUnknown) {
+		t.Errorf("a request to its earlier life: %v", got.err)
+	}
+	meet(a, b)
+	b.mustAsk(t, "a2")
+}
+
 func TestMemberLeaves(t *testing.T) {
 	a, b := pair(t)
 	h := &held{}
@@ -459,6 +486,7 @@ func TestMemberLeaves(t *testing.T) {
 
 // TestStranger is a node that hears of another only from itself.
 func TestStranger(t *testing.T) {
+	t.Parallel()
 	a, b := startStation(t, "a", direct(t)), startStation(t, "b", direct(t))
 	a.changed(newTopology(1, []Member{*a.member.Load(), *b.member.Load()}, "a"))
 	a.mustAsk(t, "b")
@@ -469,6 +497,7 @@ func TestStranger(t *testing.T) {
 }
 
 func TestExpiry(t *testing.T) {
+	t.Parallel()
 	a, b := pair(t)
 	h := &held{}
 	b.serves(h.serve)
