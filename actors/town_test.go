@@ -155,7 +155,7 @@ func (r *resident) Send(member string, body []byte, deadline int64, done cluster
 	}
 	if to.stuck.Load() {
 		r.town.wires.Go(func() {
-			for clockd.Mono() < deadline && r.node.ctx.Err() == nil {
+			for clockd.Mono() < deadline && r.town.t.Context().Err() == nil {
 				time.Sleep(time.Millisecond)
 			}
 			done.Replied(nil, cluster.ErrExpired)
@@ -165,7 +165,13 @@ func (r *resident) Send(member string, body []byte, deadline int64, done cluster
 	r.town.wires.Go(func() {
 		answered := make(chan []byte, 1)
 		to.node.Serve(r.name, body, deadline, func(b []byte) { answered <- slices.Clone(b) })
-		b := <-answered
+		var b []byte
+		select {
+		case b = <-answered:
+		case <-r.town.t.Context().Done(): // links end with their nodes
+			done.Replied(nil, cluster.ErrUnknown)
+			return
+		}
 		if to.mute.Load() || r.deaf.Load() {
 			to.lost.Add(1)
 			done.Replied(nil, cluster.ErrUnknown)

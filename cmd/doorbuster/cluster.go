@@ -165,22 +165,36 @@ func (s *server) leaveCluster(ctx, notice context.Context) {
 
 // skew is how far the wall clock of another member is from this one's, at most.
 func (s *server) skew() (most time.Duration) {
+	if s.cluster == nil {
+		return 0
+	}
 	for _, d := range s.cluster.Skew() {
 		most = max(most, d.Abs())
 	}
 	return most
 }
 
-// observeCluster registers what a node of a cluster counts.
-func (s *server) observeCluster() {
+// topology is the cluster's. A node on its own is its only member.
+func (s *server) topology() *cluster.Topology {
 	if s.cluster == nil {
-		return
+		return &cluster.Topology{Members: make([]cluster.Member, 1)}
 	}
+	return s.cluster.Topology()
+}
+
+func (s *server) links() []cluster.Link {
+	if s.cluster == nil {
+		return nil
+	}
+	return s.cluster.Links()
+}
+
+// observeCluster registers what a node counts as one of several.
+func (s *server) observeCluster() {
 	m := s.metrics
-	m.Gauge("cluster_members", "Members of the cluster, as this node knows them.", nil,
-		func() float64 { return float64(len(s.cluster.Topology().Members)) })
-	m.Gauge("cluster_member", "1 while this node is a member of the cluster.", nil, func() float64 {
-		if s.cluster.Topology().Self < 0 {
+	m.Gauge("cluster_members", "Members of the cluster, as this node knows them.", nil, func() float64 { return float64(len(s.topology().Members)) })
+	m.Gauge("cluster_member", "1 while this node is a member of the cluster, or on its own.", nil, func() float64 {
+		if s.topology().Self < 0 {
 			return 0
 		}
 		return 1
@@ -189,17 +203,17 @@ func (s *server) observeCluster() {
 	m.Counter("cluster_requests_sent_total", "Commands that were sent to other nodes.", nil, func() float64 { return float64(s.node.Stats().Asked) })
 	m.Counter("cluster_requests_served_total", "Messages of other nodes that were served.", nil, func() float64 { return float64(s.node.Stats().Served) })
 	m.Counter("deals_handed_over_total", "Deals that this node has handed to others.", nil, func() float64 { return float64(s.node.Stats().HandedOver) })
-	links := func(figure func(cluster.Link) float64) func() float64 {
-		return func() (sum float64) {
-			for _, l := range s.cluster.Links() {
-				sum += figure(l)
+	sum := func(figure func(cluster.Link) float64) func() float64 {
+		return func() (total float64) {
+			for _, l := range s.links() {
+				total += figure(l)
 			}
-			return sum
+			return total
 		}
 	}
-	sent := links(func(l cluster.Link) float64 { return float64(l.RequestsSent) })
-	batches := links(func(l cluster.Link) float64 { return float64(l.BatchesSent) })
-	m.Gauge("cluster_in_flight", "Requests that other nodes have not answered yet.", nil, links(func(l cluster.Link) float64 { return float64(l.InFlight) }))
+	sent := sum(func(l cluster.Link) float64 { return float64(l.RequestsSent) })
+	batches := sum(func(l cluster.Link) float64 { return float64(l.BatchesSent) })
+	m.Gauge("cluster_in_flight", "Requests that other nodes have not answered yet.", nil, sum(func(l cluster.Link) float64 { return float64(l.InFlight) }))
 	m.Gauge("cluster_requests_per_batch", "Requests that went together, on average over the links as they are now.", nil,
 		func() float64 { return sent() / max(1, batches()) })
 }
