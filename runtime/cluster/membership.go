@@ -253,12 +253,13 @@ func (c *Cluster) lose(why error) {
 // tell makes a topology the current one, for everybody, in an order in which nobody
 // acts on an old one after the Handler has been told.
 func (c *Cluster) tell(t *Topology, lost bool) {
-	if old := c.Topology(); !lost && old.Self == t.Self && slices.Equal(old.Members, t.Members) {
+	old := c.Topology()
+	if !lost && old.Self == t.Self && slices.Equal(old.Members, t.Members) {
 		return
 	}
 	c.topology.Store(t)
 	c.links.changed(t)
-	c.proto.MemberList.UpdateClusterTopology(protoMembers(t))
+	c.system.EventStream.Publish(protoTopology(old, t))
 	if lost {
 		c.handler.Lost()
 	}

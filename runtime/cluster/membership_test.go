@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	proto "github.com/asynkron/protoactor-go/cluster"
+
 	"github.com/doorbuster/doorbuster/clockd"
 )
 
@@ -237,9 +239,17 @@ func TestClose(t *testing.T) {
 }
 
 func TestProtoActorKnows(t *testing.T) {
-	c, _, _, self := enrolled(t)
-	if !c.proto.MemberList.ContainsMemberID(self.ID) || c.proto.MemberList.Length() != 2 {
-		t.Errorf("its members are %v", c.proto.MemberList.Members().Members())
+	c, d, told, self := enrolled(t)
+	events := make(chan *proto.ClusterTopology, 1)
+	c.system.EventStream.Subscribe(func(event any) {
+		if e, ok := event.(*proto.ClusterTopology); ok {
+			events <- e
+		}
+	})
+	d.views <- []Member{self, {ID: "2", Address: "other:2"}}
+	told.next(t)
+	if e := <-events; len(e.Members) != 2 || len(e.Joined) != 1 || e.Joined[0].Port != 2 || len(e.Left) != 1 || e.Left[0].Id != "1" {
+		t.Errorf("it was told %v", e)
 	}
 	topology := c.Topology()
 	for _, deal := range []string{"a", "b", "c", "d"} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strconv"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -11,9 +12,10 @@ import (
 	"github.com/asynkron/protoactor-go/remote"
 )
 
-// What Proto.Actor's cluster knows of ours: a provider that keeps its list of members,
-// and a lookup that finds the owner of an identity. Its gossip, its pub-sub and its
-// own start stay off (RATIONALE.md says why).
+// What Proto.Actor's cluster knows of ours: a provider, a lookup that finds the owner
+// of an identity, and the event that tells of each topology. Its gossip, its list of
+// members, its pub-sub and its own start stay off (RATIONALE.md says why). Ask Get for
+// an owner each time: what its Request remembers is not told when keys move.
 
 // newProto makes Proto.Actor's cluster object, over nothing yet.
 func newProto(c *Cluster) *proto.Cluster {
@@ -78,12 +80,24 @@ func (lookup) RemovePid(*proto.ClusterIdentity, *actor.PID) {}
 func (lookup) Setup(*proto.Cluster, []string, bool)         {}
 func (lookup) Shutdown()                                    {}
 
-func protoMembers(t *Topology) proto.Members {
-	members := make(proto.Members, len(t.Members))
-	for i, m := range t.Members {
+// protoTopology tells how the members changed.
+func protoTopology(old, t *Topology) *proto.ClusterTopology {
+	return &proto.ClusterTopology{
+		TopologyHash: t.Version, Members: protoMembers(t, nil),
+		Joined: protoMembers(t, old), Left: protoMembers(old, t),
+	}
+}
+
+// protoMembers are the members of t, without those of another topology.
+func protoMembers(t, without *Topology) []*proto.Member {
+	var members []*proto.Member
+	for _, m := range t.Members {
+		if without != nil && slices.ContainsFunc(without.Members, func(w Member) bool { return w.ID == m.ID }) {
+			continue
+		}
 		host, port, _ := net.SplitHostPort(m.Address) // another node's mistake shows as an address that nobody answers
 		n, _ := strconv.ParseInt(port, 10, 32)
-		members[i] = &proto.Member{Id: m.ID, Host: host, Port: int32(n)}
+		members = append(members, &proto.Member{Id: m.ID, Host: host, Port: int32(n)})
 	}
 	return members
 }
