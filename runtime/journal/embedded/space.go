@@ -16,7 +16,7 @@ type spaceLevel uint8
 
 const (
 	spaceEnough    spaceLevel = iota
-	spaceLow                  // only what is urgent; the reserve has been given up
+	spaceLow                  // only what is urgent
 	spaceExhausted            // nobody: the next write could fail in the middle
 )
 
@@ -25,8 +25,9 @@ func (l spaceLevel) admits(urgent bool) bool {
 }
 
 // space watches the room on the disk. The alarm is latched: it goes up below low
-// and comes down only when the reserve fits again with a quarter of low to spare, so
-// that it does not flutter around the threshold.
+// and comes down only when there is a quarter of low more, beside the reserve, so that
+// it does not flutter around the threshold. The reserve is given up when next to
+// nothing is left: with the alarm already, whatever fills the disk would take it too.
 type space struct {
 	fs      vfs.FS
 	dir     string
@@ -37,18 +38,24 @@ type space struct {
 	mu    sync.Mutex // guards the fields below
 	level spaceLevel
 	free  uint64
+	held  bool // the reserve is there
 }
 
 func newSpace(fs vfs.FS, dir string, low, reserve uint64) *space {
 	s := &space{fs: fs, dir: dir, path: fs.PathJoin(dir, reserveName), low: low, reserve: reserve}
 	// What is there may be of another size, or cut short by a crash.
 	_ = fs.Remove(s.path)
-	known := s.measure() == nil
-	if (known && s.free < s.low+s.reserve) || s.fill() != nil {
+	if s.measure() != nil || s.free >= s.reserve+s.exhausted() {
+		s.held = s.fill() == nil
+	}
+	if !s.held || s.measure() == nil && s.free < s.low {
 		s.level = spaceLow
 	}
 	return s
 }
+
+// exhausted is below how many free bytes a write could fail in the middle.
+func (s *space) exhausted() uint64 { return s.low / 8 }
 
 // look measures and moves the level. It is one statfs: cheap beside a sync.
 func (s *space) look() spaceLevel {
@@ -57,22 +64,31 @@ func (s *space) look() spaceLevel {
 	if s.measure() != nil {
 		return s.level // nothing new is known
 	}
-	switch {
-	case s.level == spaceEnough && s.free < s.low:
-		s.level = spaceLow
+	if s.level == spaceEnough && s.free >= s.low || s.level != spaceEnough && s.clears() {
+		s.level = spaceEnough
+		return s.level
+	}
+	if s.held && s.free < s.exhausted() {
 		// Not an error: without the file there is that much less to live on.
 		_ = s.fs.Remove(s.path)
+		s.held = false
 		_ = s.measure()
-	case s.level != spaceEnough && s.free >= s.low+s.low/4+s.reserve && s.fill() == nil:
-		s.level = spaceEnough
 	}
-	if s.level != spaceEnough {
-		s.level = spaceLow
-		if s.free < s.low/8 {
-			s.level = spaceExhausted
-		}
+	s.level = spaceLow
+	if s.free < s.exhausted() {
+		s.level = spaceExhausted
 	}
 	return s.level
+}
+
+// clears says whether there is room enough to end the alarm, reserve and all.
+func (s *space) clears() bool {
+	least := s.low + s.low/4
+	if s.held {
+		return s.free >= least
+	}
+	s.held = s.free >= least+s.reserve && s.fill() == nil
+	return s.held
 }
 
 func (s *space) measure() error {

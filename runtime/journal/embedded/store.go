@@ -56,7 +56,7 @@ type Config struct {
 	// LowSpace raises the disk-full alarm when less is free. Default 256 MiB: a
 	// flush of the memtable needs room beside the log it replaces.
 	LowSpace int64
-	// Reserve is the size of the file that is given up at the alarm, so that
+	// Reserve is the size of the file that is given up when next to nothing is left, so that
 	// urgent writes go on. Default 64 MiB; negative means none.
 	Reserve int64
 	// MemTable is how much gathers in memory and in the log before it is written
