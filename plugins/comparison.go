@@ -20,7 +20,12 @@ import (
 // the average discount of at least SampleOrders is outside, the candidate is
 // tripped. From that moment on it sees no order; a goroutine then writes the
 // rollback down. So a candidate that begins to misbehave sees less than two
-// windows more.
+// windows more. Each node judges the orders that it prices; a rollback by one ends the
+// candidate on all.
+//
+// A canary's faults and rejections cost a shopper nothing, so that anybody could repeat
+// an order that the candidate rejects until it is given up. They count once a user and
+// window. A shadow sees orders that were paid for.
 
 // Bounds of comparisons.
 const (
@@ -46,6 +51,7 @@ type comparison struct {
 	bounds  Bounds
 	tripped atomic.Bool
 	window  atomic.Uint64 // a window
+	got     gotNothing    // in this window
 
 	stable, candidate        arm
 	compared, differ, missed atomic.Uint64 // of a shadow's orders
@@ -142,10 +148,32 @@ func (w window) outside(b *Bounds) string {
 	return ""
 }
 
+// gotNothing is the users who had a fault or a rejection in a window, as bits of their
+// names' hashes. At most WindowOrders bits are set, so that about one user in 40 at
+// worst is taken for another, and does not count either.
+type gotNothing [WindowOrders * 41 / 64]atomic.Uint64
+
+// add returns whether the user is new.
+func (g *gotNothing) add(user []byte) bool {
+	at := xxhash.Sum64(user) % uint64(64*len(g))
+	bit := uint64(1) << (at % 64)
+	return g[at/64].Or(bit)&bit == 0
+}
+
+func (g *gotNothing) clear() {
+	for i := range g {
+		g[i].Store(0)
+	}
+}
+
 // judge adds one of the candidate's evaluations. It returns why the candidate has
 // to go, once, and "" otherwise.
 func (c *comparison) judge(in *abi.Input, v *abi.Verdict) string {
 	c.candidate.add(in, v)
+	nothing := v.Fault != abi.FaultNone || v.Outcome == abi.OutcomeReject
+	if c.mode == ModeCanary && nothing && !c.got.add(in.UserID) {
+		return ""
+	}
 	for {
 		old := c.window.Load()
 		now := window(old).add(in, v)
@@ -155,6 +183,9 @@ func (c *comparison) judge(in *abi.Input, v *abi.Verdict) string {
 		}
 		if !c.window.CompareAndSwap(old, uint64(now)) {
 			continue
+		}
+		if now == 0 {
+			c.got.clear()
 		}
 		if why == "" || c.tripped.Swap(true) {
 			return ""

@@ -246,7 +246,8 @@ func TestCandidateSurvivesARestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the candidate is given up", func() bool { buy(r, 1); return rollout(t, r).Candidate == 0 })
+	user := 0
+	eventually(t, "the candidate is given up", func() bool { user++; buy(r, user); return rollout(t, r).Candidate == 0 })
 	if a := <-told; a.Action != plugins.ActionAutoRollback || a.From != 2 || a.Why == "" {
 		t.Errorf("%+v", a)
 	}
@@ -377,4 +378,24 @@ func TestQuota(t *testing.T) {
 		t.Fatal(err)
 	}
 	upload(t, r, "bolt", "sale", fixed(1))
+}
+
+// TestOneShopperEndsNoCanary: an order that the candidate rejects is free to repeat.
+func TestOneShopperEndsNoCanary(t *testing.T) {
+	for name, bad := range map[string][]byte{"rejects": refuses, "faults": faulty} {
+		t.Run(name, func(t *testing.T) {
+			r := withCandidate(t, bad, plugins.Change{Mode: plugins.ModeCanary, Percent: 100})
+			for range 10 * plugins.WindowOrders {
+				if v := buy(r, 7); v.Version != 2 {
+					t.Fatal("one user has ended it")
+				}
+			}
+			for user := range 2 * plugins.WindowOrders {
+				if buy(r, user).Version == 1 {
+					return
+				}
+			}
+			t.Fatal("200 users have not")
+		})
+	}
 }
