@@ -10,7 +10,9 @@
 // Within a topic (a deal, or what was raised for a merchant) events are delivered
 // in their order, and none before the one in front of it was accepted with a 2xx.
 // A webhook has one request under way at a time, with up to batchMax events of one
-// topic: a slow receiver delays only itself. One that fails is tried again after
+// topic: a slow receiver delays only itself. Of nodes that share the tables, each
+// delivers the topics that Config.Owns gives it; hooks, places and what was raised are
+// changed only if they are what the node believes them to be. One that fails is tried again after
 // 1 s, 2 s, 4 s … up to 10 min, each wait cut short at random by up to a half, and
 // is disabled when it has failed for Config.DisableAfter.
 //

@@ -206,6 +206,67 @@ func TestTakeOverUnderLoad(t *testing.T) {
 	}
 }
 
+// asleep waits until a statement of the database sleeps.
+func asleep(t *testing.T, url string) {
+	t.Helper()
+	for server.Exec(t, "postgres", "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = '"+name(url)+"'") == "0" {
+	}
+}
+
+// Whoever takes a stream over while its owner's append is under way waits for that, and
+// goes on behind it.
+func TestTakeOverDuringAnAppend(t *testing.T) {
+	url := database(t, server)
+	a, b := open(t, url), open(t, url)
+	defer closeAll(t, a, b)
+	mustOpen(t, a, "deal")
+	server.Exec(t, name(url), `
+		CREATE FUNCTION slow() RETURNS trigger AS $$ BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END $$ LANGUAGE plpgsql;
+		CREATE TRIGGER slow BEFORE INSERT ON doorbuster.events FOR EACH ROW WHEN (NEW.epoch = 1) EXECUTE FUNCTION slow()`)
+	w := journaltest.Append("deal", 1, 1, "a1")
+	var committed sync.WaitGroup
+	committed.Go(func() {
+		if err := a.Commit([]*journal.Write{w}); err != nil {
+			t.Error(err)
+		}
+	})
+	asleep(t, url)
+	if head := mustOpen(t, b, "deal"); head.Epoch != 2 || head.Seq != 1 {
+		t.Errorf("the new owner finds %+v", head)
+	}
+	if committed.Wait(); w.Err != nil {
+		t.Error(w.Err)
+	}
+	commit(t, b, journaltest.Append("deal", 2, 2, "b2"))
+	if got, want := fmt.Sprint(events(t, a, "deal")), "[1/1/a1 2/2/b2]"; got != want {
+		t.Errorf("events %s, want %s", got, want)
+	}
+}
+
+// An append that meets a take-over under way waits for that, and is fenced, alone.
+func TestAppendDuringATakeOver(t *testing.T) {
+	url := database(t, server)
+	a := open(t, url)
+	defer closeAll(t, a)
+	mustOpen(t, a, "deal")
+	mustOpen(t, a, "other")
+	var taken sync.WaitGroup
+	taken.Go(func() {
+		server.Exec(t, name(url), "BEGIN; UPDATE doorbuster.streams SET epoch = epoch + 1 WHERE stream = 'deal'; SELECT pg_sleep(0.3); COMMIT")
+	})
+	asleep(t, url)
+	zombie, other := journaltest.Append("deal", 1, 1, "zombie"), journaltest.Append("other", 1, 1, "o1")
+	commit(t, a, zombie, other)
+	taken.Wait()
+	if !errors.Is(zombie.Err, journal.ErrFenced) || other.Err != nil || len(events(t, a, "deal")) != 0 {
+		t.Errorf("%v, %v, %v", zombie.Err, other.Err, events(t, a, "deal"))
+	}
+	owned := []journal.Ownership{{Stream: "deal", Epoch: 1}, {Stream: "other", Epoch: 1}}
+	if moved, err := a.Superseded(t.Context(), nil, owned); err != nil || len(moved) != 1 || moved[0] != "deal" {
+		t.Errorf("superseded: %q, %v", moved, err)
+	}
+}
+
 func TestDamage(t *testing.T) {
 	for _, test := range []struct{ name, damage string }{
 		{"changed", "UPDATE doorbuster.events SET frames = frames || '\\x00' WHERE stream = 'bad' AND first = 2"},
