@@ -146,7 +146,7 @@ func TestMemberThatVanishesIsKeptForAMoment(t *testing.T) {
 
 func TestLosses(t *testing.T) {
 	for name, fault := range map[string]func(d *desk, self Member){
-		"the lease is over":  func(d *desk, _ Member) { d.refuse.Store(new(error(ErrLost))) },
+		"the lease is over":  func(d *desk, _ Member) { d.refuse.Store(new(ErrLost)) },
 		"the record is gone": func(d *desk, _ Member) { d.views <- []Member{{ID: "1", Address: "other:1"}} },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -40,7 +40,7 @@ func (s *StaticRegistry) Join(_ context.Context, m Member, ttl time.Duration) er
 // Update is Join for the member that is there.
 func (s *StaticRegistry) Update(ctx context.Context, m Member) error { return s.Join(ctx, m, s.ttl) }
 
-// Renew, Leave and Close have nothing to do: there is no lease and no record.
+// Renew does nothing: there is no lease and no record.
 func (*StaticRegistry) Renew(context.Context) error { return nil }
 
 // Leave does nothing: see Renew.

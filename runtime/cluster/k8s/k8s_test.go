@@ -253,20 +253,29 @@ func start(t *testing.T, server *apiServer, nodes int) (members []*registrytest.
 	return members, addresses
 }
 
-// The API may be away for as long as it likes: nobody counts it against anybody.
+// The API may be away for as long as it likes, or take no renewals: nobody counts it
+// against anybody.
 func TestAway(t *testing.T) {
 	t.Parallel()
-	server := newServer(t)
-	members, addresses := start(t, server, 3)
-	server.set(func() { server.down = true; server.endWatches() })
-	time.Sleep(5 * time.Second) // more than two leases
-	server.set(func() { server.down = false })
-	late := registrytest.Start(t, registrytest.Address(t), server.open(t))
-	for _, n := range members {
-		n.Sees(t, append(addresses, late.Address)...)
-		if n.Losses() > 0 {
-			t.Errorf("%s lost a lease that nobody could renew", n.Address)
-		}
+	for name, fault := range map[string]func(*apiServer){
+		"down":        func(s *apiServer) { s.down = true; s.endWatches() },
+		"no renewals": func(s *apiServer) { s.reject = http.MethodPatch },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := newServer(t)
+			members, addresses := start(t, server, 3)
+			server.set(func() { fault(server) })
+			time.Sleep(5 * time.Second) // more than two leases
+			server.set(func() { server.down, server.reject = false, "" })
+			late := registrytest.Start(t, registrytest.Address(t), server.open(t))
+			for _, n := range members {
+				n.Sees(t, append(addresses, late.Address)...)
+				if n.Losses() > 0 {
+					t.Errorf("%s lost a lease that nobody could renew", n.Address)
+				}
+			}
+		})
 	}
 }
 
@@ -319,7 +328,9 @@ func TestConflict(t *testing.T) {
 		time.Sleep(registrytest.TTL / 4)
 		server.set(func() {
 			server.version++
-			server.objects["doorbuster-1"]["metadata"].(object)["resourceVersion"] = strconv.Itoa(server.version)
+			if o := server.objects["doorbuster-1"]; o != nil {
+				o["metadata"].(object)["resourceVersion"] = strconv.Itoa(server.version)
+			}
 		})
 	}
 	if err := quiet.Renew(t.Context()); err != nil {

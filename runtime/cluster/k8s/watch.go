@@ -112,7 +112,7 @@ func (w *watcher) follow(ctx context.Context) error {
 	query.Set("watch", "1")
 	query.Set("allowWatchBookmarks", "true")
 	query.Set("resourceVersion", w.version)
-	resp, err := w.api.send(ctx, http.MethodGet, "", query, http.NoBody)
+	resp, err := w.api.send(ctx, http.MethodGet, "", query, http.NoBody) //nolint:bodyclose // the reader below closes it
 	if err != nil {
 		return err
 	}

@@ -42,8 +42,11 @@ func Address(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	address := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return address
 }
 
 // Start starts a node that ends with the test.
@@ -171,7 +174,8 @@ func (n *Node) ID() string {
 // Await waits until the node's view of the world is as wanted.
 func (n *Node) Await(t testing.TB, what string, wanted func(*cluster.Topology) bool) {
 	t.Helper()
-	deadline := time.After(Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	defer cancel()
 	for {
 		n.mu.Lock()
 		told := n.told
@@ -181,7 +185,7 @@ func (n *Node) Await(t testing.TB, what string, wanted func(*cluster.Topology) b
 		}
 		select {
 		case <-told:
-		case <-deadline:
+		case <-ctx.Done():
 			t.Fatalf("%s never saw %s, but %+v", n.Address, what, n.Topology().Members)
 		}
 	}
@@ -312,12 +316,12 @@ func reach(t *testing.T, members []*Node) {
 			if m.Address == n.Address {
 				continue
 			}
-			for end := time.Now().Add(Patience); ; {
+			for end := clockd.Mono() + int64(Patience); ; {
 				got, err := n.Ask(m.ID)
 				if got == m.Address {
 					break
 				}
-				if err == nil || time.Now().After(end) {
+				if err == nil || clockd.Mono() > end {
 					t.Fatalf("%s asked %s and got %q, %v", n.Address, m.Address, got, err)
 				}
 			}
@@ -345,8 +349,8 @@ func Records(t *testing.T, open func(t testing.TB) cluster.Registry) {
 		return len(topology.Members) == 2 && slices.ContainsFunc(topology.Members, func(m cluster.Member) bool { return m.ID == newer.ID() })
 	})
 	err := ghost.Renew(t.Context())
-	for end := time.Now().Add(Patience); err == nil && time.Now().Before(end); {
-		time.Sleep(2 * TTL) // in which it is silent
+	for end := clockd.Mono() + int64(Patience); err == nil && clockd.Mono() < end; {
+		_ = clockd.SleepUntil(t.Context(), clockd.Mono()+int64(2*TTL)) // it is silent
 		err = ghost.Renew(t.Context())
 	}
 	if !errors.Is(err, cluster.ErrLost) {

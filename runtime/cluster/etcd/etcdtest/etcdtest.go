@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/doorbuster/doorbuster/clockd"
 )
 
 // Server is an etcd of one, on loopback, in a folder of its own. Its shortest lease is
@@ -81,7 +83,7 @@ func (s *Server) up() error {
 	if err != nil {
 		return err
 	}
-	defer said.Close()
+	defer func() { _ = said.Close() }() // the server has its own
 	s.process.Stdout, s.process.Stderr = said, said
 	if err := s.process.Start(); err != nil {
 		return err
@@ -104,8 +106,9 @@ func (s *Server) ready() error {
 			return s.failed("it does not answer")
 		case <-s.exited:
 			return s.failed("it ended")
-		case <-time.After(10 * time.Millisecond):
+		default:
 		}
+		_ = clockd.SleepUntil(ctx, clockd.Mono()+int64(10*time.Millisecond)) // its end is seen above
 	}
 }
 
