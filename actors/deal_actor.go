@@ -151,10 +151,6 @@ func (a *activation) serve(p *pending, r *Request, mono int64) error {
 		r.err = ErrDeadline // nobody waits: better not begun than done unseen
 		return nil
 	}
-	if a.node.readOnly.Load() && r.takesRoom() {
-		r.err = ErrReadOnly
-		return nil
-	}
 	if a.held(r) {
 		r.err = ErrUnavailable
 		return nil
@@ -165,6 +161,10 @@ func (a *activation) serve(p *pending, r *Request, mono int64) error {
 		rules = r.Course.rules(rules)
 	}
 	a.state.Decide(&r.Cmd, rules, reply)
+	if reply.Event.Kind != 0 && a.node.readOnly.Load() && r.takesRoom() {
+		r.err = ErrReadOnly // what changes nothing is answered: a refusal, a key's first answer again
+		return nil
+	}
 	if reply.Event.Kind != 0 {
 		if err := a.apply(p, &reply.Event); err != nil {
 			return err

@@ -296,6 +296,9 @@ func TestFullDiskDoesNotSuspend(t *testing.T) {
 			t.Fatalf("order %d: %v, %+v", i, b.err, b)
 		}
 	}
+	if again := h.place("d", "u", "k", 1); !again.again || again.seq != a.seq {
+		t.Errorf("a repeated key on a full disk: %+v", again)
+	}
 	if c := h.change(deal.Confirm, "d", a.seq); c.status != deal.Confirmed {
 		t.Errorf("a confirm on a full disk: %v, %+v", c.err, c)
 	}
