@@ -222,18 +222,15 @@ func (g *parcel) fill(b *batch.Batch, now int64) {
 	}
 }
 
-// receive reads a batch of the peer.
+// receive reads a batch of the peer. A ping is answered last: who hears that answer
+// may go, knowing that all before it has been read.
 func (p *peer) receive(b *batch.Batch) {
 	now := p.links.cfg.Clock.Now()
 	valid := wellFormed(b)
 	p.mu.Lock()
 	read, ended := p.follow(b, valid)
-	post := read && p.pulse.heard(b.Pulse, now.Mono, now.Wall) && p.mustPost()
 	p.mu.Unlock()
 	fail(ended, ErrUnknown)
-	if post {
-		p.links.post(p.pid, p)
-	}
 	if !read {
 		return
 	}
@@ -242,6 +239,12 @@ func (p *peer) receive(b *batch.Batch) {
 	}
 	if b.Requests != nil {
 		p.serve(b.Session, b.Requests, now.Mono)
+	}
+	p.mu.Lock()
+	post := p.pulse.heard(b.Pulse, now.Mono, now.Wall) && p.mustPost()
+	p.mu.Unlock()
+	if post {
+		p.links.post(p.pid, p)
 	}
 }
 

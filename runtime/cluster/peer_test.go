@@ -285,3 +285,26 @@ func TestSkewOfClocks(t *testing.T) {
 		}
 	}
 }
+
+type doneFunc func()
+
+func (f doneFunc) Replied([]byte, error) { f() }
+
+// TestPingIsAnsweredLast: the answer says that all before it has been read, also what
+// came with it.
+func TestPingIsAnsweredLast(t *testing.T) {
+	a, b := twoEnds(t)
+	told := false
+	a.send(nil, a.clock.Clock().Now().Mono+int64(time.Second), doneFunc(func() {
+		told = true
+		if p := a.next(t).Pulse; p != nil {
+			t.Errorf("answered before: %v", p)
+		}
+	}))
+	a.carry(t, b)
+	b.round()
+	b.carry(t, a)
+	if p := a.next(t).Pulse; !told || p == nil || p.Pong != 1 {
+		t.Errorf("told %v, answered %v", told, p)
+	}
+}
