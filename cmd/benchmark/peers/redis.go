@@ -7,15 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"syscall"
 
 	"github.com/redis/rueidis"
 
 	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/runtime/guard/redistest"
 )
 
 //go:embed place.lua
@@ -32,10 +30,8 @@ type redisShop struct {
 }
 
 func openRedis(ctx context.Context, dir, fsync string, of offer) (_ shop, err error) {
-	socket := filepath.Join(dir, "redis.sock")
-	cmd := exec.CommandContext(ctx, "redis-server", "--port", "0", "--unixsocket", socket, "--dir", dir,
-		"--appendonly", "yes", "--appendfsync", fsync, "--save", "", "--loglevel", "warning")
-	cmd.Stderr = os.Stderr
+	socket := redistest.Socket(dir)
+	cmd := redistest.Command(ctx, dir, "--appendonly", "yes", "--appendfsync", fsync)
 	s := &redisShop{script: rueidis.NewLuaScript(placeLua)}
 	s.server, err = startDatabase(ctx, cmd, syscall.SIGTERM, func() error { return s.connect(ctx, socket) })
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/doorbuster/doorbuster/clockd"
 )
 
 // startTimeout is how long a server may take until it answers.
@@ -40,17 +42,8 @@ type Server struct {
 // Start starts a server that keeps nothing on disk.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "redistest-") // the path of a socket must be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &Server{dir: dir}
-	t.Cleanup(func() {
-		s.Kill(t)
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
+	s := &Server{dir: t.TempDir()}
+	t.Cleanup(func() { s.Kill(t) })
 	s.Restart(t)
 	return s
 }
@@ -66,14 +59,17 @@ func (s *Server) Restart(t testing.TB) {
 	if err := s.cmd.Start(); err != nil {
 		t.Fatalf("redis-server (Debian: apt-get install redis-server): %v", err)
 	}
-	for begin := time.Now(); ; time.Sleep(time.Millisecond) {
-		conn, err := net.Dial("unix", Socket(s.dir))
+	for deadline := clockd.Mono() + int64(startTimeout); ; {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "unix", Socket(s.dir))
 		if err == nil {
 			_ = conn.Close()
 			return
 		}
-		if time.Since(begin) > startTimeout {
+		if clockd.Mono() > deadline {
 			t.Fatalf("redis-server does not answer: %v", err)
+		}
+		if err := clockd.SleepUntil(t.Context(), clockd.Mono()+int64(time.Millisecond)); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
