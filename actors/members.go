@@ -2,6 +2,7 @@ package actors
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -66,13 +67,16 @@ func (n *Node) Statuses() []MemberStatus {
 	return all
 }
 
-// AskToLeave asks a member to hand its deals over and to end.
+// AskToLeave asks a member to hand its deals over and to end. ErrNoMember,
+// ErrUnavailable.
 func (n *Node) AskToLeave(member string) error {
 	if n.cfg.Peers == nil || !slices.Contains(n.cfg.Peers.Others(nil), member) {
 		return ErrNoMember
 	}
-	_, err := n.ask(member, appendOp(nil, opDrain), statusWait)
-	return err
+	if _, err := n.ask(member, appendOp(nil, opDrain), statusWait); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrUnavailable, member, err)
+	}
+	return nil
 }
 
 func (n *Node) serveStatus([]byte) ([]byte, error) {

@@ -159,6 +159,18 @@ func TestValidate(t *testing.T) {
 		{"--stock-guard 127.0.0.1:6379", "stock-guard: "},
 		{"--stock-guard http://127.0.0.1:6379", "stock-guard: "},
 		{"--stock-guard-strict", "stock-guard: "},
+		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd http://etcd:2379", ""},
+		{"--cluster --postgres db --advertise 127.0.0.1:7946 --provider static --peers 127.0.0.1:7946", ""},
+		{"--cluster --postgres db --advertise 127.0.0.1:7946 --provider k8s", ""},
+		{"--cluster --postgres db --advertise node-1:7946 --provider k8s --cluster-tls-ca a --cluster-tls-cert b --cluster-tls-key c --cluster-names node", ""},
+		{"--cluster --advertise 127.0.0.1:7946 --provider k8s", "set postgres too"},
+		{"--cluster --postgres db --provider k8s", "advertise: "},
+		{"--cluster --postgres db --advertise 127.0.0.1:7946", "etcd: "},
+		{"--cluster --postgres db --advertise 127.0.0.1:7946 --provider static", "peers: "},
+		{"--cluster --postgres db --advertise 127.0.0.1:7946 --provider dns", "provider: "},
+		{"--cluster --postgres db --advertise node-1:7946 --provider k8s", "not on loopback need"},
+		{"--cluster --postgres db --advertise 127.0.0.1:7946 --provider k8s --cluster-tls-ca a", "all three or none"},
+		{"--cluster --postgres db --advertise 127.0.0.1:7946 --provider k8s --cluster-tls-ca a --cluster-tls-cert b --cluster-tls-key c", "cluster-names: "},
 	} {
 		c, err := load(t, "", nil, strings.Fields(test.args)...)
 		if err != nil {
