@@ -30,6 +30,7 @@ func TestEverySettingIsOne(t *testing.T) {
 			t.Errorf("%s: %v: %s", where, s, out)
 		}
 	}
+	certificates(t, binary)
 	// The check is no better than what the binary refuses.
 	for _, s := range []start{
 		{args: []string{"serve", "--no-such-flag"}},
@@ -41,6 +42,33 @@ func TestEverySettingIsOne(t *testing.T) {
 		if out, err := s.try(t, binary); err == nil {
 			t.Errorf("%v is taken: %s", s, out)
 		}
+	}
+}
+
+// certificates: Compose's first service makes the files that its nodes read.
+func certificates(t *testing.T, binary string) {
+	t.Helper()
+	services := compose(t).Services
+	dir := t.TempDir()
+	var args []string
+	for _, arg := range services["certificates"].Command {
+		if strings.HasPrefix(arg, "--dir=") {
+			arg = "--dir=" + dir
+		}
+		args = append(args, arg)
+	}
+	if out, err := exec.CommandContext(t.Context(), binary, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", args, out)
+	}
+	env := services["node-1"].Environment
+	for _, name := range []string{"CA", "CERT", "KEY"} {
+		file := *env["DOORBUSTER_CLUSTER_TLS_"+name]
+		if _, err := os.Stat(filepath.Join(dir, strings.TrimPrefix(file, "/certificates/"))); err != nil {
+			t.Error(err)
+		}
+	}
+	if name := *env["DOORBUSTER_CLUSTER_NAMES"]; !strings.Contains(strings.Join(args, " "), "--name="+name+" ") {
+		t.Errorf("nodes look for %s", name)
 	}
 }
 
