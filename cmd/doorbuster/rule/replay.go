@@ -17,7 +17,7 @@ import (
 
 func newReplay(o *options) *cobra.Command {
 	var order, save string
-	var recorded bool
+	var recorded, debug bool
 	cmd := &cobra.Command{
 		Use:   "replay --order <id>",
 		Short: "Run the rule here on exactly what it was told about a real order",
@@ -26,22 +26,27 @@ func newReplay(o *options) *cobra.Command {
 The recorded input is fetched from the server, and the project's module prices it.
 The command ends with exit code 1 where the answer is not the recorded one. --recorded
 runs the version that priced the order, fetched from the server, in the place of the
-project's module. --save writes the input as a sample: a native test that reads it
-runs the same order in the language's debugger.`,
+project's module. --save writes the input as a sample. --debug then runs the project's
+native test on this order alone in the language's debugger: dlv for Go, gdb for C,
+rust-gdb for Rust, and node's inspector for AssemblyScript.`,
 		Args: cobra.NoArgs,
 	}
 	r := addRemote(cmd)
 	cmd.Flags().StringVar(&order, "order", "", "id of the order")
 	cmd.Flags().StringVar(&save, "save", "", "file to write the input to, as a sample")
 	cmd.Flags().BoolVar(&recorded, "recorded", false, "run the version that priced the order")
+	cmd.Flags().BoolVar(&debug, "debug", false, "run the project's native test on this order, in a debugger")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if order == "" {
 			return failf(ExitUsage, "--order is required")
 		}
+		if debug && (recorded || o.json) {
+			return failf(ExitUsage, "--debug runs the project's source and talks to a user: it goes with neither --recorded nor --json")
+		}
 		if err := r.connect(o); err != nil {
 			return err
 		}
-		return o.replay(cmd, r, order, save, recorded)
+		return o.replay(cmd, r, order, save, recorded, debug)
 	}
 	return cmd
 }
@@ -64,7 +69,7 @@ type replayed struct {
 	Same     bool   `json:"same"`
 }
 
-func (o *options) replay(cmd *cobra.Command, r *remote, order, save string, recorded bool) error {
+func (o *options) replay(cmd *cobra.Command, r *remote, order, save string, recorded, debug bool) error {
 	told, err := r.account(cmd, order)
 	if err != nil {
 		return err
@@ -98,6 +103,15 @@ func (o *options) replay(cmd *cobra.Command, r *remote, order, save string, reco
 	result.Same = result.Recorded.line() == result.Here.line()
 	if err := o.print(cmd, result, result.text); err != nil {
 		return err
+	}
+	if debug {
+		p, err := o.load()
+		if err != nil {
+			return err
+		}
+		if err := p.debug(cmd.Context(), order, told.Input, &told.answer, cmd.InOrStdin(), cmd.OutOrStdout()); err != nil {
+			return err
+		}
 	}
 	if !result.Same {
 		return failf(ExitDifference, "the answer differs from the recorded one")

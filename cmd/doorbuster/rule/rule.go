@@ -21,7 +21,7 @@ const (
 	ExitUsage       = 2 // the command line, the project or a file is not right
 	ExitUnreachable = 3 // no answer from the server
 	ExitRefused     = 4 // the server said no
-	ExitNoCompiler  = 5 // a compiler is missing
+	ExitNoCompiler  = 5 // a compiler or a debugger is missing
 )
 
 // Error is an error with its exit code.
