@@ -214,6 +214,7 @@ func (s *server) observeCluster() {
 	sent := sum(func(l cluster.Link) float64 { return float64(l.RequestsSent) })
 	batches := sum(func(l cluster.Link) float64 { return float64(l.BatchesSent) })
 	m.Gauge("cluster_in_flight", "Requests that other nodes have not answered yet.", nil, sum(func(l cluster.Link) float64 { return float64(l.InFlight) }))
+	m.Gauge("cluster_batches_sent", "Batches that were sent to other nodes, over the links as they are now.", nil, batches)
 	m.Gauge("cluster_requests_per_batch", "Requests that went together, on average over the links as they are now.", nil,
 		func() float64 { return sent() / max(1, batches()) })
 }

@@ -19,7 +19,7 @@ type model struct {
 	group  float64 // waiting: from one commit of a node to its next, under load
 }
 
-// fit makes the model from what one node did, what a hop cost, and how PostgreSQL's
+// fit makes the model from what an order costs a busy node, what a hop costs more, and how PostgreSQL's
 // cost of an order fell as more of them shared a commit.
 func (m *measured) fit() model {
 	var x, y []float64
@@ -31,8 +31,8 @@ func (m *measured) fit() model {
 	}
 	event, commit := line(x, y)
 	return model{
-		local: m.median("1", (*sample).nodeMicros),
-		hop:   m.median("remote", (*sample).nodeMicros) - m.median("local", (*sample).nodeMicros),
+		local: m.median(fullLocal, (*sample).nodeMicros),
+		hop:   m.median(fullRemote, (*sample).nodeMicros) - m.median(fullLocal, (*sample).nodeMicros),
 		event: max(0, event), commit: max(0, commit),
 		group: m.median("1", func(s *sample) float64 { return micros(s.took) / s.groups }),
 	}
@@ -85,20 +85,16 @@ func (m *measured) section() string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "`%s -- --seconds %d --rounds %d --share %g`: medians of the rounds, on %s, where the load and\nPostgreSQL run as well.\n\n",
 		scaleTask, m.seconds, m.rounds, m.share, page.Machine())
-	out.WriteString("What a hop costs, at 1,500 orders a second over 64 connections to one node: all deals are its own, or all are another's.\n\n")
-	out.WriteString("| | P50 ms | P99 ms | CPU of nodes, µs/order | CPU of PostgreSQL, µs/order | orders a commit | orders a batch between nodes |\n|---|---|---|---|---|---|---|\n")
-	for _, name := range []string{"local", "remote"} {
-		between := "-"
-		if name == "remote" {
-			between = fmt.Sprintf("%.1f", m.median(name, (*sample).peerBatch))
-		}
-		fmt.Fprintf(&out, "| %s | %.2f | %.1f | %.0f | %.0f | %.1f | %s |\n", name,
+	fmt.Fprintf(&out, "What a hop costs: one of %d nodes is asked over %d connections, for deals of its own and for those of the others. Steady:\nat %d orders a second. Otherwise as fast as the answers come, and each node may use %g of a core.\n\n", scaleNodes, connectionsEach, hopRate, m.share)
+	out.WriteString("| | orders/s | P50 ms | P99 ms | CPU of nodes, µs/order | CPU of PostgreSQL, µs/order | orders a commit | orders and answers a batch between nodes |\n|---|---|---|---|---|---|---|---|\n")
+	for _, name := range []string{steadyLocal, steadyRemote, fullLocal, fullRemote} {
+		fmt.Fprintf(&out, "| %s | %.0f | %.2f | %.1f | %.0f | %.0f | %.1f | %.1f |\n", name, m.median(name, (*sample).rate),
 			m.median(name, func(s *sample) float64 { return s.p(0.5) }), m.median(name, func(s *sample) float64 { return s.p(0.99) }),
-			m.median(name, (*sample).nodeMicros), m.median(name, (*sample).databaseMicros), m.median(name, (*sample).batch), between)
+			m.median(name, (*sample).nodeMicros), m.median(name, (*sample).databaseMicros), m.median(name, (*sample).batch), m.median(name, (*sample).peerBatch))
 	}
 	fit := m.fit()
 	one := m.median("1", (*sample).rate)
-	fmt.Fprintf(&out, "\nOrders a second as fast as the answers come, over 64 connections to each node. Each node may use %g of a core, so that\nnodes are what is short.\n\n", m.share)
+	fmt.Fprintf(&out, "\nAll nodes are asked, as fast as the answers come, over %d connections each. Each may use %g of a core, so that nodes are\nwhat is short.\n\n", connectionsEach, m.share)
 	out.WriteString("| nodes | orders/s | of one node | the model says | remote | CPU of nodes, µs/order | CPU of PostgreSQL, µs/order | its cores | orders a commit |\n|---|---|---|---|---|---|---|---|---|\n")
 	for n := 1; n <= scaleNodes; n++ {
 		name := fmt.Sprint(n)

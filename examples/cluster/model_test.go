@@ -17,8 +17,10 @@ func TestFit(t *testing.T) {
 		micros float64
 		batch  float64
 	}{
-		{"local", 1, 60, 8},
-		{"remote", 1, 90, 8},
+		{steadyLocal, 1, 60, 8},
+		{steadyRemote, 1, 99, 8},
+		{fullLocal, 1, 50, 20},
+		{fullRemote, 1, 80, 18},
 		{"1", 1, want.nodeMicros(1), 20},
 		{"2", 2, want.nodeMicros(2), 16},
 		{"3", 3, want.nodeMicros(3), 15},

@@ -151,7 +151,7 @@ func (s *scale) counters(ctx context.Context) (c counters, err error) {
 		}
 		c.groups += sumOf(metrics, "doorbuster_journal_batch_events_count")
 		c.requests += sumOf(metrics, requestsSent)
-		c.batches += sumOf(metrics, "doorbuster_cluster_batches_sent_total")
+		c.batches += sumOf(metrics, "doorbuster_cluster_batches_sent")
 	}
 	c.database, err = cpuOfAll("postgres")
 	return c, err
@@ -186,13 +186,7 @@ func measureScale(ctx context.Context, p plan, s scale, out io.Writer, markdown 
 			return nil
 		}
 		s.kit = k
-		if err := s.create(ctx); err != nil {
-			return err
-		}
-		if err := s.hops(ctx, m); err != nil {
-			return err
-		}
-		return s.ratios(ctx, m)
+		return s.measure(ctx, m)
 	}())
 	if err := errors.Join(err, k.close(err != nil)); err != nil {
 		return err
@@ -203,6 +197,18 @@ func measureScale(ctx context.Context, p plan, s scale, out io.Writer, markdown 
 		return nil
 	}
 	return page.WriteSection(markdown, scaleTask, text)
+}
+
+func (s *scale) measure(ctx context.Context, m *measured) (err error) {
+	if err := errors.Join(s.create(ctx), s.hops(ctx, m, hopRate, [2]string{steadyLocal, steadyRemote})); err != nil {
+		return err
+	}
+	end, err := s.confine()
+	defer func() { err = errors.Join(err, end()) }()
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.hops(ctx, m, 0, [2]string{fullLocal, fullRemote}), s.ratios(ctx, m))
 }
 
 func (s *scale) create(ctx context.Context) error {
@@ -225,7 +231,8 @@ func (s *scale) split(ctx context.Context, n *node) (own, others []string, err e
 		if err != nil {
 			return nil, nil, err
 		}
-		if _, err := n.api.Do(ctx, client.Call{Method: "GET", Path: "/api/v1/deals/" + id}); err != nil {
+		quote := fmt.Appendf(nil, `{"deal_id":%q,"user_id":"u","quantity":1}`, id)
+		if _, err := n.api.Do(ctx, client.Call{Method: "POST", Path: "/api/v1/quotes", Body: quote}); err != nil {
 			return nil, nil, err
 		}
 		var after float64
@@ -239,63 +246,82 @@ func (s *scale) split(ctx context.Context, n *node) (own, others []string, err e
 	return own, others, err
 }
 
+const (
+	connectionsEach = 64   // of the load, to each node
+	hopRate         = 1500 // orders a second, far from what a node can do
+)
+
 // hops compares orders that reach their deal's owner at once with orders that reach it
-// through another node, at the same rate and for as many deals.
-func (s *scale) hops(ctx context.Context, m *measured) error {
-	const rate, connections = 1500, 64
-	to := []target{{s.kit.victim(), connections}}
+// through another node, for as many deals: at a steady rate, or, if that is 0, as fast as
+// the answers come.
+func (s *scale) hops(ctx context.Context, m *measured, rate float64, names [2]string) error {
+	to := []target{{s.kit.victim(), connectionsEach}}
 	own, others, err := s.split(ctx, to[0].node)
 	if err != nil {
 		return err
 	}
 	most := min(len(own), len(others))
-	for round := range s.rounds {
-		for name, deals := range map[string][]string{"local": own, "remote": others} {
-			if most == 0 {
-				return fmt.Errorf("%s: one of two owns all deals", to[0].node.host.name)
-			}
-			if _, err := s.load(ctx, to, deals[:most], rate, scaleWarm); err != nil {
+	if most == 0 {
+		return fmt.Errorf("%s owns none or all of the deals", to[0].node.host.name)
+	}
+	for range s.rounds {
+		for i, deals := range [][]string{own, others} {
+			if err := s.round(ctx, m, names[i], to, deals[:most], rate); err != nil {
 				return err
 			}
-			got, err := s.load(ctx, to, deals[:most], rate, time.Duration(s.seconds)*time.Second)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(s.kit.out, "round %d  %-6s %v\n", round+1, name, &got)
-			m.add(name, got)
 		}
 	}
 	return nil
 }
 
-// ratios ends one node after the other. Each has its share of a core, so that the
-// nodes, and not the machine, are what is short.
-func (s *scale) ratios(ctx context.Context, m *measured) (err error) {
-	const connections = 64
+// round warms up, and takes a sample.
+func (s *scale) round(ctx context.Context, m *measured, name string, to []target, deals []string, rate float64) error {
+	if _, err := s.load(ctx, to, deals, rate, scaleWarm); err != nil {
+		return err
+	}
+	got, err := s.load(ctx, to, deals, rate, time.Duration(s.seconds)*time.Second)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(s.kit.out, "%-24s %v\n", name, &got)
+	m.add(name, got)
+	return nil
+}
+
+// confine gives each node its share of a core, so that the nodes, and not the machine,
+// are what is short. end takes the shares away, and the nodes with them.
+func (s *scale) confine() (end func() error, err error) {
+	var shares []*quota
+	end = func() (err error) {
+		for _, n := range s.kit.balanced() {
+			n.kill()
+		}
+		for _, q := range shares {
+			err = errors.Join(err, q.close())
+		}
+		return err
+	}
 	for i, n := range s.kit.balanced() {
 		q, err := newQuota(fmt.Sprintf("doorbuster-%d", i), s.share)
-		defer func() { err = errors.Join(err, q.close()) }()
+		shares = append(shares, q)
 		if err := errors.Join(err, q.add(n.cmd.Process.Pid)); err != nil {
-			return err
+			return end, err
 		}
-		defer n.kill()
 	}
+	return end, nil
+}
+
+// ratios loads all nodes, and ends one after the other.
+func (s *scale) ratios(ctx context.Context, m *measured) error {
 	for {
 		var to []target
 		for _, n := range s.kit.balanced() {
-			to = append(to, target{n, connections})
-		}
-		name := strconv.Itoa(len(to))
-		if _, err := s.load(ctx, to, s.all, 0, scaleWarm); err != nil {
-			return err
+			to = append(to, target{n, connectionsEach})
 		}
 		for range s.rounds {
-			got, err := s.load(ctx, to, s.all, 0, time.Duration(s.seconds)*time.Second)
-			if err != nil {
+			if err := s.round(ctx, m, strconv.Itoa(len(to)), to, s.all, 0); err != nil {
 				return err
 			}
-			fmt.Fprintf(s.kit.out, "%s nodes  %v\n", name, &got)
-			m.add(name, got)
 		}
 		if len(to) == 1 {
 			return nil
@@ -308,8 +334,15 @@ func (s *scale) ratios(ctx context.Context, m *measured) (err error) {
 	}
 }
 
-// measured is everything that was measured, by what was loaded: "1", "2", "3" nodes,
-// "local", "remote".
+// What was loaded besides 1, 2 and 3 nodes: one, for deals of its own and of others.
+const (
+	steadyLocal  = "its own deals, steady"
+	steadyRemote = "others' deals, steady"
+	fullLocal    = "its own deals"
+	fullRemote   = "others' deals"
+)
+
+// measured is everything that was measured, by what was loaded.
 type measured struct {
 	share           float64
 	seconds, rounds int
