@@ -28,6 +28,8 @@ type janitor struct {
 	node                   *Node
 	mark, views, at, check int64 // Mono ns of the next mark, view pass, passivation and look at the epochs
 
+	groups, sealed uint64 // that the journal had at the last mark, and at the last that was synced
+
 	marking, listing, checking atomic.Bool // one is under way
 }
 
@@ -40,9 +42,11 @@ func (j *janitor) Receive(ctx actor.Context) {
 	n.pool.Sweep(now.Mono)
 	n.wheel.Due(now.Wall, n.wakeDeal)
 	if now.Mono >= j.mark {
-		n.readOnly.Store(n.store.Stats().ReadOnly)
 		j.mark = now.Mono + int64(markEvery)
-		n.once(&j.marking, "clock mark", func() error { return n.markClock(n.ctx, now.Wall+markAhead, false) })
+		stats := n.store.Stats()
+		n.readOnly.Store(stats.ReadOnly)
+		seals := j.seals(stats.Groups)
+		n.once(&j.marking, "clock mark", func() error { return n.markClock(n.ctx, now.Wall+markAhead, seals) })
 	}
 	if now.Mono >= j.views {
 		j.views = now.Mono + int64(viewsEvery)
@@ -56,6 +60,17 @@ func (j *janitor) Receive(ctx actor.Context) {
 		j.at = now.Mono + int64(max(n.cfg.PassivateAfter/4, tickEvery))
 		n.sendLeave(now.Wall - n.cfg.PassivateAfter.Milliseconds())
 	}
+}
+
+// seals says whether this mark is to be synced: the first one after the journal has come
+// to rest. A start can then tell damage to the last group from a torn tail, since
+// something behind it was synced.
+func (j *janitor) seals(groups uint64) bool {
+	rests := groups == j.groups && groups != j.sealed && !j.marking.Load()
+	if j.groups = groups; rests {
+		j.sealed = groups
+	}
+	return rests
 }
 
 // once does work in the background, unless the last one is still under way.

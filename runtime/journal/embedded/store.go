@@ -206,7 +206,7 @@ func (s *Store) recover() error {
 	}
 	if end.torn > 0 {
 		s.recovery.TornBytes, s.recovery.TornFile = end.torn, end.file
-		s.cfg.Log.Warn("journal: cut the torn tail of the log; it was never synced, so nobody was told of it",
+		s.cfg.Log.Warn("journal: cut the torn tail of the log; unless the disk has damaged it, it was never synced and nobody was told of it",
 			"file", end.file, "bytes", end.torn)
 	}
 	return nil

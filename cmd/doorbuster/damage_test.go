@@ -1,0 +1,63 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/doorbuster/doorbuster/gateway/client"
+)
+
+// TestDamageToTheLastOrder: half a second after the last order its record is no torn tail
+// any more. A server that finds it damaged does not start, and loses nothing in silence.
+func TestDamageToTheLastOrder(t *testing.T) {
+	data := t.TempDir()
+	var s shop
+	server := start(t, data)
+	must(t, s.create(t.Context(), server.addr))
+	api, err := client.New(client.Config{Addr: server.addr, Connections: 1})
+	must(t, err)
+	defer api.Close()
+	if answer, err := api.Do(t.Context(), order(0)); err != nil || answer.Status != 201 {
+		t.Fatalf("%d, %v", answer.Status, err)
+	}
+	path, at := lastOrder(t, data)
+	for deadline := time.Now().Add(10 * time.Second); bytes.LastIndex(mustRead(t, path), []byte("clock")) < at; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no mark of the clock was written behind the last order")
+		}
+	}
+	must(t, server.kill())
+	log := mustRead(t, path)
+	log[at] ^= 0x55
+	must(t, os.WriteFile(path, log, 0o600))
+	cmd, err := command(t.Context(), serveArgs(data)...)
+	must(t, err)
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "the log is damaged at byte") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// lastOrder returns the log in use, and where the last user's name is in it.
+func lastOrder(t *testing.T, data string) (path string, at int) {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(data, "*.log"))
+	must(t, err)
+	for _, path := range paths {
+		if at := bytes.LastIndex(mustRead(t, path), []byte("u-0")); at >= 0 {
+			return path, at
+		}
+	}
+	t.Fatal("no order is in the journal")
+	return "", 0
+}
+
+func mustRead(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	must(t, err)
+	return b
+}
