@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/atomicfs"
 
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
@@ -476,5 +477,38 @@ func checkDecoded(t *testing.T, key, value []byte) {
 	})
 	if err != nil || seen != r.count {
 		t.Fatalf("%d of %d events, %v", seen, r.count, err)
+	}
+}
+
+// TestDamagedManifestIsRefused flips a bit in each chunk of the manifest of a folder
+// that was closed in order. Only the newest edit may be taken for a torn tail.
+func TestDamagedManifestIsRefused(t *testing.T) {
+	noLeaks(t)
+	mem := vfs.NewMem()
+	h := newHistory(8)
+	if err := h.scenario(testConfig(t, mem, "data"), 20); err != nil {
+		t.Fatal(err)
+	}
+	files := readFolder(t, mem)
+	name, err := atomicfs.ReadMarker(mem, "data", "manifest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var starts []int
+	for at := 0; at < len(files[name]); {
+		size, _ := manifestChunkAt(rest(files[name], at))
+		if size == 0 {
+			t.Fatalf("no chunk at byte %d of %d", at, len(files[name]))
+		}
+		starts = append(starts, at)
+		at += size
+	}
+	for i, at := range starts {
+		flipped := bytes.Clone(files[name])
+		flipped[at+manifestHeader] ^= 1
+		err := inspectManifest(files.with(t, name, flipped), "data")
+		if refused := errors.Is(err, journal.ErrCorrupt); refused != (i < len(starts)-1) {
+			t.Errorf("chunk %d of %d damaged: %v", i+1, len(starts), err)
+		}
 	}
 }

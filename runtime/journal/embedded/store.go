@@ -187,6 +187,9 @@ func Open(cfg Config) (*Store, error) {
 }
 
 func (s *Store) recover() error {
+	if err := inspectManifest(s.cfg.FS, s.cfg.Dir); err != nil {
+		return err
+	}
 	end, err := inspectLog(s.cfg.FS, s.cfg.Dir)
 	if err != nil {
 		return err

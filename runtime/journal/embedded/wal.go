@@ -107,8 +107,7 @@ func chunkAt(block []byte, num uint32) (size int, synced uint64) {
 	if size > len(block) {
 		return 0, 0
 	}
-	sum := crc32.Checksum(block[6:size], castagnoli)
-	if binary.LittleEndian.Uint32(block) != (sum>>15|sum<<17)+0xa282ead8 {
+	if binary.LittleEndian.Uint32(block) != mask(crc32.Checksum(block[6:size], castagnoli)) {
 		return 0, 0
 	}
 	return size, binary.LittleEndian.Uint64(block[11:])
