@@ -197,6 +197,7 @@ func connect(ctx context.Context, url string, connections int, begin func(contex
 	cfg.PingTimeout = pingTimeout
 	if connections == 1 { // it has the lock, however long there is nothing to commit
 		cfg.MaxConnIdleTime, cfg.MaxConnLifetime = never, never
+		cfg.BeforeClose = unclaimDatabase
 	}
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = connectTimeout
@@ -257,6 +258,14 @@ func holder(ctx context.Context, q querier) (who string, err error) {
 		WHERE l.locktype = 'advisory' AND l.objid = $1 AND l.granted AND d.datname = current_database() LIMIT 1`, serving).
 		Scan(&who)
 	return who, err
+}
+
+// unclaimDatabase gives the lock back before the connection ends, which the server learns
+// of some time later: the next process may be waiting for it.
+func unclaimDatabase(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
+	defer cancel()
+	_, _ = conn.Exec(ctx, "SELECT pg_advisory_unlock_all()") // the server does so in the end
 }
 
 func (s *Store) usable() error {

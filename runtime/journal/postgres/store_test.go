@@ -467,6 +467,18 @@ func TestShared(t *testing.T) {
 	closeAll(t, b)
 }
 
+// A database is free at once when its user has closed it.
+func TestFreeOnceClosed(t *testing.T) {
+	url := database(t, server)
+	for i := range 20 {
+		s, err := postgres.Open(t.Context(), postgres.Config{URL: url, Clock: newClock(t), Exclusive: i%2 == 0})
+		if err != nil {
+			t.Fatal(i, err)
+		}
+		closeAll(t, s)
+	}
+}
+
 // Those who read may ask for more as they go, as many as there are at once, though
 // they are more than the connections.
 func TestReadersUseTheStore(t *testing.T) {
