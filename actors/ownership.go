@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/runtime/cluster"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 )
@@ -288,35 +289,44 @@ func (n *Node) Lost() {
 
 // settle follows the members, until the node is closed: it hands over what is no longer
 // this node's, and looks for what has become so. It looks twice, because what others
-// hand over may still be on its way the first time.
+// hand over may still be on its way the first time, and again if the store did not answer.
 func (n *Node) settle() {
-	second := make(chan struct{}, 1)
+	again := make(chan struct{}, 1)
 	stop := func() {}
 	defer func() { stop() }()
 	for {
+		changed := false
 		select {
 		case <-n.cluster.changed:
-			stop()
-			stop = n.clock.AfterFunc(settleAgain, func() { second <- struct{}{} })
-		case <-second:
+			changed = true
+		case <-again:
 		case <-n.ctx.Done():
 			return
 		}
 		n.report("hand-over", n.HandOver(n.ctx))
 		_, err := n.survey(n.ctx)
 		n.report("a look at all deals", err)
+		if stop(); changed || err != nil {
+			stop = n.clock.AfterFunc(settleAgain, func() { again <- struct{}{} })
+		}
 	}
 }
 
 // HandOver returns when no deal is active here that belongs to another node, or ctx has
 // ended. The deals go in groups, each with a snapshot.
 func (n *Node) HandOver(ctx context.Context) error {
-	for {
+	begin, count := clockd.Mono(), 0
+	defer func() {
+		if count > 0 {
+			n.cfg.Logger.Info("deals were handed over", "deals", count, "took", time.Duration(clockd.Mono()-begin))
+		}
+	}()
+	for n.ctx.Err() == nil {
 		others := n.active.list(func(a *activation) bool {
 			member, self := n.cfg.Peers.Owner([]byte(a.entry.id))
 			return !self && member != ""
 		})
-		if len(others) == 0 || n.ctx.Err() != nil {
+		if len(others) == 0 {
 			return nil
 		}
 		for group := range slices.Chunk(others, handedAtOnce) {
@@ -324,8 +334,10 @@ func (n *Node) HandOver(ctx context.Context) error {
 				return fmt.Errorf("hand-over: %w", err)
 			}
 			n.handOverGroup(ctx, group)
+			count += len(group)
 		}
 	}
+	return nil
 }
 
 func (n *Node) handOverGroup(ctx context.Context, group []*activation) {

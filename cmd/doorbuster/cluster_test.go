@@ -17,7 +17,7 @@ import (
 
 const (
 	clusterNodes = 3
-	clusterDeals = 12
+	clusterDeals = 24 // so that no node goes without
 	// answersWithin is how long a deal may be silent whose node was killed.
 	answersWithin = 5 * time.Second
 )
