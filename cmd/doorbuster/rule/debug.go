@@ -27,7 +27,7 @@ type debugger struct {
 
 var debuggers = map[string]debugger{
 	".go": {
-		run: []string{"dlv", "test", "--wd", "$scratch", "--init", "$scratch/dlv.init", "--", "-test.run", "^TestVectors$"},
+		run: []string{"dlv", "test", "--wd", "$scratch", "--init", "$scratch/dlv.init", "--allow-non-terminal-interactive=true", "--", "-test.run", "^TestVectors$"},
 		in:  "$project",
 		how: map[string]string{"dlv": "go install github.com/go-delve/delve/cmd/dlv@latest"},
 	},
