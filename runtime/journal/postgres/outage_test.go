@@ -23,6 +23,7 @@ type proxy struct {
 	listener net.Listener
 	target   string
 	deaf     atomic.Bool // what the server says is swallowed
+	lingers  atomic.Bool // the server does not hear that a client has gone
 	mu       sync.Mutex
 	open     map[net.Conn]struct{}
 	wait     sync.WaitGroup
@@ -63,12 +64,19 @@ func (p *proxy) accept() {
 	}
 }
 
+// pipe is one direction: swallow is nil on the way to the server.
 func (p *proxy) pipe(to, from net.Conn, swallow *atomic.Bool) {
-	defer func() { _, _ = to.Close(), from.Close() }()
+	lingers := func() bool { return swallow == nil && p.lingers.Load() }
+	defer func() {
+		if !lingers() {
+			_, _ = to.Close(), from.Close()
+		}
+	}()
+	const terminate = 'X' // begins the last message of a client
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buf)
-		if n > 0 && (swallow == nil || !swallow.Load()) {
+		if n > 0 && (swallow == nil || !swallow.Load()) && (buf[0] != terminate || !lingers()) {
 			if _, err := to.Write(buf[:n]); err != nil {
 				return
 			}
