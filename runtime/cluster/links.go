@@ -193,14 +193,27 @@ func (l *links) round() {
 }
 
 // giveUp ends what is in flight to a peer that is not heard, and its connection, which
-// may be one that no longer leads anywhere.
+// may be one that no longer leads anywhere. If it leads to another life of the node, it
+// is that one's.
 func (l *links) giveUp(p *peer) {
 	l.cfg.Logger.Warn("cluster: a member does not answer", slog.String("member", p.member), slog.String("address", p.pid.Address))
 	p.broke()
-	l.streams.cut(p.pid.Address)
+	if !l.hearsAnother(p) {
+		l.streams.cut(p.pid.Address)
+	}
 	if !p.inTopology() {
 		l.forget(p)
 	}
+}
+
+// hearsAnother says whether another member is heard at the address of p.
+func (l *links) hearsAnother(p *peer) bool {
+	for _, other := range *l.peers.Load() {
+		if other != p && other.pid.Address == p.pid.Address && other.heardLately() {
+			return true
+		}
+	}
+	return false
 }
 
 // broken is told by remote that its stream to an address is no more.

@@ -445,6 +445,30 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestEarlierLifeIsGivenUp: a late word of a node's earlier life makes it known again.
+// That it does not answer is its end, and nothing to the node's present life.
+func TestEarlierLifeIsGivenUp(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	a.mustAsk(t, "b")
+	breaks := func() uint64 {
+		for _, link := range a.all() {
+			if link.Member == "b" {
+				return link.Breaks
+			}
+		}
+		return 0
+	}
+	await(t, "b is heard", func() bool { return (*a.peers.Load())["b"].heardLately() })
+	before := breaks()
+	a.peerOf("b0", b.member.Load().Address)
+	await(t, "a gives up the earlier life", func() bool { return len(a.all()) == 1 })
+	a.mustAsk(t, "b")
+	if after := breaks(); after != before {
+		t.Errorf("the link to the present life broke %d times", after-before)
+	}
+}
+
 // TestRejoin is a node that goes on under another id, as when its lease was lost.
 func TestRejoin(t *testing.T) {
 	t.Parallel()

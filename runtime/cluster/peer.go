@@ -429,6 +429,12 @@ func (p *peer) round() (quiet int) {
 	return p.pulse.quiet
 }
 
+func (p *peer) heardLately() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pulse.ponged > 0 && p.pulse.quiet < quietRounds
+}
+
 func fail(ended []Done, err error) {
 	for _, done := range ended {
 		done.Replied(nil, err)
