@@ -112,6 +112,9 @@ func (s *Server) snapshot(c *call) error {
 // drain asks the process, or another member of the cluster, to stop. The answer leaves
 // before it does.
 func (s *Server) drain(c *call) error {
+	if err := c.readNothing(); err != nil {
+		return err
+	}
 	if member := string(c.ctx.QueryArgs().Peek("member")); member != "" {
 		if err := s.drainMember(member); err != nil {
 			return err

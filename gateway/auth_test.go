@@ -380,13 +380,12 @@ func TestJWKSOfAnIssuer(t *testing.T) {
 	tokens, err := NewTokens(set(jose.JSONWebKey{Key: i.ed.Public(), KeyID: "ed"}, jose.JSONWebKey{Key: &i.rs.PublicKey, KeyID: "rs"}, encrypts))
 	must(t, err)
 	good := claims("u-1", -time.Minute, time.Minute)
-	now := int64(start)
 	for _, token := range []string{i.sign(jose.EdDSA, i.ed, "ed", good), i.sign(jose.RS256, i.rs, "rs", good)} {
-		if who := knownTo(tokens, []byte(token), now); who == nil || string(who.name) != "u-1" {
+		if who := knownTo(tokens, []byte(token), start); who == nil || string(who.name) != "u-1" {
 			t.Errorf("%v", who)
 		}
 	}
-	if who := knownTo(tokens, []byte(i.sign(jose.RS256, i.rs, "enc", good)), now); who != nil {
+	if who := knownTo(tokens, []byte(i.sign(jose.RS256, i.rs, "enc", good)), start); who != nil {
 		t.Error("a token that a key for encryption has signed is believed")
 	}
 	if _, err := NewTokens(set(encrypts)); err == nil {

@@ -115,6 +115,9 @@ func TestDealsThatAreNotValid(t *testing.T) {
 	h.deal("d-2", "")
 	h.post("/api/v1/deals/d-2/pause", `{"until":"tomorrow"}`).refused(unknownField)
 	h.get("/api/v1/deals/d-2").has(map[string]any{"status": "live"})
+	for _, path := range []string{"snapshot", "drain"} {
+		h.send(request{method: "POST", path: "/api/v1/admin/" + path, admin: true, body: `{"after":"noon"}`}).refused(unknownField)
+	}
 	h.post("/api/v1/deals/d-2/pause", `{}`).want(200).has(map[string]any{"status": "paused"})
 }
 

@@ -30,7 +30,7 @@ const (
 )
 
 // refundOfPayment is on disk the Kind of an OrderRefunded that knows its Payment.
-const refundOfPayment Kind = 14
+const refundOfPayment = 14
 
 // retired was the Kind of OrderPlaced before an order recorded all that its rules
 // were told.
@@ -142,11 +142,11 @@ func (e *Event) Reset() {
 
 // Append encodes the event behind dst. The format is in FORMAT.md.
 func (e *Event) Append(dst []byte) []byte {
-	kind := e.Kind
+	kind := byte(e.Kind)
 	if e.Payment != 0 {
 		kind = refundOfPayment
 	}
-	dst = append(dst, byte(kind))
+	dst = append(dst, kind)
 	dst = binary.AppendUvarint(dst, uint64(e.At))
 	switch e.Kind {
 	case DealCreated:

@@ -662,7 +662,9 @@ func TestApplyRefuses(t *testing.T) {
 		})},
 		"stock": {created, {Kind: deal.DealChanged, At: 2, Seq: 2, Patch: &deal.Patch{StockAdd: deal.MaxStock}}},
 		"refund of no payment": {
-			created, opening, {Kind: deal.OrderConfirmed, At: 3, Seq: 3, Order: 2}, {Kind: deal.GroupFailed, At: 3, Seq: 4, Group: 2},
+			created, opening,
+			{Kind: deal.OrderConfirmed, At: 3, Seq: 3, Order: 2},
+			{Kind: deal.GroupFailed, At: 3, Seq: 4, Group: 2},
 			{Kind: deal.OrderRefunded, At: 3, Seq: 5, Order: 2, Payment: 4},
 		},
 		"fail twice": {created, opening, {Kind: deal.GroupFailed, At: 3, Seq: 3, Group: 2}, {Kind: deal.GroupFailed, At: 3, Seq: 4, Group: 2}},
