@@ -50,8 +50,8 @@ type Config struct {
 	RequestTimeout time.Duration
 	// PassivateAfter is how long a deal stays in memory unused (5 min).
 	PassivateAfter time.Duration
-	// RuleFaultsMax is how often a rule may fault within RuleFaultsWindow of a
-	// deal's orders before it is switched off for that deal (20 in 10 s).
+	// RuleFaultsMax is for how many users a rule may fault within RuleFaultsWindow of
+	// a deal's orders before it is switched off for that deal (20 in 10 s).
 	RuleFaultsMax    int
 	RuleFaultsWindow time.Duration
 	// Workers is the number of goroutines that run actors (GOMAXPROCS).
