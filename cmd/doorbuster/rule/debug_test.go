@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,7 +56,7 @@ func debugOrder(t *testing.T, dir, keys string) (int, string, error) {
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	err := cmd.ExecuteContext(t.Context())
 	code := 0
-	if e, ok := err.(*Error); ok { //nolint:errorlint // commands return it bare
+	if e := new(Error); errors.As(err, &e) {
 		code = e.Code
 	}
 	return code, out.String(), err
