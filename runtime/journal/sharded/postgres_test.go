@@ -56,7 +56,7 @@ func (c *cluster) databases(t *testing.T) (urls []string) {
 
 func (c *cluster) tryOpen(t *testing.T, urls ...string) (*sharded.Store, error) {
 	t.Helper()
-	servers, err := postgres.OpenAll(t.Context(), postgres.Config{Clock: c.clock, Patience: 3 * time.Second}, urls)
+	servers, err := postgres.OpenAll(t.Context(), postgres.Config{Clock: c.clock, Patience: time.Second}, urls)
 	if err != nil {
 		return nil, err
 	}
