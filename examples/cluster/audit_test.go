@@ -166,12 +166,12 @@ func TestJudge(t *testing.T) {
 		row   row
 		good  bool
 	}{
-		"all well":             {fault{unnoticed: true, within: withinPromise}, row{again: withinPromise, verdict: verdict{moves: []time.Duration{pauseMost}}}, true},
+		"all well":             {fault{unnoticed: true, within: withinPromise, pause: pausePromise}, row{again: withinPromise, verdict: verdict{moves: []time.Duration{pausePromise}}}, true},
 		"a request failed":     {fault{unnoticed: true}, row{failed: 1}, false},
 		"failed, as it may":    {fault{}, row{failed: 1}, true},
 		"never answered":       {fault{}, row{unknown: 1}, false},
 		"too late":             {fault{within: withinPromise}, row{again: withinPromise + 1}, false},
-		"a move took too long": {fault{unnoticed: true}, row{verdict: verdict{moves: []time.Duration{pauseMost + 1}}}, false},
+		"a move took too long": {fault{pause: pausePromise}, row{verdict: verdict{moves: []time.Duration{pausePromise + 1}}}, false},
 	} {
 		if err := tc.fault.judge(&tc.row); (err == nil) != tc.good {
 			t.Errorf("%s: %v", name, err)

@@ -23,6 +23,9 @@ type fault struct {
 	within time.Duration
 	// unnoticed: not one request may fail.
 	unnoticed bool
+	// pause is how long those may wait who ask while a deal moves, all but one in a
+	// hundred. 0: as long as it takes.
+	pause time.Duration
 	needs     need
 }
 
@@ -37,8 +40,14 @@ type need struct {
 // holdLong outlasts a lease and the time that it takes the others to notice.
 const holdLong = 2*lease + time.Second
 
-// withinPromise is how soon every deal must answer after a node was killed.
-const withinPromise = 5 * time.Second
+const (
+	// withinPromise is how soon every deal must answer after a node was killed.
+	withinPromise = 5 * time.Second
+	// pausePromise is how long adding a node may hold up those who ask for a deal that
+	// moves there.
+	pausePromise = 250 * time.Millisecond
+	pauseAt      = 0.99
+)
 
 // faults are in the order in which they are played.
 var faults = []fault{
@@ -53,7 +62,7 @@ var faults = []fault{
 	{name: "PostgreSQL crashes and starts again", hurt: restartDatabase},
 	{name: "connections to PostgreSQL cut in mid-commit", hurt: cutCommits, hold: 2 * time.Second},
 	{name: "PostgreSQL fails over to its standby", hurt: promote, needs: need{standby: true}},
-	{name: "a node joins", hurt: joinNode, hold: 4 * time.Second, unnoticed: true, needs: need{nodes: 2}},
+	{name: "a node joins", hurt: joinNode, hold: 4 * time.Second, unnoticed: true, pause: pausePromise, needs: need{nodes: 2}},
 	{name: "a node leaves", hurt: leaveNode, hold: 2 * time.Second, unnoticed: true, needs: need{nodes: 2}},
 	{name: "rolling restart of all", hurt: rollingRestart, unnoticed: true, needs: need{nodes: 2}},
 	{name: "rolling upgrade from the version before, and back", hurt: rollingUpgrade, unnoticed: true, needs: need{nodes: 2, before: true}},

@@ -80,7 +80,12 @@ const (
 	firstNodeAt = 11
 )
 
-const bridge = "doorbuster0"
+const (
+	bridge = "doorbuster0"
+	// bridgeMAC is given, or the bridge would take another address whenever a host is
+	// added, and not be found for as long as the others remember the old one.
+	bridgeMAC = "02:00:00:00:00:01"
+)
 
 func newGround(ctx context.Context, spaces bool) (*ground, error) {
 	if !spaces {
@@ -90,7 +95,7 @@ func newGround(ctx context.Context, spaces bool) (*ground, error) {
 	g := &ground{spaces: true, block: "10.77.0"}
 	return g, errors.Join(
 		command(ctx, "ip", "link", "set", "lo", "up"),
-		command(ctx, "ip", "link", "add", bridge, "type", "bridge"),
+		command(ctx, "ip", "link", "add", bridge, "address", bridgeMAC, "type", "bridge"),
 		command(ctx, "ip", "address", "add", g.ip(shoppersAt)+"/24", "dev", bridge),
 		command(ctx, "ip", "address", "add", g.ip(linksAt)+"/24", "dev", bridge),
 		command(ctx, "ip", "link", "set", bridge, "up"),
