@@ -193,34 +193,40 @@ func (l *links) round() {
 }
 
 // giveUp ends what is in flight to a peer that is not heard, and its connection, which
-// may be one that no longer leads anywhere. If it leads to another life of the node, it
-// is that one's.
+// may be one that no longer leads anywhere. If a later life of the node speaks from that
+// address, it is that one's.
 func (l *links) giveUp(p *peer) {
-	l.cfg.Logger.Warn("cluster: a member does not answer", slog.String("member", p.member), slog.String("address", p.pid.Address))
 	p.broke()
-	if !l.hearsAnother(p) {
+	if !l.outlived(p.member, p.pid.Address) {
 		l.streams.cut(p.pid.Address)
 	}
 	if !p.inTopology() {
 		l.forget(p)
+		return
 	}
+	l.cfg.Logger.Warn("cluster: a member does not answer", slog.String("member", p.member), slog.String("address", p.pid.Address))
 }
 
-// hearsAnother says whether another member is heard at the address of p.
-func (l *links) hearsAnother(p *peer) bool {
-	for _, other := range *l.peers.Load() {
-		if other != p && other.pid.Address == p.pid.Address && other.heardLately() {
+// outlived says whether a later member speaks from the same address.
+func (l *links) outlived(member, address string) bool {
+	for id, p := range *l.peers.Load() {
+		if p.pid.Address == address && id > member {
 			return true
 		}
 	}
 	return false
 }
 
-// broken is told by remote that its stream to an address is no more.
+// broken is told by remote that its stream to an address is no more. The member there
+// is told at once, over the next one: it may wait for what was lost.
 func (l *links) broken(address string) {
 	for _, p := range *l.peers.Load() {
-		if p.pid.Address == address {
-			p.broke()
+		if p.pid.Address != address {
+			continue
+		}
+		p.broke()
+		if p.inTopology() {
+			l.post(p.pid, p)
 		}
 	}
 }
@@ -286,7 +292,7 @@ func (l *links) peerOf(member, address string) *peer {
 			strangers++
 		}
 	}
-	if strangers >= strangersMax || member == "" {
+	if strangers >= strangersMax || member == "" || l.outlived(member, address) {
 		return nil
 	}
 	p := newPeer(l, member, address)
@@ -318,7 +324,7 @@ func (l *links) receive(b *batch.Batch) {
 		l.told(b)
 	case b.Stranger != "":
 		if p := (*l.peers.Load())[b.Stranger]; p != nil {
-			p.end()
+			p.broke() // not for good: the topology says when it is gone
 		}
 	case b.To != l.self().ID:
 		answer := l.speak()

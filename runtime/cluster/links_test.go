@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/runtime/cluster/batch"
 	"github.com/doorbuster/doorbuster/runtime/cluster/clustertest"
 	"github.com/doorbuster/doorbuster/runtime/cluster/mtls"
 )
@@ -86,7 +87,7 @@ func logger() *slog.Logger {
 // port is a free address on loopback.
 func port(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.2:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -445,27 +446,62 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// TestEarlierLifeIsGivenUp: a late word of a node's earlier life makes it known again.
-// That it does not answer is its end, and nothing to the node's present life.
-func TestEarlierLifeIsGivenUp(t *testing.T) {
+// lateBatch is the first batch of a member that is heard.
+func lateBatch(from, address, to string) *batch.Batch {
+	return &batch.Batch{Version: batchVersion, From: from, Address: address, To: to, Session: 1, Sequence: 1}
+}
+
+// TestLateBatch is a batch of an earlier life that is read when its node has left: it
+// costs the next life at the same address nothing.
+func TestLateBatch(t *testing.T) {
+	t.Parallel()
+	at := direct(t)
+	a, b := startStation(t, "a", direct(t)), startStation(t, "b2", at)
+	a.receive(lateBatch("b1", at.advertise, "a"))
+	earlier := (*a.peers.Load())["b1"]
+	if earlier == nil {
+		t.Fatal("one that joins is not heard before it is heard of")
+	}
+	meet(a, b)
+	a.mustAsk(t, "b2")
+	h := &held{}
+	b.serves(h.serve)
+	waiting := a.ask(t, "b2", "x", time.Minute)
+	await(t, "it arrives", func() bool { return h.len() == 1 })
+	a.giveUp(earlier)
+	h.letGo()
+	if got := waiting.wait(); got.err != nil {
+		t.Errorf("giving the earlier life up: %v", got.err)
+	}
+	a.receive(lateBatch("b1", at.advertise, "a"))
+	if links := a.all(); len(links) != 1 {
+		t.Errorf("the earlier life is back: %+v", links)
+	}
+}
+
+// TestMistakenForStranger: a member that did not know its own id for a moment.
+func TestMistakenForStranger(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	a.mustAsk(t, "b")
-	breaks := func() uint64 {
-		for _, link := range a.all() {
-			if link.Member == "b" {
-				return link.Breaks
-			}
-		}
-		return 0
-	}
-	await(t, "b is heard", func() bool { return (*a.peers.Load())["b"].heardLately() })
-	before := breaks()
-	a.peerOf("b0", b.member.Load().Address)
-	await(t, "a gives up the earlier life", func() bool { return len(a.all()) == 1 })
+	a.receive(&batch.Batch{Version: batchVersion, From: "b0", Address: b.cfg.Advertise, Stranger: "b"})
 	a.mustAsk(t, "b")
-	if after := breaks(); after != before {
-		t.Errorf("the link to the present life broke %d times", after-before)
+}
+
+// TestBreakIsTold: a node says at once that its link has broken, not with its next ping.
+func TestBreakIsTold(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	b.mustAsk(t, "a")
+	const breaks = 20
+	began := time.Now()
+	for range breaks {
+		heard := a.all()[0].BatchesReceived
+		b.broken(a.cfg.Advertise)
+		await(t, "it is told", func() bool { return a.all()[0].BatchesReceived > heard })
+	}
+	if took, pings := time.Since(began), breaks*roundSweeps*sweepEvery; took > pings/2 {
+		t.Errorf("%d breaks were told in %v", breaks, took)
 	}
 }
 

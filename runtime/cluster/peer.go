@@ -192,7 +192,7 @@ func (p *peer) take() (b *batch.Batch, more bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.out.sequence++
-	b.Session, b.Sequence, b.Missing = p.out.number, p.out.sequence, p.missing
+	b.Session, b.Sequence, b.Missing, b.Renewed = p.out.number, p.out.sequence, p.missing, p.counts.Breaks > 0
 	b.Pulse = p.pulse.beat(now.Mono, now.Wall)
 	p.counts.BatchesSent++
 	if len(p.gathered) > 0 {
@@ -255,13 +255,12 @@ func (p *peer) follow(b *batch.Batch, valid bool) (read bool, ended []Done) {
 		return false, nil
 	}
 	p.counts.BatchesReceived++
-	first := p.in.number == 0
-	renewed := b.Session > p.in.number
-	if renewed {
+	// A peer that broke with us before we heard of it had perhaps answered us.
+	renewed := b.Session > p.in.number && (p.in.number != 0 || b.Renewed)
+	if b.Session > p.in.number {
 		p.in, p.missing = session{number: b.Session}, 0
 	}
-	// With the first batch that it gets of a peer, a node joins in its row.
-	gap := b.Sequence != p.in.sequence+1 && !first || !valid
+	gap := b.Sequence != p.in.sequence+1 || !valid
 	p.in.sequence = b.Sequence
 	if gap {
 		p.missing = b.Session
@@ -269,7 +268,7 @@ func (p *peer) follow(b *batch.Batch, valid bool) (read bool, ended []Done) {
 	switch {
 	case b.Missing == p.out.number: // the requests, or answers to the peer's
 		ended = p.restart()
-	case gap, renewed && !first: // the answers
+	case gap, renewed: // the answers
 		ended = p.flight.takeAll()
 	}
 	return valid, ended
@@ -427,12 +426,6 @@ func (p *peer) round() (quiet int) {
 	p.pulse.quiet++
 	p.posted = true
 	return p.pulse.quiet
-}
-
-func (p *peer) heardLately() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.pulse.ponged > 0 && p.pulse.quiet < quietRounds
 }
 
 func fail(ended []Done, err error) {

@@ -130,6 +130,27 @@ func TestReplyIsLost(t *testing.T) {
 	e.is(t, ErrUnknown)
 }
 
+// TestReplyIsLostBeforeTheFirst: the node that asked has heard nothing of its peer yet.
+func TestReplyIsLostBeforeTheFirst(t *testing.T) {
+	for name, more := range map[string]func(*bench){"the link breaks": func(b *bench) { b.broke() }, "nobody notices": func(*bench) {}} {
+		t.Run(name, func(t *testing.T) {
+			a, b := newBench("a", "b", 1_000_000), newBench("b", "a", 1_000_000)
+			e := a.ask(t, "x", time.Second)
+			a.carry(t, b)
+			b.next(t) // lost
+			more(b)
+			b.carry(t, a)
+			e.is(t, ErrUnknown)
+			a.carry(t, b)
+			b.carry(t, a)
+			again := a.ask(t, "y", time.Second)
+			a.carry(t, b)
+			b.carry(t, a)
+			again.is(t, nil)
+		})
+	}
+}
+
 // TestSessionEnds: the end that notices first tells the other by beginning anew.
 func TestSessionEnds(t *testing.T) {
 	a, b := twoEnds(t)

@@ -44,6 +44,7 @@ type Batch struct {
 	Ask           uint64    `protobuf:"varint,12,opt,name=ask,proto3" json:"ask,omitempty"`          // instead of all that: who are you?
 	Told          uint64    `protobuf:"varint,13,opt,name=told,proto3" json:"told,omitempty"`        // the ask that member answers
 	Member        []byte    `protobuf:"bytes,14,opt,name=member,proto3" json:"member,omitempty"`     // JSON of cluster.Member
+	Renewed       bool      `protobuf:"varint,15,opt,name=renewed,proto3" json:"renewed,omitempty"`  // the session is not the first with the one that is meant: answers to it may have been lost before
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -174,6 +175,13 @@ func (x *Batch) GetMember() []byte {
 		return x.Member
 	}
 	return nil
+}
+
+func (x *Batch) GetRenewed() bool {
+	if x != nil {
+		return x.Renewed
+	}
+	return false
 }
 
 type Requests struct {
@@ -385,7 +393,7 @@ var File_batch_proto protoreflect.FileDescriptor
 
 const file_batch_proto_rawDesc = "" +
 	"\n" +
-	"\vbatch.proto\x12\x12doorbuster.cluster\"\xab\x03\n" +
+	"\vbatch.proto\x12\x12doorbuster.cluster\"\xc5\x03\n" +
 	"\x05Batch\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -401,7 +409,8 @@ const file_batch_proto_rawDesc = "" +
 	"\bstranger\x18\v \x01(\tR\bstranger\x12\x10\n" +
 	"\x03ask\x18\f \x01(\x04R\x03ask\x12\x12\n" +
 	"\x04told\x18\r \x01(\x04R\x04told\x12\x16\n" +
-	"\x06member\x18\x0e \x01(\fR\x06member\"^\n" +
+	"\x06member\x18\x0e \x01(\fR\x06member\x12\x18\n" +
+	"\arenewed\x18\x0f \x01(\bR\arenewed\"^\n" +
 	"\bRequests\x12\x10\n" +
 	"\x03ids\x18\x01 \x03(\x06R\x03ids\x12\x12\n" +
 	"\x04left\x18\x02 \x03(\rR\x04left\x12\x14\n" +
