@@ -18,6 +18,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -48,6 +49,7 @@ type bench struct {
 	gate     string   // the recorded ratios that these are held against; "" = none
 	before   recorded // what gate holds
 	recordTo string   // that the ratios are written to; "" = none
+	profiles string   // folder for the product's CPU profiles; "" = none
 
 	out    io.Writer
 	dir    string // scratch
@@ -83,6 +85,7 @@ func newCommand() *cobra.Command {
 	flags.IntVar(&b.recovery, "recovery", 1_000_000, "orders to recover; 0 leaves that part out")
 	flags.StringVar(&b.page, "page", "", "Markdown page that the table is written to")
 	flags.StringVar(&b.gate, "gate", "", "file of recorded ratios; fail if these are worse beyond the noise")
+	flags.StringVar(&b.profiles, "profiles", "", "folder that a CPU profile of each round of the product is written to")
 	flags.StringVar(&b.recordTo, "record", "", "file that the ratios are written to")
 	cmd.AddCommand(newConstant())
 	return cmd
@@ -192,12 +195,23 @@ func (b *bench) round(ctx context.Context, c contestant) (s sample, err error) {
 	if err != nil {
 		return sample{}, err
 	}
-	if s.load, err = b.load(ctx, p.Listen, deals, b.seconds); err != nil {
+	profiled := make(chan error, 1)
+	go func() { profiled <- b.profile(ctx, p, c.deals) }()
+	s.load, err = b.load(ctx, p.Listen, deals, b.seconds)
+	if err := errors.Join(err, <-profiled); err != nil {
 		return sample{}, err
 	}
 	after, err := p.Usage(ctx)
 	s.usage = after.Minus(before)
 	return s, err
+}
+
+// profile takes a CPU profile of a round of the product, if it is asked for.
+func (b *bench) profile(ctx context.Context, p *lab.Process, deals int) error {
+	if b.profiles == "" || deals == 0 {
+		return nil
+	}
+	return p.Profile(ctx, filepath.Join(b.profiles, fmt.Sprintf("%d-deals.pprof", deals)), b.seconds)
 }
 
 // start starts a contestant with its deals; the folder is its journal.

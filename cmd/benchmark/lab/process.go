@@ -70,6 +70,31 @@ func (p *Process) Kill() {
 	_ = p.cmd.Wait()         // says that it was killed
 }
 
+// Profile writes a CPU profile of the next seconds to a file.
+func (p *Process) Profile(ctx context.Context, path string, seconds int) (err error) {
+	url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", p.Admin, seconds)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, resp.Body.Close()) }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, profileMax))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s: %s", url, resp.Status, body)
+	}
+	return os.WriteFile(path, body, 0o600)
+}
+
+// profileMax bounds a profile, in bytes.
+const profileMax = 16 << 20
+
 // Usage is what a process has used since it started.
 type Usage struct {
 	CPU     time.Duration
