@@ -370,7 +370,7 @@ func (n *Node) receive(r *Request, outcome own.Outcome) (again bool, err error) 
 	case errAgain: //nolint:errorlint // set by this package, never wrapped
 		r.err = nil
 		return true, nil
-	case ErrDeadline: //nolint:errorlint // the same
+	case ErrDeadline:
 		n.Release(r)
 		return false, ErrDeadline
 	}

@@ -115,7 +115,7 @@ func (n *Node) claim(a *activation) bool {
 	if first {
 		_ = n.clock.Sleep(n.ctx, gatherFor)
 		n.cluster.claims.close(c)
-		n.askAll(n.cfg.Peers.Others(nil), appendDeals(nil, opRelease, c.ids), releaseWait)
+		n.askAll(n.cfg.Peers.Others(nil), encodeDeals(opRelease, c.ids), releaseWait)
 		close(c.done)
 	}
 	<-c.done
@@ -343,8 +343,8 @@ func (n *Node) HandOver(ctx context.Context) error {
 func (n *Node) handOverGroup(ctx context.Context, group []*activation) {
 	var leaving []*activation
 	for _, a := range group {
-		if a := n.letGo(a.entry.id); a != nil {
-			leaving = append(leaving, a)
+		if out := n.letGo(a.entry.id); out != nil {
+			leaving = append(leaving, out)
 		}
 	}
 	n.awaitAll(ctx, leaving)
@@ -355,7 +355,7 @@ func (n *Node) handOverGroup(ctx context.Context, group []*activation) {
 		}
 	}
 	for member, ids := range news {
-		n.askAll([]string{member}, appendDeals(nil, opWake, ids), catchUpWait)
+		n.askAll([]string{member}, encodeDeals(opWake, ids), catchUpWait)
 	}
 }
 

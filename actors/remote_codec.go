@@ -415,9 +415,9 @@ func (s *specs) of(id, record []byte) (*deal.Spec, error) {
 	return v.Spec, nil
 }
 
-// appendDeals encodes a message about deals, at most dealsMax.
-func appendDeals(dst []byte, o op, ids []string) []byte {
-	dst = binary.AppendUvarint(appendOp(dst, o), uint64(len(ids)))
+// encodeDeals encodes a message about deals, at most dealsMax.
+func encodeDeals(o op, ids []string) []byte {
+	dst := binary.AppendUvarint(appendOp(nil, o), uint64(len(ids)))
 	for _, id := range ids {
 		dst = appendText(dst, id)
 	}

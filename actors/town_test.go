@@ -36,7 +36,6 @@ type resident struct {
 	clock *clockd.Clock
 
 	members atomic.Pointer[[]string] // that it believes may own; nil = it is no member
-	leaving atomic.Pointer[[]string] // that it believes are leaving
 	deaf    atomic.Bool              // what is sent to it is lost, and its sender is told so
 	mute    atomic.Bool              // it serves, and its answers are lost
 	lost    atomic.Int64             // those

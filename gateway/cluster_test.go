@@ -26,7 +26,9 @@ func (pair) Owner([]byte) (string, bool) { return "1", true }
 func (pair) Others(dst []string) []string { return append(dst, "2") }
 
 // Send implements actors.Peers.
-func (pair) Send(_ string, _ []byte, _ int64, done cluster.Done) { done.Replied(nil, cluster.ErrUnknown) }
+func (pair) Send(_ string, _ []byte, _ int64, done cluster.Done) {
+	done.Replied(nil, cluster.ErrUnknown)
+}
 
 func TestClusterShowsAllMembers(t *testing.T) {
 	drained := 0

@@ -88,8 +88,10 @@ func dealOf(i int) string { return fmt.Sprintf("flash-%d", i) }
 
 func createClusterDeal(t *testing.T, addr, id string) {
 	t.Helper()
-	status, body, err := request(t.Context(), []string{"POST", "http://" + addr + "/api/v1/deals",
-		`{"deal_id":"` + id + `","merchant_id":"acme","title":"Lychee","currency":"CNY","unit_price":9900,"stock":1000000}`})
+	status, body, err := request(t.Context(), []string{
+		"POST", "http://" + addr + "/api/v1/deals",
+		`{"deal_id":"` + id + `","merchant_id":"acme","title":"Lychee","currency":"CNY","unit_price":9900,"stock":1000000}`,
+	})
 	if err != nil || status != http.StatusCreated {
 		t.Fatalf("%d %s %v", status, body, err)
 	}
