@@ -195,6 +195,28 @@ func TestNoReleaseNeeded(t *testing.T) {
 	v.audit(id, plenty, map[uint64]string{taken.seq: "u/k2"})
 }
 
+// TestOldOwnerDeniesNoOrder: what the next owner has acknowledged is not unknown to one
+// that has not heard of it.
+func TestOldOwnerDeniesNoOrder(t *testing.T) {
+	v := newTown(t, "a", "b")
+	id := v.node("a").ids(1)[0]
+	v.node("a").open([]string{id})
+	v.node("b").believe("b") // and asks nobody to let go
+	placed := v.node("b").place(id, "u", "k", 1)
+	if placed.code != deal.OK || placed.err != nil {
+		t.Fatalf("%+v", placed)
+	}
+	if _, err := v.node("a").node.Order(t.Context(), id, placed.seq); err != nil {
+		t.Errorf("the old owner shows: %v", err)
+	}
+	if a := v.node("a").change(deal.Confirm, id, placed.seq); a.err != nil || a.code != deal.OK {
+		t.Errorf("the old owner confirms: %+v", a)
+	}
+	if _, err := v.node("a").node.Order(t.Context(), id, placed.seq+1); !errors.Is(err, ErrOrderNotFound) {
+		t.Errorf("an order that is none: %v", err)
+	}
+}
+
 // TestNewerEpochIsNoticed: an owner that nobody writes to learns of the next one.
 func TestNewerEpochIsNoticed(t *testing.T) {
 	v := newTown(t, "a")

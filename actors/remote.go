@@ -81,6 +81,9 @@ func (n *Node) callAnywhere(r *Request, deadline int64) error {
 		case member != "":
 			err = n.callThere(r, member, deadline)
 		}
+		if err == nil && n.outdated(r) {
+			err = errAgain
+		}
 		switch {
 		case err == nil, err == ErrDeadline: //nolint:errorlint // r is gone exactly with that one
 			return err
@@ -103,6 +106,14 @@ func (n *Node) callAnywhere(r *Request, deadline int64) error {
 		return ErrDeadline
 	}
 	return fmt.Errorf("%w: it found no owner in time", ErrUnavailable)
+}
+
+// outdated says whether an answer is that of an owner that has been superseded and does
+// not know it yet: it has never heard of an order that is in the journal. What else it
+// refuses or shows was true a moment ago; that there is no such order never was.
+func (n *Node) outdated(r *Request) bool {
+	return r.Reply.Code == deal.OrderNotFound &&
+		n.loadOrder(n.ctx, &deal.Spec{ID: string(r.Deal)}, r.Cmd.Order, &Order{}) == nil
 }
 
 // repeatable says whether a command that may have been done can be sent again: what was
