@@ -201,7 +201,8 @@ func TestOldOwnerDeniesNoOrder(t *testing.T) {
 	v := newTown(t, "a", "b")
 	id := v.node("a").ids(1)[0]
 	v.node("a").open([]string{id})
-	v.node("b").believe("b") // and asks nobody to let go
+	v.node("a").stuck.Store(true)
+	v.node("b").believe("b")
 	placed := v.node("b").place(id, "u", "k", 1)
 	if placed.code != deal.OK || placed.err != nil {
 		t.Fatalf("%+v", placed)
