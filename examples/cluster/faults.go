@@ -26,7 +26,7 @@ type fault struct {
 	// pause is how long those may wait who ask while a deal moves, all but one in a
 	// hundred. 0: as long as it takes.
 	pause time.Duration
-	needs     need
+	needs need
 }
 
 // need is what a fault takes.

@@ -31,7 +31,7 @@ func (m *measured) fit() model {
 	}
 	event, commit := line(x, y)
 	return model{
-		local: m.median(fullLocal, (*sample).nodeMicros),
+		local: m.median("1", (*sample).nodeMicros),
 		hop:   m.median(fullRemote, (*sample).nodeMicros) - m.median(fullLocal, (*sample).nodeMicros),
 		event: max(0, event), commit: max(0, commit),
 		group: m.median("1", func(s *sample) float64 { return micros(s.took) / s.groups }),
