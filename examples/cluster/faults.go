@@ -53,7 +53,7 @@ const (
 var faults = []fault{
 	{name: "none", hurt: nothing, hold: 3 * time.Second, unnoticed: true},
 	{name: "kill -9 a node", hurt: killNode, hold: holdLong, within: withinPromise, needs: need{nodes: 2}},
-	{name: "SIGSTOP the owner for twice the lease, then SIGCONT", hurt: freezeNode, hold: 2 * lease, within: withinPromise, needs: need{nodes: 2}},
+	{name: "SIGSTOP the owner for twice the lease, then SIGCONT", hurt: freezeNode, hold: 2 * lease, needs: need{nodes: 2}},
 	{name: "full partition of a node", hurt: partition, hold: holdLong, needs: need{spaces: true, nodes: 2}},
 	{name: "one-way partition: a node hears nobody but PostgreSQL", hurt: deaf, hold: holdLong, needs: need{spaces: true, nodes: 2}},
 	{name: "bridge: two nodes see only the third", hurt: bridged, hold: holdLong, needs: need{spaces: true, nodes: 3}},
