@@ -143,7 +143,7 @@ func problemOfError(err error) problem {
 		return draining
 	case errors.Is(err, actors.ErrDeadline):
 		return deadlineExceeded
-	case errors.Is(err, actors.ErrUnavailable), errors.Is(err, actors.ErrReadOnly):
+	case errors.Is(err, actors.ErrUnavailable), errors.Is(err, actors.ErrReadOnly), errors.Is(err, journal.ErrUnreachable):
 		return unavailable
 	case errors.Is(err, actors.ErrDealExists):
 		return dealExists

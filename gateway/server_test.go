@@ -19,6 +19,7 @@ import (
 
 	"github.com/doorbuster/doorbuster/actors"
 	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/runtime/journal"
 )
 
 // Nothing may be in the table without words for it, in the contract too.
@@ -36,7 +37,8 @@ func TestProblemsAreComplete(t *testing.T) {
 			t.Errorf("code %d of a deal has no problem", c)
 		}
 	}
-	if problemOfError(errors.New("x")) != internalError || problemOfError(fmt.Errorf("x: %w", actors.ErrOverloaded)) != overloaded {
+	if problemOfError(errors.New("x")) != internalError || problemOfError(fmt.Errorf("x: %w", actors.ErrOverloaded)) != overloaded ||
+		problemOfError(fmt.Errorf("x: %w", journal.ErrUnreachable)) != unavailable {
 		t.Error("errors are not mapped")
 	}
 	data, err := os.ReadFile("openapi.yaml")

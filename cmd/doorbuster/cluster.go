@@ -125,6 +125,7 @@ func (p peers) Others(dst []string) []string {
 var (
 	errNoMember = errors.New("the node is not a member of the cluster")
 	errLeaving  = errors.New("the node leaves the cluster")
+	errDeaf     = errors.New("the journal does not answer")
 )
 
 // memberReady says why a node should get no traffic, nil if it should.
@@ -136,6 +137,8 @@ func (s *server) memberReady() error {
 		return errLeaving
 	case s.cluster.Topology().Self < 0:
 		return errNoMember
+	case s.deaf():
+		return errDeaf
 	}
 	return nil
 }

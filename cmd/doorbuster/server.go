@@ -60,6 +60,7 @@ type server struct {
 	edge    *gateway.Server
 	keys    *gateway.Keys // nil in open mode
 	unwatch func()        // nil if nobody else writes to the journal
+	heard   atomic.Int64  // when the journal was last asked and answered (Mono), 0 if it is never asked
 
 	asked   chan struct{} // closed when an operator asks for the end
 	ask     sync.Once     // closes it

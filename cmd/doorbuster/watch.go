@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
+	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/gateway"
 	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/runtime/journal"
@@ -17,23 +19,60 @@ const (
 	refreshPause = time.Second
 )
 
+// The servers that carry the journal are asked so often whether they answer. A node that
+// none of them has answered for longer than quietMax gets no traffic: another one may
+// reach them.
+const (
+	askEvery = time.Second
+	quietMax = 5 * askEvery / 2
+)
+
 // watchStore keeps the rules, keys and webhooks that this node has in memory as the
-// other nodes of its cluster leave them, until unwatch is called.
+// other nodes of its cluster leave them, and looks whether the journal can be reached,
+// until unwatch is called.
 func (s *server) watchStore() {
 	shared, ok := s.store.(journal.Watcher)
 	if !ok || s.cluster == nil {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
+	var watching sync.WaitGroup
+	watching.Go(func() {
 		shared.Watch(ctx, func(c journal.Change) { s.follow(ctx, c) })
-	}()
+	})
+	s.heard.Store(clockd.Mono())
+	servers := []journal.Store{s.store}
+	if several, ok := s.store.(journal.Sharded); ok {
+		servers = several.Shards()
+	}
+	for _, server := range servers {
+		watching.Go(func() { s.listen(ctx, server) })
+	}
 	s.unwatch = func() {
 		cancel()
-		<-ended
+		watching.Wait()
 	}
+}
+
+// listen asks one server of the journal whether it answers, until ctx ends.
+func (s *server) listen(ctx context.Context, server journal.Store) {
+	for ctx.Err() == nil {
+		asked := clockd.Mono()
+		patience, cancel := context.WithCancel(ctx)
+		stop := s.clock.AfterFunc(askEvery, cancel)
+		if _, err := server.Superseded(patience, nil, nil); err == nil {
+			s.heard.Store(asked)
+		}
+		stop()
+		cancel()
+		_ = s.clock.Sleep(ctx, askEvery-time.Duration(clockd.Mono()-asked))
+	}
+}
+
+// deaf says whether no server of the journal has answered for too long.
+func (s *server) deaf() bool {
+	heard := s.heard.Load()
+	return heard != 0 && clockd.Mono()-heard > int64(quietMax)
 }
 
 // follow takes a change over.

@@ -13,11 +13,46 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/journal/postgres/pgtest"
 )
 
+// turnedAwayWithin is how long balancers may send traffic to a node that does not reach
+// the journal.
+const turnedAwayWithin = 3 * time.Second
+
+// loseJournal takes the journal away from a node and gives it back.
+func loseJournal(t *testing.T, database *pgtest.Server, node *live, operator string) {
+	t.Helper()
+	get := func(url string) (status int, answer string) {
+		t.Helper()
+		status, answer, err := request(t.Context(), []string{"GET", "http://" + url, "", "Authorization: Bearer " + operator})
+		must(t, err)
+		return status, answer
+	}
+	becomes := func(ready int, within time.Duration) {
+		t.Helper()
+		for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+			status, answer := get(node.admin + "/readyz")
+			switch {
+			case status == ready:
+				return
+			case time.Since(begin) > within:
+				t.Fatalf("after %v: %d %s, want %d", within, status, answer, ready)
+			}
+		}
+	}
+	becomes(http.StatusOK, knownWithin)
+	database.Kill(t)
+	if status, answer := get(node.addr + "/api/v1/deals"); status != http.StatusServiceUnavailable || !strings.Contains(answer, `"unavailable"`) {
+		t.Errorf("a list without the journal: %d %s", status, answer)
+	}
+	becomes(http.StatusServiceUnavailable, turnedAwayWithin)
+	database.Up(t)
+	becomes(http.StatusOK, turnedAwayWithin)
+}
+
 // knownWithin is how long a change may take from its commit to the other nodes.
 const knownWithin = time.Second
 
 // TestNodesShareChanges: rules, keys and webhooks that one node was given are known to the
-// other one, with the journal on two servers.
+// other one, with the journal on two servers. A node that reaches none of these is not ready.
 func TestNodesShareChanges(t *testing.T) {
 	database := pgtest.Start(t)
 	var journal []string
@@ -98,6 +133,7 @@ func TestNodesShareChanges(t *testing.T) {
 
 	ask(http.StatusNoContent, operator, "DELETE", "/api/v1/admin/keys/"+key.ID, "")
 	soon("the end of a key", key.Key, "GET", "/api/v1/rules", func(status int, _ string) bool { return status == http.StatusUnauthorized })
+	loseJournal(t, database, nodes[1], operator)
 	for _, node := range nodes {
 		must(t, node.signal())
 		must(t, node.cmd.Wait())

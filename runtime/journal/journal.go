@@ -56,6 +56,9 @@ var (
 	// ErrConflict refuses a conditional change of tables: a row is not what was
 	// expected, or somebody changes it at this moment. Nothing was changed.
 	ErrConflict = errors.New("journal: conflict: a row is not what was expected")
+	// ErrUnreachable says that a server which keeps the journal cannot be reached, or
+	// does not serve now. Whether a change was made is unknown; a later try may succeed.
+	ErrUnreachable = errors.New("journal: out of reach")
 	// ErrStop is returned by a callback to end a scan early without an error.
 	ErrStop = errors.New("journal: stop")
 	// ErrCorrupt is matched by every *CorruptError.

@@ -383,6 +383,9 @@ func (s *Store) failure(what, stream string, err error) error {
 	if stream != "" {
 		what += fmt.Sprintf(" %q", stream)
 	}
+	if transient(err) {
+		return fmt.Errorf("%w: postgres: %s: %w", journal.ErrUnreachable, what, err)
+	}
 	return fmt.Errorf("postgres: %s: %w", what, err)
 }
 
