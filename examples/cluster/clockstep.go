@@ -43,7 +43,7 @@ func stepClock(ctx context.Context, pid int, by time.Duration) error {
 	if err != nil {
 		return err
 	}
-	defer mem.Close()
+	defer func() { _ = mem.Close() }() // nothing is buffered
 	from, to, err := vdso(proc)
 	if err != nil {
 		return err

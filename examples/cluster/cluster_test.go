@@ -56,7 +56,7 @@ func TestCluster(t *testing.T) {
 	must(t, k.sleep(ctx, lease+time.Second))
 	must(t, cont(nodes[1].cmd))
 	must(t, s.everyDealAnswers(ctx))
-	must(t, until(ctx, startMost, "who was frozen is back", func() bool { return nodes[1].isReady(ctx) }))
+	must(t, until(ctx, "who was frozen is back", func() bool { return nodes[1].isReady(ctx) }))
 
 	left := clockd.Mono()
 	must(t, nodes[2].leave(ctx))

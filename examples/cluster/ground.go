@@ -175,26 +175,27 @@ table ip cut {
 
 // cut drops the packets that come from, and those that go to, the given addresses.
 func (h *host) cut(ctx context.Context, from, to []string) error {
-	rules := emptyRules
+	rules := []string{emptyRules}
 	for _, ip := range from {
-		rules += "\nadd rule ip cut in ip saddr " + ip + " drop"
+		rules = append(rules, "add rule ip cut in ip saddr "+ip+" drop")
 	}
 	for _, ip := range to {
-		rules += "\nadd rule ip cut out ip daddr " + ip + " drop"
+		rules = append(rules, "add rule ip cut out ip daddr "+ip+" drop")
 	}
-	return h.run(func() error { return nft(ctx, rules) })
+	return h.run(func() error { return nft(ctx, rules...) })
 }
 
 // turn sends what goes to each address of the map to another one instead, and resets
 // the connections that exist already.
 func (h *host) turn(ctx context.Context, to map[string]string) error {
-	rules := emptyRules
+	rules := []string{emptyRules}
 	for from, to := range to {
 		ip, port, _ := strings.Cut(from, ":")
-		rules += fmt.Sprintf("\nadd rule ip cut turn ip daddr %s tcp dport %s dnat to %s", ip, port, to)
-		rules += fmt.Sprintf("\nadd rule ip cut out ip daddr %s tcp dport %s reject with tcp reset", ip, port)
+		rules = append(rules,
+			fmt.Sprintf("add rule ip cut turn ip daddr %s tcp dport %s dnat to %s", ip, port, to),
+			fmt.Sprintf("add rule ip cut out ip daddr %s tcp dport %s reject with tcp reset", ip, port))
 	}
-	return h.run(func() error { return nft(ctx, rules) })
+	return h.run(func() error { return nft(ctx, rules...) })
 }
 
 // heal lets everything pass.
@@ -202,9 +203,9 @@ func (h *host) heal(ctx context.Context) error {
 	return h.run(func() error { return nft(ctx, emptyRules) })
 }
 
-func nft(ctx context.Context, rules string) error {
+func nft(ctx context.Context, rules ...string) error {
 	cmd := exec.CommandContext(ctx, "nft", "-f", "-")
-	cmd.Stdin = strings.NewReader(rules)
+	cmd.Stdin = strings.NewReader(strings.Join(rules, "\n"))
 	return output(cmd)
 }
 

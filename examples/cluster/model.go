@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -97,7 +98,7 @@ func (m *measured) section() string {
 	fmt.Fprintf(&out, "\nAll nodes are asked, as fast as the answers come, over %d connections each. Each may use %g of a core, so that nodes are\nwhat is short.\n\n", connectionsEach, m.share)
 	out.WriteString("| nodes | orders/s | of one node | the model says | remote | CPU of nodes, µs/order | CPU of PostgreSQL, µs/order | its cores | orders a commit |\n|---|---|---|---|---|---|---|---|---|\n")
 	for n := 1; n <= scaleNodes; n++ {
-		name := fmt.Sprint(n)
+		name := strconv.Itoa(n)
 		rate := m.median(name, (*sample).rate)
 		fmt.Fprintf(&out, "| %d | %.0f | %.2f | %.2f | %.0f %% | %.0f | %.0f | %.2f | %.1f |\n", n, rate, rate/one, fit.nodesRate(n, 1)/fit.nodesRate(1, 1),
 			100*m.median(name, (*sample).remote), m.median(name, (*sample).nodeMicros), m.median(name, (*sample).databaseMicros),

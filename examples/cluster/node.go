@@ -22,8 +22,6 @@ const (
 
 	// lease is how long a node that is not heard of stays a member.
 	lease = 3 * time.Second
-	// drainMost is how long a node may take to leave in good order.
-	drainMost = 30 * time.Second
 	// patienceOne is how long a shopper waits for one answer: longer than a node makes
 	// anybody wait.
 	patienceOne = 6 * time.Second
@@ -96,7 +94,7 @@ func (n *node) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close()                         // the process has its own
+	defer func() { _ = log.Close() }()        // the process has its own
 	n.cmd = exec.Command(n.binary, n.args...) //nolint:noctx // ended by kill or leave
 	n.cmd.Stdout, n.cmd.Stderr = log, log
 	if err := n.host.run(n.cmd.Start); err != nil {
@@ -105,7 +103,7 @@ func (n *node) start(ctx context.Context) error {
 	n.ended = make(chan error, 1)
 	go func(cmd *exec.Cmd, ended chan<- error) { ended <- cmd.Wait() }(n.cmd, n.ended)
 	n.api.Close() // connections to the process before
-	err = until(ctx, startMost, n.host.name+" is ready", func() bool { return n.isReady(ctx) || n.gone() })
+	err = until(ctx, n.host.name+" is ready", func() bool { return n.isReady(ctx) || n.gone() })
 	if err == nil && n.gone() {
 		err = errors.New("it ended")
 	}
@@ -130,7 +128,7 @@ func (n *node) kill() {
 		return
 	}
 	_ = n.cmd.Process.Kill() // it may have ended
-	<-n.ended
+	<-n.ended                //nolint:errcheck // says that it was killed
 	n.ended = nil
 }
 
@@ -139,7 +137,7 @@ func (n *node) leave(ctx context.Context) error {
 	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
-	if err := until(ctx, drainMost, n.host.name+" has left", n.gone); err != nil {
+	if err := until(ctx, n.host.name+" has left", n.gone); err != nil {
 		return err
 	}
 	err := <-n.ended

@@ -20,9 +20,8 @@ import (
 const (
 	task = "go tool task cluster"
 
-	warm   = 2 * time.Second  // of sales before a fault
-	settle = 2 * time.Second  // after every deal answers again
-	drains = 30 * time.Second // for every deal to answer when the fault is over
+	warm   = 2 * time.Second // of sales before a fault
+	settle = 2 * time.Second // after every deal answers again
 )
 
 // row is what became of the shoppers during one fault.
@@ -234,7 +233,7 @@ func (k *kit) playAtRandom(ctx context.Context, wanted func(string) bool, times 
 // everyDealAnswers returns when every deal has answered somebody who asked from now on.
 func (s *shop) everyDealAnswers(ctx context.Context) error {
 	since := clockd.Mono()
-	return until(ctx, drains, "every deal answers again", func() bool { return s.answersSince(since) })
+	return until(ctx, "every deal answers again", func() bool { return s.answersSince(since) })
 }
 
 func (s *shop) answersSince(since int64) bool {

@@ -91,7 +91,7 @@ func (s *scale) load(ctx context.Context, to []target, deals []string, rate floa
 	wait.Wait()
 	took := time.Duration(clockd.Mono() - begin)
 	after, err := s.counters(ctx)
-	if err := errors.Join(append(errs, err)...); err != nil {
+	if err := errors.Join(err, errors.Join(errs...)); err != nil {
 		return sample{}, err
 	}
 	latency := slices.Concat(answered...)

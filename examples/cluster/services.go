@@ -20,7 +20,7 @@ import (
 const (
 	etcdPort     = 2379
 	etcdPeerPort = 2380
-	startMost    = 30 * time.Second // for whatever is started
+	waitMost     = 30 * time.Second // for whatever must come
 	pollEvery    = 20 * time.Millisecond
 )
 
@@ -43,7 +43,7 @@ func (e *etcd) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close() // the process has its own
+	defer func() { _ = log.Close() }() // the process has its own
 	peer := "http://" + e.host.addr(etcdPeerPort)
 	e.cmd = exec.Command("etcd", "--name", "etcd", "--data-dir", filepath.Join(e.dir, "etcd"), //nolint:noctx // ended by kill
 		"--listen-client-urls", e.url(), "--advertise-client-urls", e.url(),
@@ -53,7 +53,7 @@ func (e *etcd) start(ctx context.Context) error {
 	if err := e.host.run(e.cmd.Start); err != nil {
 		return fmt.Errorf("etcd (Debian: apt-get install etcd-server): %w", err)
 	}
-	return until(ctx, startMost, "etcd is healthy", func() bool {
+	return until(ctx, "etcd is healthy", func() bool {
 		said, err := get(ctx, e.url()+"/health")
 		return err == nil && strings.Contains(said, "true")
 	})
@@ -141,12 +141,12 @@ func (d *database) close() {
 	}
 }
 
-// until asks again and again whether something is so, for as long as most.
-func until(ctx context.Context, most time.Duration, what string, so func() bool) error {
-	for end := clockd.Mono() + int64(most); !so(); {
+// until asks again and again whether something is so, for as long as waitMost.
+func until(ctx context.Context, what string, so func() bool) error {
+	for end := clockd.Mono() + int64(waitMost); !so(); {
 		now := clockd.Mono()
 		if now > end {
-			return fmt.Errorf("not within %v: %s", most, what)
+			return fmt.Errorf("not within %v: %s", waitMost, what)
 		}
 		if err := clockd.SleepUntil(ctx, now+int64(pollEvery)); err != nil {
 			return err
