@@ -114,6 +114,7 @@ func TestRead(t *testing.T) {
 	if n := len(gas.Read(hostile).Custom); n != gas.CustomMax {
 		t.Errorf("%d custom sections", n)
 	}
+	gas.Read(raw(section(0, 2, 0xff, 0xfe))) // a name that is not UTF-8, up to the module's end
 	before := testing.AllocsPerRun(5, func() { gas.Read(raw(types)) })
 	if n := testing.AllocsPerRun(5, func() { gas.Read(raw(slices.Repeat(types, 10_000))) }); n > before+5 {
 		t.Errorf("%v allocations for types that come again, %v without", n, before)

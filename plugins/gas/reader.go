@@ -121,10 +121,10 @@ func (r *reader) count(what string, limit, entryBytes int) int {
 func (r *reader) name() string {
 	n := r.count("bytes of a name", NameBytesMax, 1)
 	s := string(r.b[r.pos : r.pos+n])
+	r.pos += n
 	if !utf8.ValidString(s) {
 		r.failf("a name is not UTF-8")
 	}
-	r.pos += n
 	return s
 }
 
