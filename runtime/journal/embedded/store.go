@@ -453,10 +453,15 @@ func (s *Store) Stats() journal.Stats {
 	return stats
 }
 
+// bytesWritten adds up the log and all tables. Metrics.Total counts the log, and what
+// was taken in, a second time.
 func bytesWritten(m *pebble.Metrics) uint64 {
-	levels := m.Total()
-	return m.WAL.BytesWritten + levels.TableBytesIngested + levels.TableBytesFlushed + levels.TableBytesCompacted +
-		levels.BlobBytesFlushed + levels.BlobBytesCompacted
+	written := m.WAL.BytesWritten
+	for i := range m.Levels {
+		l := &m.Levels[i]
+		written += l.TableBytesIngested + l.TableBytesFlushed + l.TableBytesCompacted + l.BlobBytesFlushed + l.BlobBytesCompacted
+	}
+	return written
 }
 
 // Close implements journal.Store. It settles what is recent and writes out the memtable,
