@@ -34,7 +34,7 @@ var layers = []layer{
 	{pkg: "examples/quickstart"},
 	{pkg: "examples/rules", tests: []string{"plugins", "plugins/host", "plugins/abi", "plugins/sdk/rules", "plugins/sdk/toolchain", "runtime/journal/journaltest"}},
 	{pkg: "examples/rules/go", imports: []string{"plugins/sdk/go"}, tests: []string{"plugins", "plugins/abi", "plugins/sdk/rules", "plugins/sdk/go/rulestest"}},
-	{pkg: "examples/hostile", imports: []string{"plugins/host", "plugins/gas", "plugins/gas/gastest", "plugins/abi", "clockd"}},
+	{pkg: "examples/hostile", imports: []string{"plugins/host", "plugins/gas", "plugins/gas/gastest", "plugins/abi", "clockd"}, tests: []string{"cmd/benchmark/lab", "gateway/client"}},
 	{pkg: "examples/incident", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "runtime/own", "runtime/journal", "runtime/journal/embedded", "clockd"}},
 	{pkg: "examples/cluster", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "actors/deal", "runtime/journal", "runtime/journal/postgres", "runtime/journal/postgres/pgtest", "clockd"}, tests: []string{"runtime/journal/journaltest"}},
 	{pkg: "cmd/benchmark/peers", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "runtime/guard/redistest", "runtime/journal", "runtime/journal/embedded", "clockd"}},

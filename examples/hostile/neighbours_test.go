@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
+	"github.com/doorbuster/doorbuster/gateway/client"
+	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/plugins/gas/gastest"
+)
+
+var long = flag.Int("long", 0, "attack the shop this many times, and judge the P99 of all orders together")
+
+// The shop: a server process, and orders on a fixed schedule for the deals of a
+// merchant who means well. They wait for nobody, so that what holds up one order
+// shows in the latency of those behind it.
+const (
+	shopRate    = 500 // orders/s
+	shopDeals   = 8
+	shopConns   = 32
+	shopBatches = 6                      // that the modules are divided into
+	shopQuiet   = 500 * time.Millisecond // before each batch
+	shopWarm    = time.Second
+
+	// Of each hostile module that is taken.
+	evaluations = 3
+	victims     = 10 // users who order at its price: too few to have it switched off
+	perVictim   = 2
+)
+
+// TestShopNeighbours: while all of these modules are uploaded, evaluated and put on
+// deals of a server, and orders for those deals run them, each comes to what it must,
+// and every order for another merchant's deals, which three rules price, is taken at
+// its price. How quickly, beside the quiet moments between, is judged with -long
+// alone: a server, its journal, its compilers and its shoppers need a machine that
+// does nothing else.
+func TestShopNeighbours(t *testing.T) {
+	server, err := lab.Build(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var quiet, hostile []time.Duration
+	for range max(1, *long) {
+		q, h := attackShop(t, server)
+		quiet, hostile = append(quiet, q...), append(hostile, h...)
+	}
+	ratio := float64(ninetyNinth(hostile)) / float64(ninetyNinth(quiet))
+	t.Logf("P99 of %d orders in quiet %s, of %d beside hostile modules %s, ratio %.2f", len(quiet), ninetyNinth(quiet), len(hostile), ninetyNinth(hostile), ratio)
+	if *long > 0 && ratio > ratioMax {
+		t.Errorf("the P99 of orders is %.2f times what it is without hostile modules", ratio)
+	}
+}
+
+// attackShop starts a server and returns the latencies of the neighbour's orders.
+func attackShop(t *testing.T, server string) (quiet, hostile []time.Duration) {
+	t.Helper()
+	p, err := lab.Serve(t.Context(), server, filepath.Join(t.TempDir(), "journal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	shop := openShop(t, p.Listen)
+	evil := evildoer{t, newClient(t, p.Listen, 1)}
+	names, all := Modules()
+	shop.sell(t, t.Context(), shopWarm)
+	for batch := range slices.Chunk(names, (len(names)+shopBatches-1)/shopBatches) {
+		quiet = append(quiet, shop.sell(t, t.Context(), shopQuiet)...)
+		ctx, over := context.WithCancelCause(t.Context())
+		go func() {
+			defer over(errOver)
+			for _, name := range batch {
+				evil.attack("evil-"+strconv.Itoa(slices.Index(names, name)), name, all[name])
+			}
+		}()
+		hostile = append(hostile, shop.sell(t, ctx, time.Hour)...)
+	}
+	return quiet, hostile
+}
+
+// errOver ends a moment.
+var errOver = errors.New("the attack is over")
+
+func newClient(t *testing.T, addr string, connections int) *client.Client {
+	t.Helper()
+	c, err := client.New(client.Config{Addr: addr, Connections: connections})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// neighbour is the merchant who means well.
+type neighbour struct {
+	client *client.Client
+	orders lab.Orders
+	sold   int
+}
+
+func openShop(t *testing.T, addr string) *neighbour {
+	t.Helper()
+	n := &neighbour{newClient(t, addr, shopConns), lab.Orders{Deals: shopDeals, Prefix: "d-", Run: "r"}, 0}
+	for name, wasm := range map[string][]byte{
+		"flat":  ruleOf(discount("i64.const 990"), nil),
+		"share": ruleOf(discount("i32.const 8192 i64.load 3 24 i64.const 20 raw 7f"), nil), // a twentieth
+		"busy": ruleOf("i32.const 1000 local.set 1 loop void local.get 1 i32.const 1 i32.sub local.tee 1 br_if 0 end "+gastest.Result,
+			func(m *gastest.Module) { m.Funcs[gastest.FuncEvaluate].Locals = []byte{gastest.I32} }),
+	} {
+		upload := client.Call{Method: "POST", Path: "/api/v1/rules/" + name + "/versions?merchant_id=bench", ContentType: "application/wasm", Body: wasm}
+		if answer, err := n.client.Do(t.Context(), upload); err != nil || answer.Status != 201 {
+			t.Fatalf("%s: %d %s %v", name, answer.Status, answer.Body, err)
+		}
+	}
+	if err := n.orders.Create(t.Context(), client.Config{Addr: addr}, "flat", "share", "busy"); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// sell takes orders for a while, or until ctx ends with errOver, and returns their
+// latencies. Each must be taken, at the price that its rules make.
+func (n *neighbour) sell(t *testing.T, ctx context.Context, length time.Duration) []time.Duration {
+	t.Helper()
+	var took [shopConns][]time.Duration
+	var wrong [shopConns]string
+	first := n.sold
+	sum, err := n.client.Run(ctx, client.Load{
+		Length: length, Rate: shopRate,
+		Next: func(i int, body, key []byte) (b, k []byte) { return n.orders.Next(first+i, body, key) },
+		Observe: func(conn, status int, latency time.Duration, body []byte) {
+			took[conn] = append(took[conn], latency)
+			var order struct {
+				Subtotal int64
+				Discount int64 `json:"discount_total"`
+			}
+			if json.Unmarshal(body, &order) != nil || status != 201 || order.Discount != 990+order.Subtotal/20 {
+				wrong[conn] = fmt.Sprintf("%d %s", status, body)
+			}
+		},
+	})
+	if err != nil && !errors.Is(err, errOver) || sum.Failed > 0 {
+		t.Fatalf("%+v: %v", sum, err)
+	}
+	for _, order := range wrong {
+		if order != "" {
+			t.Fatal("an order of the neighbour: ", order)
+		}
+	}
+	n.sold += sum.Answered
+	return slices.Concat(took[:]...)
+}
+
+// evildoer uploads modules, each as another merchant.
+type evildoer struct {
+	t      *testing.T
+	client *client.Client
+}
+
+// attack does to the server what a module's merchant can do with it.
+func (e evildoer) attack(id, name string, m Module) {
+	rule := "/api/v1/rules/r/versions"
+	uploaded := e.do(client.Call{Path: rule + "?merchant_id=" + id, ContentType: "application/wasm", Body: m.Wasm})
+	want := 201
+	if m.Refusal != "" {
+		want = 422
+	}
+	if len(m.Wasm) > abi.ModuleBytesMax {
+		want = 413
+	}
+	if uploaded != want {
+		e.t.Errorf("%s: the upload is answered with %d", name, uploaded)
+	}
+	if m.Refusal != "" {
+		return
+	}
+	for range evaluations {
+		if status := e.do(client.Call{Path: rule + "/1/evaluate?merchant_id=" + id, Body: []byte("{}")}); status != 200 {
+			e.t.Errorf("%s: the evaluation is answered with %d", name, status)
+		}
+	}
+	deal := fmt.Sprintf(`{"deal_id":%q,"merchant_id":%q,"title":"Bait","category":"fruit","currency":"CNY","unit_price":9900,"stock":1000,"rules":["r"]}`, id, id)
+	if status := e.do(client.Call{Path: "/api/v1/deals", Body: []byte(deal)}); status != 201 {
+		e.t.Errorf("%s: the deal is answered with %d", name, status)
+	}
+	want = 422 // the rule fails
+	if m.Fault == 0 {
+		want = 201
+	}
+	for i := range victims * perVictim {
+		body := fmt.Sprintf(`{"deal_id":%q,"user_id":"u-%d","quantity":1}`, id, i%victims)
+		if status := e.do(client.Call{Path: "/api/v1/orders", Body: []byte(body), IdempotencyKey: strconv.FormatInt(time.Now().UnixNano(), 36)}); status != want {
+			e.t.Errorf("%s: an order is answered with %d, not %d", name, status, want)
+		}
+	}
+}
+
+// do posts, and returns the status.
+func (e evildoer) do(call client.Call) int {
+	call.Method = "POST"
+	answer, err := e.client.Do(e.t.Context(), call)
+	if err != nil {
+		e.t.Error(err)
+	}
+	return answer.Status
+}
