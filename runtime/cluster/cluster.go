@@ -167,7 +167,9 @@ func New(cfg Config) (*Cluster, error) {
 	c := &Cluster{cfg: cfg, marked: make(chan struct{}, 1), next: make(chan struct{})}
 	c.self.Store(&Member{})
 	c.topology.Store(newTopology(0, nil, ""))
-	c.system = actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return cfg.Logger }))
+	c.system = actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger {
+		return slog.New(ordinary{cfg.Logger.Handler()})
+	}))
 	c.links = newLinks(&c.cfg, c.system, func() Member { return *c.self.Load() }, c.Awake)
 	if s, ok := cfg.Registry.(*StaticRegistry); ok {
 		s.bind(c.links.ping, cfg.Clock)
@@ -250,3 +252,25 @@ func (c *Cluster) Links() []Link { return c.links.all() }
 
 // Topology returns the members as this node knows them now: never nil.
 func (c *Cluster) Topology() *Topology { return c.topology.Load() }
+
+// ordinary lowers what Proto.Actor says to debug. It calls each attempt to reach a node
+// that is away an error, ten of them a second; what operators should know of that is
+// said once, by this package.
+type ordinary struct{ to slog.Handler }
+
+// Enabled implements slog.Handler.
+func (o ordinary) Enabled(ctx context.Context, _ slog.Level) bool {
+	return o.to.Enabled(ctx, slog.LevelDebug)
+}
+
+// Handle implements slog.Handler.
+func (o ordinary) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = slog.LevelDebug
+	return o.to.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (o ordinary) WithAttrs(attrs []slog.Attr) slog.Handler { return ordinary{o.to.WithAttrs(attrs)} }
+
+// WithGroup implements slog.Handler.
+func (o ordinary) WithGroup(name string) slog.Handler { return ordinary{o.to.WithGroup(name)} }
