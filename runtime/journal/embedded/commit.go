@@ -1,7 +1,10 @@
 package embedded
 
 import (
+	"cmp"
+	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -11,7 +14,7 @@ import (
 // The way of a group, with mu held throughout:
 //
 //	judge    each write against the in-memory head of its stream: no read
-//	encode   one record for each stream that got something, all in one key
+//	encode   one record for each stream that got something, into a reused batch
 //	apply    one batch, one sync
 //	advance  the heads, which lets readers see the events
 //
@@ -29,9 +32,6 @@ func (s *Store) Commit(group []*journal.Write) error {
 		return err
 	}
 	level := s.space.look()
-	if s.recentBytes > recentMax {
-		level = spaceExhausted
-	}
 	for i, w := range group {
 		if w.Err = s.judge(w, level); w.Err != nil {
 			s.counts.refused.Add(1)
@@ -42,15 +42,16 @@ func (s *Store) Commit(group []*journal.Write) error {
 	if len(s.touched) == 0 {
 		return nil
 	}
-	size := s.encode(group)
+	// In the order of their keys, so that pebble finds each place near the last.
+	slices.SortFunc(s.touched, func(a, b *head) int { return cmp.Compare(a.stream, b.stream) })
+	for _, h := range s.touched {
+		s.encode(group, h)
+	}
 	if err := s.apply(s.batch, !plantSkipSync); err != nil {
 		return err
 	}
 	s.batch.Reset()
 	s.advance()
-	if s.recentBytes += int64(size); s.recentBytes > s.cfg.Recent {
-		s.wakeSettler()
-	}
 	return nil
 }
 
@@ -64,11 +65,11 @@ func (s *Store) judge(w *journal.Write, level spaceLevel) error {
 		return journal.ErrReadOnly
 	}
 	// Neighbours in a group often belong to one hot stream.
-	if s.judged == nil || s.judged.stream != w.Stream {
+	if s.judged == nil || s.judged.released || s.judged.stream != w.Stream {
 		s.judged, _ = s.heads.Load(w.Stream)
 	}
 	h := s.judged
-	if h == nil || !h.owned || h.epoch.Load() != w.Epoch && !plantDropEpoch || h.seq.Load()+h.count+1 != w.Seq {
+	if h == nil || h.released || h.epoch.Load() != w.Epoch && !plantDropEpoch || h.seq.Load()+h.count+1 != w.Seq {
 		return journal.ErrFenced
 	}
 	if count, ok := journal.CountEvents(w.Data); !ok || count != w.Count || len(w.Data) > journal.WriteMax {
@@ -95,40 +96,28 @@ func (s *Store) chain(group []*journal.Write, i int) {
 	h.bytes += len(group[i].Data)
 }
 
-// encode puts the group into the batch and returns its size. The records lie in memory
-// that stays: they are what is recent.
-func (s *Store) encode(group []*journal.Write) int {
-	size := sealLen
-	for _, h := range s.touched {
-		h.record = record{stream: h.stream, first: h.seq.Load() + 1, epoch: h.epoch.Load(), count: h.count}
-		size += groupEntryLen(&h.record, h.bytes)
+// encode adds the record of one stream to the batch.
+func (s *Store) encode(group []*journal.Write, h *head) {
+	epoch := h.epoch.Load()
+	op := s.batch.SetDeferred(eventKeyLen(h.stream), recordLen(epoch, h.count, h.bytes))
+	appendEventKey(op.Key[:0], h.stream, h.seq.Load()+1)
+	value := op.Value[:sealLen]
+	value = binary.AppendUvarint(value, epoch)
+	value = binary.AppendUvarint(value, h.count)
+	for i := h.firstWrite; i != noWrite; i = s.next[i] {
+		value = append(value, group[i].Data...)
+		s.counts.writes.Add(1)
 	}
-	value := s.room(size)[:sealLen]
-	for _, h := range s.touched {
-		value = appendGroupEntry(value, &h.record, h.bytes)
-		at := len(value)
-		for i := h.firstWrite; i != noWrite; i = s.next[i] {
-			value = append(value, group[i].Data...)
-			s.counts.writes.Add(1)
-		}
-		h.record.frames = value[at:len(value):len(value)]
-	}
-	s.groupKey = appendGroupKey(s.groupKey[:0], s.group)
-	seal(s.groupKey, value)
-	if err := s.batch.Set(s.groupKey, value, nil); err != nil {
+	seal(op.Key, op.Value)
+	if err := op.Finish(); err != nil {
 		panic(err) // only an indexed batch can fail here
 	}
-	return size
 }
 
 // advance makes the group visible and clears what it left behind.
 func (s *Store) advance() {
-	s.recentMu.Lock()
-	defer s.recentMu.Unlock()
 	s.counts.groups.Add(1)
-	s.group++
 	for i, h := range s.touched {
-		s.keep(h, h.record)
 		h.seq.Add(h.count)
 		s.counts.events.Add(h.count)
 		s.counts.bytes.Add(uint64(h.bytes))
@@ -137,14 +126,6 @@ func (s *Store) advance() {
 	}
 	s.touched = s.touched[:0]
 	s.judged = nil
-}
-
-// wakeSettler lets the settler know that there is enough to do.
-func (s *Store) wakeSettler() {
-	select {
-	case s.settleWake <- struct{}{}:
-	default:
-	}
 }
 
 // apply hands a batch to pebble. A failed write-ahead log comes back as an error of

@@ -513,7 +513,7 @@ func TestReadersNeverSeeWhatIsNotSynced(t *testing.T) {
 	<-held
 	// Pebble shows the batch already; the store must not.
 	for {
-		_, closer, err := s.db.Get(groupKey(0))
+		_, closer, err := s.db.Get(appendEventKey(nil, "deal", 1))
 		if err == nil {
 			_ = closer.Close()
 			break

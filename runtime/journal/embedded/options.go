@@ -58,7 +58,6 @@ func (s *Store) options() *pebble.Options {
 	opts.Levels[len(opts.Levels)-1].Compression = func() *sstable.CompressionProfile { return sstable.ZstdCompression }
 	// Reads must not set off compactions: a replay would rewrite what it reads.
 	opts.Experimental.ReadSamplingMultiplier = -1
-	opts.EnsureDefaults() // for the tables that settle writes
 	return opts
 }
 

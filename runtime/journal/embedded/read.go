@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"sort"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -47,13 +46,13 @@ func (s *Store) durableSeq(stream string, unknown uint64) uint64 {
 // loadHead reads the end of a stream from disk.
 func (s *Store) loadHead(stream string) (_ *head, err error) {
 	h := &head{stream: stream}
-	epoch, err := s.number(headKey(stream, headEpoch))
+	epoch, err := s.number(stream, headEpoch)
 	if err != nil {
-		return nil, s.corruption(stream, "its head", err)
+		return nil, err
 	}
-	snapshot, err := s.number(headKey(stream, headSnapshot))
+	snapshot, err := s.number(stream, headSnapshot)
 	if err != nil {
-		return nil, s.corruption(stream, "its head", err)
+		return nil, err
 	}
 	iter, err := s.events(stream)
 	if err != nil {
@@ -73,17 +72,24 @@ func (s *Store) loadHead(stream string) (_ *head, err error) {
 	return h, nil
 }
 
-// number reads a sealed number; 0 if it was never written.
-func (s *Store) number(key []byte) (uint64, error) {
+// number reads one field of a head; 0 if it was never written.
+func (s *Store) number(stream string, field byte) (uint64, error) {
+	key := headKey(stream, field)
 	value, closer, err := s.db.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, err
+		return 0, s.corruption(stream, "its head", err)
 	}
 	n, err := unsealNumber(key, value)
-	return n, errors.Join(err, closer.Close())
+	if closeErr := closer.Close(); err == nil && closeErr != nil {
+		err = closeErr
+	}
+	if err != nil {
+		return 0, s.corruption(stream, "its head", err)
+	}
+	return n, nil
 }
 
 func decode(iter *pebble.Iterator) (record, error) {
@@ -129,89 +135,47 @@ func (s *Store) Read(ctx context.Context, stream string, after uint64, fn func(j
 	if err := s.usable(); err != nil {
 		return err
 	}
-	present, recent := s.durableSeq(stream, 0), s.recent(stream)
+	present := s.durableSeq(stream, 0)
 	iter, err := s.events(stream)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, iter.Close()) }()
-	c := chain{after: after, last: s.durableSeq(stream, math.MaxUint64), fn: fn}
-	if after >= c.last {
+	durable := s.durableSeq(stream, math.MaxUint64)
+	if after >= durable {
 		return nil
 	}
-	settledLast := c.last
-	if len(recent) > 0 {
-		settledLast = recent[0].first - 1
-	}
-	for ok := after < settledLast && seek(iter, stream, after+1); ok; ok = iter.Next() {
+	expected := uint64(0) // seq of the next record; 0 if any will do
+	for ok := seek(iter, stream, after+1); ok; ok = iter.Next() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		first := keySeq(iter.Key())
-		if first > settledLast {
-			break
+		if first > durable {
+			return nil
 		}
 		r, err := decode(iter)
 		if err != nil {
 			return s.corruption(stream, fmt.Sprintf("the record of event %d", first), err)
 		}
-		if err := c.add(ctx, &r); err != nil {
-			return s.ended(stream, &c, first, err)
+		if (expected == 0 && first > after+1) || (expected != 0 && first != expected) {
+			return s.corruption(stream, fmt.Sprintf("events %d to %d are missing", max(expected, after+1), first-1), errMissing)
+		}
+		expected = r.last() + 1
+		if err := each(r, after, fn); err != nil {
+			if err == journal.ErrStop { //nolint:errorlint // a callback returns ErrStop itself
+				return nil
+			}
+			return err
 		}
 	}
 	if err := iter.Error(); err != nil {
-		return s.corruption(stream, fmt.Sprintf("a record from event %d on", c.want()), err)
+		return s.corruption(stream, fmt.Sprintf("a record from event %d on", max(expected, after+1)), err)
 	}
-	for i := range recent {
-		if err := c.add(ctx, &recent[i]); err != nil {
-			return s.ended(stream, &c, recent[i].first, err)
-		}
-	}
-	if c.want() <= present {
-		return s.missing(stream, c.want(), present)
+	if max(expected, after+1) <= present {
+		return s.corruption(stream, fmt.Sprintf("events %d to %d are missing", max(expected, after+1), present), errMissing)
 	}
 	return nil
-}
-
-// chain hands the records of a stream to a reader, in order and without a gap.
-type chain struct {
-	after, last uint64 // events behind after are wanted, up to last
-	next        uint64 // seq of the next record; 0 if any will do
-	fn          func(journal.Event) error
-}
-
-// want is the first event that has not been handed over.
-func (c *chain) want() uint64 { return max(c.next, c.after+1) }
-
-// add hands over what is wanted of a record.
-func (c *chain) add(ctx context.Context, r *record) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if r.first > c.last {
-		return journal.ErrStop
-	}
-	if r.last() <= c.after {
-		return nil
-	}
-	if (c.next == 0 && r.first > c.after+1) || (c.next != 0 && r.first != c.next) {
-		return errMissing
-	}
-	c.next = r.last() + 1
-	return each(*r, c.after, c.fn)
-}
-
-// ended is what a reader is told whose chain did not take the record of event first.
-func (s *Store) ended(stream string, c *chain, first uint64, err error) error {
-	switch err { //nolint:errorlint // neither is ever wrapped
-	case journal.ErrStop:
-		return nil
-	case errMissing:
-		return s.missing(stream, c.want(), first-1)
-	default:
-		return err
-	}
-}
-
-func (s *Store) missing(stream string, from, to uint64) error {
-	return s.corruption(stream, fmt.Sprintf("events %d to %d are missing", from, to), errMissing)
 }
 
 // each calls fn for the events of a decoded record after the given seq.
@@ -231,14 +195,22 @@ func each(r record, after uint64, fn func(journal.Event) error) error {
 }
 
 // Get implements journal.Store.
-func (s *Store) Get(_ context.Context, stream string, seq uint64, dst []byte) ([]byte, error) {
+func (s *Store) Get(_ context.Context, stream string, seq uint64, dst []byte) (_ []byte, err error) {
 	journal.CheckStream(stream)
 	if err := s.usable(); err != nil {
 		return dst, err
 	}
-	r, err := s.recordOf(stream, seq)
+	iter, err := s.events(stream)
 	if err != nil {
 		return dst, err
+	}
+	defer func() { err = errors.Join(err, iter.Close()) }()
+	if seq == 0 || seq > s.durableSeq(stream, math.MaxUint64) {
+		return dst, journal.ErrNotFound
+	}
+	r, err := findRecord(iter, stream, seq)
+	if err != nil {
+		return dst, s.corruption(stream, fmt.Sprintf("the record of event %d", seq), err)
 	}
 	if seq < r.first || r.count == 0 {
 		return dst, journal.ErrNotFound
@@ -249,29 +221,6 @@ func (s *Store) Get(_ context.Context, stream string, seq uint64, dst []byte) ([
 	})
 	_ = err // always ErrStop
 	return dst, nil
-}
-
-// recordOf returns the record that holds an event, or another one if there is none.
-func (s *Store) recordOf(stream string, seq uint64) (r record, err error) {
-	if recent := s.recent(stream); len(recent) > 0 && recent[0].first <= seq {
-		if seq > recent[len(recent)-1].last() {
-			return record{}, nil
-		}
-		at := sort.Search(len(recent), func(i int) bool { return recent[i].last() >= seq })
-		return recent[at], nil
-	}
-	iter, err := s.events(stream)
-	if err != nil {
-		return record{}, err
-	}
-	defer func() { err = errors.Join(err, iter.Close()) }()
-	if seq == 0 || seq > s.durableSeq(stream, math.MaxUint64) {
-		return record{}, nil
-	}
-	if r, err = findRecord(iter, stream, seq); err != nil {
-		return record{}, s.corruption(stream, fmt.Sprintf("the record of event %d", seq), err)
-	}
-	return r, nil
 }
 
 // findRecord returns the record that ends at or behind seq first, or an empty one.
@@ -369,7 +318,7 @@ func (s *Store) ownedHead(stream string, epoch, seq uint64) (*head, error) {
 		return nil, journal.ErrReadOnly
 	}
 	h, ok := s.heads.Load(stream)
-	if !ok || !h.owned || h.epoch.Load() != epoch || seq > h.seq.Load() {
+	if !ok || h.epoch.Load() != epoch || seq > h.seq.Load() {
 		return nil, journal.ErrFenced
 	}
 	return h, nil

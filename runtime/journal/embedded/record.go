@@ -10,9 +10,7 @@ import (
 
 // The first byte of a key says what it holds. FORMAT.md is the full description.
 const (
-	keyEvents   = 'e' // stream 0x00 seq → record: events of one stream that follow each other
-	keyGroup    = 'g' // number → the records of one group, until they are settled
-	keyMark     = 'm' // 't' → number of tables that were settled; 'g' → of the first group that was not
+	keyEvents   = 'e' // stream 0x00 seq → record: the events of one stream in one group
 	keyHead     = 'h' // stream 0x00 'e' → epoch; stream 0x00 's' → seq of the snapshot
 	keySnapshot = 's' // stream → seq and state
 	keyRow      = 't' // table 0x00 key → value
@@ -60,10 +58,8 @@ func unseal(key, value []byte) ([]byte, error) {
 	return value[sealLen:], nil
 }
 
-// record is the payload of an events key: what one stream got from one group, or from
-// several that follow each other.
+// record is the payload of an events key: what one stream got from one group.
 type record struct {
-	stream string // as far as it is needed
 	first  uint64 // seq of the first event
 	epoch  uint64
 	count  uint64 // at least 1
@@ -72,10 +68,6 @@ type record struct {
 
 func (r *record) last() uint64 { return r.first + r.count - 1 }
 
-func (r *record) sound() bool {
-	return r.first > 0 && r.epoch > 0 && r.count > 0 && r.last() >= r.first
-}
-
 // uvarintLen is the number of bytes that binary.PutUvarint writes.
 func uvarintLen(v uint64) int {
 	n := 1
@@ -83,6 +75,11 @@ func uvarintLen(v uint64) int {
 		n++
 	}
 	return n
+}
+
+// recordLen is the size of a sealed record.
+func recordLen(epoch, count uint64, frames int) int {
+	return sealLen + uvarintLen(epoch) + uvarintLen(count) + frames
 }
 
 // decodeRecord checks a record as a whole: checksum, format and every frame. The
@@ -115,7 +112,7 @@ func recordHeader(key, payload []byte) (r record, err error) {
 	if r.count, r.frames, ok = cutUvarint(payload); !ok {
 		return record{}, errRecord
 	}
-	if !r.sound() {
+	if r.first == 0 || r.epoch == 0 || r.count == 0 || r.last() < r.first {
 		return record{}, errRecord
 	}
 	return r, nil
@@ -142,25 +139,7 @@ func appendEventKey(dst []byte, stream string, seq uint64) []byte {
 	return binary.BigEndian.AppendUint64(appendStream(dst, keyEvents, stream), seq)
 }
 
-// How far settling has come.
-var (
-	markTables = []byte{keyMark, 't'}
-	markGroups = []byte{keyMark, 'g'}
-)
-
-// tableMark is the key of the number of a settled table in the table itself. No stream
-// has an empty name.
-var tableMark = appendStream(nil, keyEvents, "")
-
-const groupKeyLen = 1 + 8
-
-func appendGroupKey(dst []byte, n uint64) []byte {
-	return binary.BigEndian.AppendUint64(append(dst, keyGroup), n)
-}
-
-func groupKey(n uint64) []byte { return appendGroupKey(nil, n) }
-
-func groupNumber(key []byte) uint64 { return binary.BigEndian.Uint64(key[1:]) }
+func eventKeyLen(stream string) int { return 1 + len(stream) + 1 + 8 }
 
 func headKey(stream string, field byte) []byte {
 	return append(appendStream(nil, keyHead, stream), field)

@@ -304,7 +304,7 @@ func behind(log []byte, num uint32, more []byte) []byte {
 // TestCommitDoesNotAllocate allows a little for what pebble does in the background.
 func TestCommitDoesNotAllocate(t *testing.T) {
 	cfg := testConfig(t, vfs.NewMem(), "data")
-	cfg.MemTable, cfg.Recent = 16<<20, 16<<20 // few flushes, which allocate
+	cfg.MemTable = 16 << 20 // few flushes, which allocate
 	s := mustOpen(t, cfg)
 	head, err := s.Open(context.Background(), "deal")
 	if err != nil {

@@ -63,9 +63,6 @@ type Config struct {
 	// out sorted. Default 32 MiB. It bounds recovery, and larger tables are
 	// rewritten less often.
 	MemTable int64
-	// Recent is how many bytes of events stay in memory, beside the log, until they
-	// are written to where they stay. Default 16 MiB.
-	Recent int64
 	// Cache holds blocks that were read. Default 32 MiB.
 	Cache int64
 }
@@ -88,7 +85,6 @@ func (cfg *Config) validate() error {
 	}{
 		{&cfg.LowSpace, 256 << 20, 1, "LowSpace"},
 		{&cfg.MemTable, 32 << 20, 256 << 10, "MemTable"},
-		{&cfg.Recent, 16 << 20, 1, "Recent"},
 		{&cfg.Cache, 32 << 20, 1 << 20, "Cache"},
 	} {
 		if *size.value == 0 {
@@ -111,7 +107,6 @@ type Store struct {
 	lock     *pebble.Lock
 	cache    *pebble.Cache
 	db       *pebble.DB
-	opts     *pebble.Options
 	space    *space
 	spares   *spareFS
 	recovery journal.Recovery
@@ -119,11 +114,10 @@ type Store struct {
 
 	opened    atomic.Bool
 	closed    atomic.Bool
-	failure   atomic.Pointer[error]        // the first failure of the log; latched
-	failed    chan struct{}                // closed when failure is set
-	snapshots sync.Mutex                   // held over a PutSnapshot, so that none overtakes
-	heads     *xsync.Map[string, *head]    // of the streams with an owner or something recent
-	owned     atomic.Int64                 // streams with an owner
+	failure   atomic.Pointer[error] // the first failure of the log; latched
+	failed    chan struct{}         // closed when failure is set
+	snapshots sync.Mutex            // held over a PutSnapshot, so that none overtakes
+	heads     *xsync.Map[string, *head]
 	corrupt   *xsync.Map[string, struct{}] // streams that were found corrupt
 
 	counts struct {
@@ -132,21 +126,11 @@ type Store struct {
 
 	// mu is held over a whole Commit, sync included, so that Open sees a group
 	// entirely or not at all. It guards the moves of all heads and the fields below.
-	mu          sync.Mutex
-	batch       *pebble.Batch
-	touched     []*head // streams that the group in hand appends to
-	next        []int   // next[i] is the next write to the stream of write i
-	judged      *head   // of the write judged last
-	group       uint64  // number of the next group
-	groupKey    []byte
-	tables      uint64  // that were settled
-	unsettled   []*head // those with something recent
-	recentBytes int64   // of groups that are not settled
-	arena       []byte  // where the next groups lie
-
-	recentMu   sync.RWMutex  // guards head.recent, beside mu
-	settleWake chan struct{} // holds a token if there is enough to settle; closed at the end
-	settled    chan struct{} // closed when the settler has ended
+	mu      sync.Mutex
+	batch   *pebble.Batch
+	touched []*head // streams that the group in hand appends to
+	next    []int   // next[i] is the next write to the stream of write i
+	judged  *head   // of the write judged last
 }
 
 // head is the end of a stream that was opened in this process.
@@ -155,15 +139,12 @@ type head struct {
 	epoch    atomic.Uint64 // moves under Store.mu
 	seq      atomic.Uint64 // Invariant: everything up to here is durable
 	snapshot atomic.Uint64 // seq of the newest snapshot
-	owned    bool          // somebody may append; guarded by Store.mu
-	dropped  bool          // no longer in Store.heads; guarded by Store.mu
-	recent   []record      // what is not settled; guarded by Store.recentMu
+	released bool          // no longer in Store.heads; guarded by Store.mu
 
-	// What the group in hand appends; guarded by Store.mu, of no meaning outside Commit.
+	// What the group in hand appends; guarded by Store.mu, all zero outside Commit.
 	firstWrite, lastWrite int
 	count                 uint64
 	bytes                 int
-	record                record
 }
 
 func (h *head) journalHead() journal.Head {
@@ -198,8 +179,6 @@ func Open(cfg Config) (*Store, error) {
 	s.recovery.Took = time.Duration(cfg.Now() - begin)
 	s.rows = &tables{s: s}
 	s.batch = s.db.NewBatch()
-	s.settleWake, s.settled = make(chan struct{}, 1), make(chan struct{})
-	go s.settler()
 	s.opened.Store(true)
 	if failure := s.failure.Load(); failure != nil {
 		return nil, *failure // in the background, too late for pebble.Open to see it
@@ -222,17 +201,11 @@ func (s *Store) recover() error {
 			s.cfg.Log.Warn("journal: no spare log files, so the first syncs take longer", "err", err)
 		}
 	}
-	if err := removeIfThere(s.cfg.FS, s.cfg.FS.PathJoin(s.cfg.Dir, settlingName)); err != nil {
-		return fmt.Errorf("embedded: %w", err)
-	}
 	if err := s.openPebble(end.file == ""); err != nil {
 		if pebble.IsCorruptionError(err) {
 			return &journal.CorruptError{File: s.cfg.Dir, Detail: err.Error(), Remedy: remedy}
 		}
 		return fmt.Errorf("embedded: open %s: %w", s.cfg.Dir, err)
-	}
-	if err := s.findGroups(); err != nil {
-		return errors.Join(err, s.closePebble())
 	}
 	if end.torn > 0 {
 		s.recovery.TornBytes, s.recovery.TornFile = end.torn, end.file
@@ -249,8 +222,7 @@ func (s *Store) openPebble(fresh bool) error {
 	opened := make(chan error, 1)
 	go func() {
 		opened <- caught(func() (err error) {
-			s.opts = s.options()
-			if s.db, err = pebble.Open(s.cfg.Dir, s.opts); err != nil || !fresh {
+			if s.db, err = pebble.Open(s.cfg.Dir, s.options()); err != nil || !fresh {
 				return err
 			}
 			// Pebble begins the first log of a new folder before it raises the
@@ -333,10 +305,6 @@ func (s *Store) Open(_ context.Context, stream string) (journal.Head, error) {
 	if err := s.usable(); err != nil {
 		return journal.Head{}, err
 	}
-	if !h.owned {
-		h.owned = true
-		s.owned.Add(1)
-	}
 	epoch := h.epoch.Add(1)
 	// The epoch need not be synced: it lies in the log before all that is appended
 	// under it, so that either both survive or neither.
@@ -361,7 +329,7 @@ func (s *Store) lockedHead(stream string) (*head, error) {
 			h, _ = s.heads.LoadOrStore(stream, loaded)
 		}
 		s.mu.Lock()
-		if !h.dropped {
+		if !h.released {
 			return h, nil
 		}
 		s.mu.Unlock()
@@ -372,10 +340,9 @@ func (s *Store) lockedHead(stream string) (*head, error) {
 func (s *Store) Release(stream string, epoch uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if h, ok := s.heads.Load(stream); ok && h.owned && h.epoch.Load() == epoch {
-		h.owned = false
-		s.owned.Add(-1)
-		s.letGo(h)
+	if h, ok := s.heads.Load(stream); ok && h.epoch.Load() == epoch {
+		h.released = true
+		s.heads.Delete(stream)
 	}
 }
 
@@ -435,7 +402,7 @@ func (s *Store) Tables() journal.Tables { return s.rows }
 // on a node that has stopped writing.
 func (s *Store) Stats() journal.Stats {
 	stats := journal.Stats{
-		Streams:  int(s.owned.Load()),
+		Streams:  s.heads.Size(),
 		Groups:   s.counts.groups.Load(),
 		Writes:   s.counts.writes.Load(),
 		Events:   s.counts.events.Load(),
@@ -453,43 +420,30 @@ func (s *Store) Stats() journal.Stats {
 	return stats
 }
 
-// bytesWritten adds up the log and all tables. Metrics.Total counts the log, and what
-// was taken in, a second time.
+// bytesWritten adds up the log and all tables. Metrics.Total counts the log a second
+// time.
 func bytesWritten(m *pebble.Metrics) uint64 {
 	written := m.WAL.BytesWritten
 	for i := range m.Levels {
 		l := &m.Levels[i]
-		written += l.TableBytesIngested + l.TableBytesFlushed + l.TableBytesCompacted + l.BlobBytesFlushed + l.BlobBytesCompacted
+		written += l.TableBytesFlushed + l.TableBytesCompacted + l.BlobBytesFlushed + l.BlobBytesCompacted
 	}
 	return written
 }
 
-// Close implements journal.Store. It settles what is recent and writes out the memtable,
-// so that a clean start replays nothing and finds every byte under a checksum.
+// Close implements journal.Store. It writes out the memtable, so that a clean start
+// replays nothing and finds every byte under a checksum.
 func (s *Store) Close() error {
-	if s.shut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed.Swap(true) {
 		return journal.ErrClosed
 	}
 	if s.failure.Load() != nil {
 		// Pebble is in an unknown state, and closing it could wait for ever.
 		return s.lock.Close()
 	}
-	<-s.settled
-	return errors.Join(s.settle(), s.batch.Close(), s.db.Flush(), s.closePebble(), s.lock.Close())
-}
-
-func (s *Store) closePebble() error {
-	defer s.cache.Unref()
-	return s.db.Close()
-}
-
-// shut ends what the store does by itself. It says whether it was shut before.
-func (s *Store) shut() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed.Swap(true) {
-		return true
-	}
-	close(s.settleWake)
-	return false
+	err := errors.Join(s.batch.Close(), s.db.Flush(), s.db.Close())
+	s.cache.Unref()
+	return errors.Join(err, s.lock.Close())
 }
