@@ -221,7 +221,7 @@ func (a *activation) handOver() {
 	if a.state.Spec != nil && a.state.Seq >= a.snapshot+snapshotAfter {
 		h.seq, h.snapshot = a.state.Seq, a.state.AppendSnapshot(nil)
 	}
-	h.Done = h
+	h.Stream, h.Done = a.entry.id, h // behind its own stream's writes, wherever they queue
 	a.commit(&h.Write, 0, a.state.Available)
 }
 
