@@ -93,7 +93,7 @@ func builtProject(t *testing.T, lang string) string {
 // TestDebugger: gdb stops in the rule, with the recorded order.
 func TestDebugger(t *testing.T) {
 	if _, err := exec.LookPath("gdb"); err != nil {
-		t.Skip("gdb is not installed; TestDebuggers shows how it is started")
+		t.Fatal("gdb is not installed: go tool task tools")
 	}
 	_, out, err := debugOrder(t, builtProject(t, "c"), "print in->quantity\ndelete\ncontinue\nquit\n")
 	if err != nil || !strings.Contains(out, "$1 = 3") || !strings.Contains(out, "exited") {
