@@ -28,7 +28,7 @@ var layers = []layer{
 	{pkg: "cmd/doorbuster", imports: []string{"cmd/doorbuster/bench", "cmd/doorbuster/config", "cmd/doorbuster/rule", "gateway", "gateway/client", "actors", "plugins", "plugins/reprice", "plugins/host", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/journal/postgres", "runtime/journal/sharded", "runtime/guard", "runtime/admit", "runtime/cluster", "runtime/cluster/etcd", "runtime/cluster/k8s", "runtime/cluster/mtls", "runtime/webhook", "runtime/obs", "runtime/trace", "clockd", "actors/deal", "plugins/abi"}, tests: []string{"runtime/guard/redistest", "runtime/journal/postgres/pgtest", "runtime/cluster/etcd/etcdtest", "runtime/journal/fusetest"}},
 	{pkg: "cmd/doorbuster/bench", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "clockd"}},
 	{pkg: "cmd/benchmark", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway", "gateway/client", "clockd"}},
-	{pkg: "cmd/doorbuster/rule", imports: []string{"cmd/doorbuster/config", "plugins", "plugins/sdk", "plugins/sdk/toolchain", "plugins/sdk/rules", "plugins/sample", "clockd", "actors/deal", "plugins/abi"}},
+	{pkg: "cmd/doorbuster/rule", imports: []string{"cmd/doorbuster/config", "plugins", "plugins/sdk", "plugins/sdk/toolchain", "plugins/sdk/rules", "plugins/sample", "clockd", "actors/deal", "plugins/abi"}, tests: []string{"plugins/gas/gastest"}},
 	{pkg: "cmd/doorbuster/config", imports: []string{"runtime/own"}},
 	{pkg: "deploy"},
 	{pkg: "examples/quickstart"},

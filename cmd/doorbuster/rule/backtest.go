@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -189,8 +191,8 @@ func (s *summary) text(out io.Writer) {
 	fmt.Fprintf(out, "revenue   %d → %d %s, %+d in minor units\n", s.Recorded.Revenue, s.Candidate.Revenue, s.Currency, s.RevenueDifference)
 	fmt.Fprintf(out, "discount  %d → %d %s, %+d\n", s.Recorded.Discount, s.Candidate.Discount, s.Currency, s.DiscountDifference)
 	fmt.Fprintf(out, "fuel      p50 %d, p99 %d, at most %d\n", s.Fuel.P50, s.Fuel.P99, s.Fuel.Max)
-	for kind, n := range s.Faults {
-		if n > 0 {
+	for _, kind := range slices.Sorted(maps.Keys(s.Faults)) {
+		if n := s.Faults[kind]; n > 0 {
 			fmt.Fprintf(out, "faults    %d %s\n", n, kind)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,18 +46,8 @@ const threeUnits = `{"now":"2026-11-22T12:00:00.000Z","deal":{"deal_id":"d","cur
 func debugOrder(t *testing.T, dir, keys string) (int, string, error) {
 	t.Helper()
 	url := recordedOrder(t, []byte(threeUnits))
-	cmd := New()
 	var out bytes.Buffer
-	cmd.SetArgs([]string{"replay", "-C", dir, "--server", url, "--order", "d-1", "--debug"})
-	cmd.SetOut(&out)
-	cmd.SetErr(&out)
-	cmd.SetIn(strings.NewReader(keys))
-	cmd.SilenceErrors, cmd.SilenceUsage = true, true
-	err := cmd.ExecuteContext(t.Context())
-	code := 0
-	if e := new(Error); errors.As(err, &e) {
-		code = e.Code
-	}
+	code, err := typed(t.Context(), keys, &out, "replay", "-C", dir, "--server", url, "--order", "d-1", "--debug")
 	return code, out.String(), err
 }
 

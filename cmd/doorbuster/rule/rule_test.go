@@ -20,13 +20,18 @@ import (
 	"github.com/doorbuster/doorbuster/plugins/sdk"
 )
 
-// command runs `doorbuster rule …` and returns its exit code and what it printed.
+// command runs `doorbuster rule …` with nothing to read. It returns the exit code.
 func command(ctx context.Context, out io.Writer, args ...string) (int, error) {
+	return typed(ctx, "", out, args...)
+}
+
+// typed runs it with what a user types.
+func typed(ctx context.Context, keys string, out io.Writer, args ...string) (int, error) {
 	cmd := New()
 	cmd.SetArgs(args)
 	cmd.SetOut(out)
 	cmd.SetErr(out)
-	cmd.SetIn(strings.NewReader(""))
+	cmd.SetIn(strings.NewReader(keys))
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	err := cmd.ExecuteContext(ctx)
 	if coded := new(Error); errors.As(err, &coded) {

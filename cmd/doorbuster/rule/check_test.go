@@ -1,0 +1,206 @@
+package rule
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/plugins/gas/gastest"
+)
+
+// off is a rule that takes an amount off every order.
+func off(amount int64) *gastest.Module {
+	return gastest.Rule(fmt.Sprintf("i32.const %d i32.const 1 i32.store16 0 0 i32.const %d i64.const %d i64.store 0 8",
+		gastest.OutputAt, gastest.OutputAt, amount) + gastest.Result)
+}
+
+// moduleProject writes a project of one module and one case: 990 off one unit of 9900.
+func moduleProject(t *testing.T, wasm []byte) string {
+	t.Helper()
+	return write(t, map[string]string{
+		"rule.json":    `{"rule":"spring","source":"rule.c","module":"rule.wasm","fuel_limit":5000}`,
+		"rule.wasm":    string(wasm),
+		"vectors.json": `{"rule":"spring","cases":[{"name":"a tenth","input":{"deal":{"unit_price":9900}},"expect":{"outcome":"discount","discount":990}}]}`,
+		"sample.json":  `{"deal":{"unit_price":9900},"order":{"quantity":2}}`,
+	})
+}
+
+// write writes files into a new folder.
+func write(t *testing.T, files map[string]string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	for name, content := range files {
+		if err := writeFile(filepath.Join(dir, name), []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// TestCheck: what a module is found to be, for people and for programs.
+func TestCheck(t *testing.T) {
+	imports := off(990).WithImport("doorbuster", "log", gastest.TypeLog).
+		WithImport("wasi_snapshot_preview1", "random_get", gastest.TypeTwo).
+		WithImport("wasi_snapshot_preview1", "args_get", gastest.TypeTwo)
+	for name, c := range map[string]struct {
+		module   *gastest.Module
+		code     int
+		faults   string // a part of the first one
+		failures []string
+		says     string
+	}{
+		"good":           {off(990), 0, "", nil, "imports  none"},
+		"with imports":   {imports, 0, "", nil, "imports  doorbuster: log; wasi_snapshot_preview1: random_get, args_get\n"},
+		"another price":  {off(1000), ExitDifference, "", []string{"a tenth: discount 1000"}, "    got   discount 1000\n    want  discount 990\n"},
+		"beyond the sum": {off(9901), ExitDifference, "", []string{"a tenth: bad_output"}, "    got   fault bad_output: "},
+		"never ends": {
+			gastest.Rule("loop void br 0 end" + gastest.Result), ExitDifference, "",
+			[]string{"a tenth: out_of_fuel", "sample.json: out_of_fuel"}, "fuel     at most 5000 of 5000",
+		},
+		"traps": {gastest.Rule("unreachable"), ExitDifference, "", []string{"a tenth: trap", "sample.json: trap"}, "of which 2 failed"},
+		"starts": {
+			&gastest.Module{Types: []gastest.Type{{}}, Funcs: []gastest.Func{{}, {}}, Start: 1}, ExitDifference,
+			"start function", nil, "verdict  refused\n",
+		},
+		"speaks to the terminal": {
+			off(990).WithImport("\x1b[2J", "\x00", gastest.TypeVoid), ExitDifference,
+			`"\x1b[2J"."\x00" is not offered`, nil, `"\x1b[2J"`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := moduleProject(t, c.module.Encode())
+			code, out := check(t, dir)
+			if code != c.code || !strings.Contains(out, c.says) || strings.ContainsRune(out, '\x1b') {
+				t.Errorf("exit code %d, %q", code, out)
+			}
+			got := checkJSON(t, dir, c.code)
+			if got.OK != (c.code == 0) || got.Size != len(c.module.Encode()) || len(got.SHA256) != 64 || got.FuelMost > got.FuelLimit {
+				t.Errorf("%+v", got)
+			}
+			if (c.faults == "") != (len(got.Faults) == 0) || len(got.Faults) > 0 && !strings.Contains(got.Faults[0].Reason, c.faults) {
+				t.Errorf("faults %+v", got.Faults)
+			}
+			var failures []string
+			for _, f := range got.Failures {
+				what := f.Got.line()
+				if f.Got.Fault != "" {
+					what = f.Got.Fault
+				}
+				failures = append(failures, f.Case+": "+what)
+			}
+			if !slices.Equal(failures, c.failures) {
+				t.Errorf("failures %q", failures)
+			}
+		})
+	}
+}
+
+func check(t *testing.T, dir string, more ...string) (int, string) {
+	t.Helper()
+	var out bytes.Buffer
+	code, err := command(t.Context(), &out, append([]string{"check", "-C", dir}, more...)...)
+	if err != nil {
+		fmt.Fprintln(&out, err)
+	}
+	return code, out.String()
+}
+
+// checkJSON runs check for a program: one document, whatever the module is.
+func checkJSON(t *testing.T, dir string, want int) (c checked) {
+	t.Helper()
+	var out bytes.Buffer
+	if code, err := command(t.Context(), &out, "check", "-C", dir, "--json"); code != want {
+		t.Errorf("exit code %d, not %d: %v", code, want, err)
+	}
+	d := json.NewDecoder(&out)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil || d.More() {
+		t.Errorf("not one document: %v", err)
+	}
+	return c
+}
+
+// TestCheckOfAProject: what is not right about a project is told with its file, and is
+// not a verdict on the module.
+func TestCheckOfAProject(t *testing.T) {
+	for name, c := range map[string]struct {
+		file, content string
+		code          int
+		says          string
+	}{
+		"no module yet":      {"rule.json", `{"rule":"spring","source":"rule.c","module":"other.wasm"}`, ExitUsage, "doorbuster rule build"},
+		"a module too large": {"rule.wasm", strings.Repeat("x", abi.ModuleBytesMax+1), ExitUsage, "at most 4194304 are allowed"},
+		"a fuel beyond":      {"rule.json", `{"rule":"spring","source":"rule.c","module":"rule.wasm","fuel_limit":1000001}`, ExitUsage, "fuel"},
+		"a misspelt field":   {"rule.json", `{"rule":"spring","sourse":"rule.c"}`, ExitUsage, `unknown field "sourse"`},
+		"half a project":     {"rule.json", `{"rule":"spring"}`, ExitUsage, "rule, source and module are required"},
+		"no vectors":         {"vectors.json", `{"rule":"spring","cases":[]}`, ExitUsage, "vectors.json: 0 cases"},
+		"a wrong vector":     {"vectors.json", `{"rule":"spring","cases":[{"name":"x","input":{"deal":{"unit_price":-1}}}]}`, ExitUsage, "vectors.json: x: "},
+		"an unknown outcome": {"vectors.json", `{"rule":"spring","cases":[{"name":"x","input":{},"expect":{"outcome":"gift"}}]}`, ExitUsage, `no outcome "gift"`},
+		"a wrong sample":     {"sample.json", `{"order":{"quantity":-1}}`, ExitUsage, "sample.json: "},
+		"no sample's JSON":   {"sample.json", `quantity: 1`, ExitUsage, "sample.json: "},
+		"an older table":     {"vectors.tsv", "of yesterday", ExitDifference, "vectors.tsv is not what vectors.json says"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := moduleProject(t, off(990).Encode())
+			if err := writeFile(filepath.Join(dir, c.file), []byte(c.content)); err != nil {
+				t.Fatal(err)
+			}
+			if code, out := check(t, dir); code != c.code || !strings.Contains(out, c.says) {
+				t.Errorf("exit code %d, %s", code, out)
+			}
+		})
+	}
+}
+
+// TestCheckUpdate writes the table that native tests read.
+func TestCheckUpdate(t *testing.T) {
+	dir := moduleProject(t, off(990).Encode())
+	if code, out := check(t, dir, "--update"); code != 0 {
+		t.Fatal(code, out)
+	}
+	table, err := os.ReadFile(filepath.Join(dir, tableFile))
+	if err != nil || !strings.HasSuffix(string(table), "\t1\t990\t0\t\t\ta tenth\n") {
+		t.Errorf("%v %q", err, table)
+	}
+	if code, out := check(t, dir); code != 0 {
+		t.Error(code, out)
+	}
+}
+
+// TestCheckWithoutCases: a project need not have any.
+func TestCheckWithoutCases(t *testing.T) {
+	dir := moduleProject(t, off(990).Encode())
+	for _, file := range []string{vectorsFile, sampleFile} {
+		if err := os.Remove(filepath.Join(dir, file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if code, out := check(t, dir); code != 0 || !strings.Contains(out, "cases    0") {
+		t.Error(code, out)
+	}
+}
+
+// TestCheckSaysWhatIsStale: an author who forgot to build learns it before the verdict.
+func TestCheckSaysWhatIsStale(t *testing.T) {
+	dir := moduleProject(t, off(990).Encode())
+	source := filepath.Join(dir, "rule.c")
+	later := time.Now().Add(time.Minute)
+	if err := writeFile(source, []byte("…")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(source, later, later); err != nil {
+		t.Fatal(err)
+	}
+	code, out := check(t, dir)
+	warning, verdict := strings.Index(out, "rule.c is newer than"), strings.Index(out, "verdict")
+	if code != 0 || warning < 0 || verdict < warning {
+		t.Error(code, out)
+	}
+}
