@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/runtime/journal"
@@ -50,6 +51,7 @@ func (n *Node) DealID(name []byte) string {
 type DealQuery struct {
 	Merchant, Category string
 	Status             deal.Status
+	RuleOff            string // a rule that is switched off
 	After              string // id of the last deal of the page before
 	Limit              int
 }
@@ -57,7 +59,8 @@ type DealQuery struct {
 func (q *DealQuery) matches(v *deal.View, now int64) bool {
 	return (q.Merchant == "" || q.Merchant == v.Spec.Merchant) &&
 		(q.Category == "" || q.Category == v.Spec.Category) &&
-		(q.Status == 0 || q.Status == v.Status(now))
+		(q.Status == 0 || q.Status == v.Status(now)) &&
+		(q.RuleOff == "" || slices.Contains(v.Off, q.RuleOff))
 }
 
 // catchUp brings the lists up to date. A deal that fails keeps its old rows; the others

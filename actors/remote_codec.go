@@ -170,6 +170,14 @@ func (r *fieldReader) text(most int) []byte {
 	return v
 }
 
+// laterCount is count of a field that a node of an earlier version leaves out.
+func (r *fieldReader) laterCount(most int) int {
+	if len(r.b) == 0 {
+		return 0
+	}
+	return r.count(most)
+}
+
 func (r *fieldReader) count(most int) int {
 	n := r.uint()
 	if n > uint64(most) {
@@ -337,8 +345,8 @@ func readGroup(f *fieldReader) deal.GroupView {
 	return g
 }
 
-// appendView encodes a deal's numbers, and its terms in a piece of their own that is
-// the same as long as they are.
+// appendView encodes a deal's numbers, its terms in a piece of their own that is the same
+// as long as they are, and the rules that are switched off.
 func appendView(dst []byte, v *deal.View) []byte {
 	var flags byte
 	if v.Paused {
@@ -354,11 +362,20 @@ func appendView(dst []byte, v *deal.View) []byte {
 	if v.Spec == nil {
 		return appendText(dst, "")
 	}
+	dst = append(appendTerms(dst, v.Spec), byte(len(v.Off)))
+	for _, rule := range v.Off {
+		dst = appendText(dst, rule)
+	}
+	return dst
+}
+
+// appendTerms encodes a deal's terms as a field.
+func appendTerms(dst []byte, spec *deal.Spec) []byte {
 	// The record's length stands in front of it, in three bytes so that it can be
 	// filled in afterwards.
 	at := len(dst)
 	dst = append(dst, 0x80, 0x80, 0)
-	terms := deal.View{Spec: v.Spec}
+	terms := deal.View{Spec: spec}
 	dst = terms.AppendView(dst)
 	n := len(dst) - at - 3
 	dst[at], dst[at+1], dst[at+2] = byte(n)|0x80, byte(n>>7)|0x80, byte(n>>14)
@@ -374,6 +391,12 @@ func readView(f *fieldReader, v *deal.View, id []byte, s *specs) (err error) {
 	}
 	record := f.text(recordMax)
 	if err := f.end(); err != nil || len(record) == 0 {
+		return err
+	}
+	for range f.laterCount(deal.MaxRules) {
+		v.Off = append(v.Off, string(f.text(deal.MaxIDLen)))
+	}
+	if err := f.end(); err != nil {
 		return err
 	}
 	v.Spec, err = s.of(id, record)

@@ -51,6 +51,10 @@ func wireRequests() []*Request {
 				Event: deal.Event{Kind: deal.OrderConfirmed, At: 6, Order: 2, Ref: []byte("pay-1")},
 			},
 		},
+		{
+			Deal: id, View: deal.View{Spec: &wireSpec, Seq: 3, Stock: 10, Available: 10, Off: []string{"r"}},
+			Cmd: deal.Command{Kind: deal.Resume}, Reply: deal.Reply{Event: deal.Event{Kind: deal.DealResumed, At: 7}},
+		},
 		{Deal: id, Cmd: deal.Command{Kind: deal.Create, Spec: &wireSpec}, Reply: deal.Reply{Code: deal.DealExists}, View: view},
 		{Deal: id, Cmd: deal.Command{Kind: deal.Change, Patch: &deal.Patch{Title: &title, StockAdd: 3}}, Reply: deal.Reply{Code: deal.DealNotFound}},
 	}
@@ -97,12 +101,12 @@ func TestMessagesStayAsTheyAre(t *testing.T) {
 	}{
 		"command": {appendCommand(nil, place), "0101010001640175016b040000000102433101076368616e6e656c0361707000"},
 		"reply": {appendReply(nil, place), "0101020001000502000000000000660c05010175016b070000000000000002ac4dde07e8070102433101076368616e6e656c03617070080a040000010172010000000000000000000000000000000000000000000000000000000000000000" +
-			"0100de0700000000000000000007313025206f66660002000a080200ae8000010001640461636d65064c7963686565056672756974434e59ac4d0a000100e80700000001017200000000000000"},
+			"0100de0700000000000000000007313025206f66660002000a080200ae8000010001640461636d65064c7963686565056672756974434e59ac4d0a000100e8070000000101720000000000000000"},
 		"release": {encodeDeals(opRelease, []string{"d", "e"}), "04010201640165"},
 		"watch":   {appendWatch(nil, "d", 7, deal.Live), "030101640705"},
 		"news": {
 			appendNews(nil, &view, deal.Live, []groupChange{{3, deal.GroupView{Seq: 2, Size: 3, Members: 1, Status: 1, ExpiresAt: 4}}}),
-			"0101050103020301010402000a080200ae8000010001640461636d65064c7963686565056672756974434e59ac4d0a000100e80700000001017200000000000000",
+			"0101050103020301010402000a080200ae8000010001640461636d65064c7963686565056672756974434e59ac4d0a000100e8070000000101720000000000000000",
 		},
 		"status": {status.append(nil), "020102030405060708090a"},
 		"moved":  {appendOutcome(nil, outcomeMoved), "0201"},

@@ -64,6 +64,7 @@ type dealReply struct {
 	ReserveTTL   int64             `json:"reserve_ttl_s"`
 	Group        *groupBody        `json:"group,omitempty"`
 	Rules        []string          `json:"rules"`
+	RulesOff     []string          `json:"rules_off,omitempty"` // of Rules, those that kept failing
 	OnRuleError  string            `json:"on_rule_error"`
 	Attributes   map[string]string `json:"attributes"`
 	Status       string            `json:"status"`
@@ -83,7 +84,7 @@ func newDealReply(v *deal.View, now int64) dealReply {
 	r := dealReply{
 		DealID: s.ID, MerchantID: s.Merchant, Title: s.Title, Category: s.Category, Currency: string(s.Currency[:]),
 		UnitPrice: s.UnitPrice, Stock: v.Stock, PerUserLimit: s.PerUserLimit, StartsAt: instant(s.StartsAt),
-		ReserveTTL: s.ReserveTTL / 1000, Rules: s.Rules, OnRuleError: "reject", Attributes: kvMap(s.Attributes),
+		ReserveTTL: s.ReserveTTL / 1000, Rules: s.Rules, RulesOff: v.Off, OnRuleError: "reject", Attributes: kvMap(s.Attributes),
 		Status: v.Status(now).String(), Available: v.Available, Reserved: v.Reserved, Sold: v.Sold,
 		ServerTime: instant(now), Version: v.Seq,
 	}
@@ -234,13 +235,17 @@ func (s *Server) listDeals(c *call) error {
 		return refuseField(invalidRequest, "status", "must be scheduled, live, paused, sold_out or ended")
 	}
 	merchantID, err1 := c.queryID("merchant_id")
-	limit, err2 := c.limit()
-	after, err3 := c.cursorID()
-	if err := errors.Join(err1, err2, err3); err != nil {
+	ruleOff, err2 := c.queryID("rule_off")
+	limit, err3 := c.limit()
+	after, err4 := c.cursorID()
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return err
 	}
+	if ruleOff != "" && merchantID == "" && c.who.role == merchant {
+		merchantID = string(c.who.name) // another merchant's rule of this name is another rule
+	}
 	views, more, err := s.node.Deals(s.ctx, actors.DealQuery{
-		Merchant: merchantID, Category: c.query("category"), Status: status, After: after, Limit: limit,
+		Merchant: merchantID, Category: c.query("category"), Status: status, RuleOff: ruleOff, After: after, Limit: limit,
 	})
 	if err != nil {
 		return err

@@ -181,10 +181,22 @@ func TestWebhookHearsOfARuleThatIsOff(t *testing.T) {
 	in := newInbox(t, secret)
 	h.upload("/api/v1/rules/broken/versions?merchant_id=acme", string(gastest.Rule("unreachable").Encode())).want(201)
 	h.deal("d", `,"rules":["broken"],"on_rule_error":"skip"`)
+	h.deal("other", `,"rules":["broken"],"on_rule_error":"skip"`)
 	h.put("/api/v1/webhooks/w?merchant_id=acme", fmt.Sprintf(`{"url":%q,"events":["rule.switched_off"],"secret":%q}`, in.URL, secret)).want(201)
 	for n := range 25 {
 		h.order("d", fmt.Sprint("u-", n), 1).want(201)
 	}
+	off := map[string]any{"rules.0": "broken", "rules_off.0": "broken"}
+	patch := func(body string) answer {
+		return h.send(request{method: "PATCH", path: "/api/v1/deals/d", body: body})
+	}
+	h.get("/api/v1/deals/d").want(200).has(off)
+	h.get("/api/v1/deals?rule_off=broken&limit=1").want(200).has(map[string]any{"data.0.deal_id": "d", "data.0.rules_off.0": "broken", "has_more": false})
+	if a := h.get("/api/v1/deals?rule_off=tiered").want(200); string(a.body) != `{"data":[],"has_more":false}` {
+		t.Errorf("%s", a.body)
+	}
+	patch(`{"title":"New"}`).want(200).has(off)
+	patch(`{"rules":["broken"]}`).want(200).has(map[string]any{"rules.0": "broken", "rules_off": nil})
 	h.tick()
 	until(t, "the news", func() bool { return len(in.types()) > 0 })
 	if got := in.types(); !slices.Equal(got, []string{"rule.switched_off"}) || string(in.events[0].Data) != `{"deal_id":"d","rule_id":"broken"}` {

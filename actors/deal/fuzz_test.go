@@ -277,7 +277,7 @@ func FuzzRestore(f *testing.F) {
 func FuzzDecodeView(f *testing.F) {
 	v := sample(f).View()
 	f.Add(v.AppendView(nil))
-	v.Paused, v.Closed = true, true
+	v.Paused, v.Closed, v.Off = true, true, []string{"r"}
 	f.Add(v.AppendView(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		v, err := DecodeView(b)

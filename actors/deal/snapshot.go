@@ -13,8 +13,12 @@ const (
 	snapshotFirst   = 1 // it had no rules that are switched off
 )
 
-// viewVersion is the first byte of a view.
-const viewVersion = 1
+// viewVersion is the first byte of a view. One without rules that are switched off is
+// of the first version, which nodes of an earlier release read.
+const (
+	viewVersion = 2
+	viewFirst   = 1
+)
 
 // AppendSnapshot encodes the whole state behind dst, in the format of
 // FORMAT.md. Idempotency keys that have left the window at s.At are left out.
@@ -225,12 +229,19 @@ func (s *State) relink() {
 // AppendView encodes a view behind dst: what a list of deals shows without
 // the deals' states. v.Spec must not be nil.
 func (v *View) AppendView(dst []byte) []byte {
-	dst = append(dst, viewVersion)
+	version := byte(viewFirst)
+	if len(v.Off) > 0 {
+		version = viewVersion
+	}
+	dst = append(dst, version)
 	dst = binary.AppendUvarint(dst, v.Seq)
 	dst = v.Spec.append(dst)
 	dst = append(dst, flags(v.Paused, v.Closed))
 	for _, n := range [...]int64{v.Stock, v.Available, v.Reserved, v.Sold} {
 		dst = binary.AppendUvarint(dst, uint64(n))
+	}
+	if version > viewFirst {
+		dst = appendNames(dst, v.Off)
 	}
 	return dst
 }
@@ -238,14 +249,20 @@ func (v *View) AppendView(dst []byte) []byte {
 // DecodeView reads what AppendView wrote. b is not kept.
 func DecodeView(b []byte) (View, error) {
 	r := reader{b: b}
-	if v := r.byte(); v != viewVersion {
-		return View{}, fmt.Errorf("%w: view version %d", ErrMalformed, v)
+	version := r.byte()
+	if version < viewFirst || version > viewVersion {
+		return View{}, fmt.Errorf("%w: view version %d", ErrMalformed, version)
 	}
 	v := View{Seq: r.uint(), Spec: new(Spec)}
 	v.Spec.read(&r)
 	v.Paused, v.Closed = r.flags()
 	for _, n := range [...]*int64{&v.Stock, &v.Available, &v.Reserved, &v.Sold} {
 		*n = r.int()
+	}
+	if version > viewFirst {
+		if v.Off = r.names(); len(v.Off) == 0 {
+			r.fail()
+		}
 	}
 	return v, r.end("view")
 }

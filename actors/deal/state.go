@@ -134,7 +134,7 @@ func (s *State) switchOff(rule string) bool {
 	if !slices.Contains(s.Spec.Rules, rule) || slices.Contains(s.off, rule) {
 		return false
 	}
-	s.off = append(s.off, rule)
+	s.off = append(slices.Clip(s.off), rule) // views keep theirs
 	return true
 }
 
@@ -460,13 +460,14 @@ type View struct {
 	Reserved       int64
 	Sold           int64
 	Paused, Closed bool
+	Off            []string // rules of Spec that are switched off; only to be read
 }
 
 // View returns the deal as it is after its last event.
 func (s *State) View() View {
 	return View{
 		Spec: s.Spec, Seq: s.Seq, Stock: s.Stock, Available: s.Available,
-		Reserved: s.Reserved, Sold: s.Sold, Paused: s.Paused, Closed: s.Closed,
+		Reserved: s.Reserved, Sold: s.Sold, Paused: s.Paused, Closed: s.Closed, Off: s.off,
 	}
 }
 

@@ -43,6 +43,25 @@ func TestSwitchedOffSurvivesASnapshot(t *testing.T) {
 	}
 }
 
+// TestViewNamesWhatIsOff: and one that was made before keeps what it says.
+func TestViewNamesWhatIsOff(t *testing.T) {
+	s := withRule(t)
+	before := s.View()
+	back, err := DecodeView(before.AppendView(nil))
+	if err != nil || !slices.Equal(back.Off, []string{"b"}) {
+		t.Fatalf("%v, %v", back.Off, err)
+	}
+	for _, e := range []*Event{{Kind: RuleSwitchedOff, Seq: 3, At: 5, Rule: []byte("a")}, {Kind: DealChanged, Seq: 4, At: 6, Patch: &Patch{Rules: &[]string{"b"}}}} {
+		if err := s.Apply(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after := s.View()
+	if len(after.Off) != 0 || after.AppendView(nil)[0] != viewFirst || !slices.Equal(before.Off, []string{"b"}) {
+		t.Fatalf("%v, and %v before", after.Off, before.Off)
+	}
+}
+
 // TestSwitchOffRefuses: a rule that is not the deal's, or is off already.
 func TestSwitchOffRefuses(t *testing.T) {
 	for _, rule := range []string{"b", "c", ""} {
