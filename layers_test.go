@@ -129,7 +129,7 @@ var owners = map[string][]string{
 	"go.uber.org/goleak":                        {"tests"},
 	"go.uber.org/zap":                           {"runtime/cluster/etcd"},
 	"go.yaml.in/yaml/v3":                        {"tests"},
-	"golang.org/x/sys":                          {"runtime/journal/embedded", "cmd/doorbuster", "examples/cluster"},
+	"golang.org/x/sys":                          {"runtime/journal/embedded", "runtime/journal/postgres", "cmd/doorbuster", "examples/cluster"},
 	"google.golang.org/grpc":                    {"runtime/cluster", "runtime/cluster/mtls", "runtime/cluster/etcd"},
 	"google.golang.org/protobuf":                {"runtime/cluster", "runtime/cluster/batch"},
 	"pgregory.net/rapid":                        {"tests"},

@@ -1,10 +1,13 @@
 package postgres_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,12 +25,21 @@ import (
 type proxy struct {
 	listener net.Listener
 	target   string
-	deaf     atomic.Bool // what the server says is swallowed
-	lingers  atomic.Bool // the server does not hear that a client has gone
+	deaf     atomic.Bool  // what the server says is swallowed
+	lingers  atomic.Bool  // the server does not hear that a client has gone
+	hushes   atomic.Int32 // at which questions a connection falls silent
+	silent   atomic.Int32 // connections that have
 	mu       sync.Mutex
 	open     map[net.Conn]struct{}
 	wait     sync.WaitGroup
 }
+
+// Which questions a connection that falls silent was asked last.
+const (
+	hushesNone  int32 = iota
+	hushesFirst       // the first one, which is about the server's settings
+	hushesLater
+)
 
 func newProxy(t *testing.T, target string) *proxy {
 	t.Helper()
@@ -59,24 +71,47 @@ func (p *proxy) accept() {
 		p.mu.Lock()
 		p.open[client], p.open[server] = struct{}{}, struct{}{}
 		p.mu.Unlock()
-		p.wait.Go(func() { p.pipe(server, client, nil) })
-		p.wait.Go(func() { p.pipe(client, server, &p.deaf) })
+		hushed := new(atomic.Bool)
+		p.wait.Go(func() { p.pipe(server, client, func(said []byte) bool { return p.listen(said, hushed) }) })
+		p.wait.Go(func() {
+			p.pipe(client, server, func(said []byte) bool { return said != nil && (p.deaf.Load() || hushed.Load()) })
+		})
 	}
 }
 
-// pipe is one direction: swallow is nil on the way to the server.
-func (p *proxy) pipe(to, from net.Conn, swallow *atomic.Bool) {
-	lingers := func() bool { return swallow == nil && p.lingers.Load() }
+const (
+	terminate = 'X' // begins the last message of a client
+	parse     = 'P' // begins a question
+	bind      = 'B' // begins one that was asked before
+)
+
+// listen notes that a client has asked what makes this connection fall silent, and says
+// whether the server shall not hear it: nil is the end.
+func (p *proxy) listen(said []byte, hushed *atomic.Bool) bool {
+	if said == nil || said[0] == terminate {
+		return p.lingers.Load()
+	}
+	at := hushesLater
+	if bytes.Contains(said, []byte("synchronous_commit")) {
+		at = hushesFirst
+	}
+	if (said[0] == parse || said[0] == bind) && p.hushes.Load() == at && !hushed.Swap(true) {
+		p.silent.Add(1)
+	}
+	return false
+}
+
+// pipe is one direction: what swallow accepts is lost.
+func (p *proxy) pipe(to, from net.Conn, swallow func(said []byte) bool) {
 	defer func() {
-		if !lingers() {
+		if !swallow(nil) {
 			_, _ = to.Close(), from.Close()
 		}
 	}()
-	const terminate = 'X' // begins the last message of a client
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buf)
-		if n > 0 && (swallow == nil || !swallow.Load()) && (buf[0] != terminate || !lingers()) {
+		if n > 0 && !swallow(buf[:n]) {
 			if _, err := to.Write(buf[:n]); err != nil {
 				return
 			}
@@ -263,6 +298,94 @@ func TestSilentConnection(t *testing.T) {
 			t.Error(err)
 		}
 	case <-time.After(20 * time.Second):
+		p.cut()
+		t.Error("waits for an answer that will not come")
+	}
+}
+
+// A server that takes questions and answers none keeps nobody for longer than
+// AnswerWithin and its multiple, whatever is asked.
+func TestSilentServer(t *testing.T) {
+	url := database(t, server)
+	p := newProxy(t, fmt.Sprintf("127.0.0.1:%d", server.Port))
+	s, err := postgres.Open(t.Context(), postgres.Config{
+		URL: p.through(url), Clock: newClock(t), AnswerWithin: 200 * time.Millisecond, Connections: 32,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(t, s)
+	mustOpen(t, s, "a")
+	commit(t, s, journaltest.Append("a", 1, 1, "a1"))
+	row := []journal.Mutation{{Table: "t", Key: "k", Value: []byte("v")}}
+	ctx, none := context.Background(), func(string, []byte) error { return nil }
+	questions := map[string]func() error{
+		"Open":        func() error { _, err := s.Open(ctx, "b"); return err },
+		"Head":        func() error { _, err := s.Head(ctx, "a"); return err },
+		"Superseded":  func() error { _, err := s.Superseded(ctx, nil, nil); return err },
+		"Read":        func() error { return s.Read(ctx, "a", 0, func(journal.Event) error { return nil }) },
+		"Get":         func() error { _, err := s.Get(ctx, "a", 1, nil); return err },
+		"Snapshot":    func() error { _, _, err := s.Snapshot(ctx, "a"); return err },
+		"PutSnapshot": func() error { return s.PutSnapshot(ctx, "a", 1, 1, []byte("state")) },
+		"Streams":     func() error { return s.Streams(ctx, "", func(string, journal.Head) error { return nil }) },
+		"Tables.Get":  func() error { _, err := s.Tables().Get(ctx, "t", "k"); return err },
+		"Scan":        func() error { return s.Tables().Scan(ctx, "t", "", "", none) },
+		"Names":       func() error { _, err := s.Tables().Names(ctx); return err },
+		"Apply":       func() error { return s.Tables().Apply(ctx, row, true) },
+		"ApplyIf":     func() error { return s.Tables().ApplyIf(ctx, nil, row, false) },
+	}
+	p.hushes.Store(hushesLater)
+	type said struct {
+		what string
+		err  error
+	}
+	answers := make(chan said, len(questions))
+	asked := int32(len(questions))
+	for what, ask := range questions {
+		go func() { answers <- said{what, ask()} }()
+	}
+	late := time.After(15 * time.Second)
+	for range questions {
+		select {
+		case a := <-answers:
+			if delete(questions, a.what); !errors.Is(a.err, journal.ErrUnreachable) {
+				t.Errorf("%s: %v", a.what, a.err)
+			}
+		case <-late:
+			p.cut()
+			t.Fatalf("still wait for an answer: %v", slices.Sorted(maps.Keys(questions)))
+		}
+	}
+	if p.silent.Load() < asked {
+		t.Errorf("%d questions reached the server", p.silent.Load())
+	}
+	p.hushes.Store(hushesNone)
+	if got := fmt.Sprint(events(t, s, "a")); got != "[1/1/a1]" {
+		t.Errorf("once it speaks again: %s", got)
+	}
+}
+
+// A server that falls silent while a connection is made does not keep the one place for
+// that connection.
+func TestSilentWhileConnecting(t *testing.T) {
+	p := newProxy(t, fmt.Sprintf("127.0.0.1:%d", server.Port))
+	s := open(t, p.through(database(t, server)))
+	defer closeAll(t, s)
+	mustOpen(t, s, "a")
+	p.hushes.Store(hushesFirst)
+	p.cut()
+	w, done := journaltest.Append("a", 1, 1, "a1"), make(chan error, 1)
+	go func() { done <- s.Commit([]*journal.Write{w}) }()
+	for p.silent.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	p.hushes.Store(hushesNone)
+	select {
+	case err := <-done:
+		if err != nil || w.Err != nil {
+			t.Errorf("%v, %v", err, w.Err)
+		}
+	case <-time.After(30 * time.Second):
 		p.cut()
 		t.Error("waits for an answer that will not come")
 	}

@@ -23,6 +23,8 @@ const headsPage = 4096
 // tail returns where a stream's events lie and how far it has come. Read at the
 // start of a replay, it says what the replay must find.
 func (s *Store) tail(ctx context.Context, stream string) (part int32, seq uint64, err error) {
+	ctx, cancel := s.question(ctx)
+	defer cancel()
 	err = s.pool.QueryRow(ctx, "SELECT part, seq FROM doorbuster.streams WHERE stream = $1", []byte(stream)).Scan(&part, &seq)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, 0, nil
@@ -39,6 +41,8 @@ ORDER BY first LIMIT $4`
 // records calls fn for the records of a stream from the one that holds seq on, one
 // page of them.
 func (s *Store) records(ctx context.Context, stream string, part int32, seq uint64, limit int, fn func(record) error) error {
+	ctx, cancel := s.load(ctx)
+	defer cancel()
 	rows, err := s.pool.Query(ctx, selectRecords, part, []byte(stream), seq, limit)
 	if err != nil {
 		return s.failure("read", stream, err)
@@ -165,6 +169,8 @@ func (s *Store) Snapshot(ctx context.Context, stream string) (seq uint64, state 
 	if err := s.usable(); err != nil {
 		return 0, nil, err
 	}
+	ctx, cancel := s.load(ctx)
+	defer cancel()
 	var crc int64
 	err = s.pool.QueryRow(ctx, "SELECT seq, crc, state FROM doorbuster.snapshots WHERE stream = $1", []byte(stream)).Scan(&seq, &crc, &state)
 	switch {
@@ -192,6 +198,8 @@ func (s *Store) PutSnapshot(ctx context.Context, stream string, epoch, seq uint6
 	if err := s.usable(); err != nil {
 		return err
 	}
+	ctx, cancel := s.load(ctx)
+	defer cancel()
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		var last, snapshot uint64
 		err := tx.QueryRow(ctx, "SELECT seq, snapshot_seq FROM doorbuster.streams WHERE stream = $1 AND epoch = $2 FOR UPDATE", []byte(stream), epoch).
@@ -233,18 +241,8 @@ func (s *Store) Streams(ctx context.Context, after string, fn func(string, journ
 	if err := s.usable(); err != nil {
 		return err
 	}
-	type row struct {
-		Stream                  []byte
-		Epoch, Seq, SnapshotSeq uint64
-	}
 	for {
-		rows, err := s.pool.Query(ctx, `
-			SELECT stream, epoch, seq, snapshot_seq FROM doorbuster.streams
-			WHERE stream > $1 ORDER BY stream LIMIT $2`, []byte(after), headsPage)
-		if err != nil {
-			return s.failure("list the streams", "", err)
-		}
-		page, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
+		page, err := s.list(ctx, after)
 		if err != nil {
 			return s.failure("list the streams", "", err)
 		}
@@ -258,6 +256,25 @@ func (s *Store) Streams(ctx context.Context, after string, fn func(string, journ
 			return nil
 		}
 	}
+}
+
+// streamRow is a stream in a list.
+type streamRow struct {
+	Stream                  []byte
+	Epoch, Seq, SnapshotSeq uint64
+}
+
+// list returns the streams with a name after the given one, one page of them.
+func (s *Store) list(ctx context.Context, after string) ([]streamRow, error) {
+	ctx, cancel := s.load(ctx)
+	defer cancel()
+	rows, err := s.pool.Query(ctx, `
+		SELECT stream, epoch, seq, snapshot_seq FROM doorbuster.streams
+		WHERE stream > $1 ORDER BY stream LIMIT $2`, []byte(after), headsPage)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[streamRow])
 }
 
 // stopped is what a scan returns when a callback ended it.

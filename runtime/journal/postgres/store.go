@@ -20,14 +20,18 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/puzpuzpuz/xsync/v4"
+	"golang.org/x/sys/unix"
 
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/runtime/journal"
@@ -58,7 +62,14 @@ type Config struct {
 	Patience time.Duration
 	// RetryEvery is the pause between two tries (100 ms).
 	RetryEvery time.Duration
+	// AnswerWithin is how long a question about a few rows may take (5 s), and a
+	// change of them. What moves more, a page of a list, of events or a snapshot, may
+	// take bulk times as long.
+	AnswerWithin time.Duration
 }
+
+// bulk is for how many times as long a connection may be busy with much.
+const bulk = 6
 
 func (cfg *Config) validate() error {
 	if cfg.URL == "" || cfg.Clock == nil {
@@ -76,8 +87,11 @@ func (cfg *Config) validate() error {
 	if cfg.RetryEvery == 0 {
 		cfg.RetryEvery = 100 * time.Millisecond
 	}
-	if cfg.Connections < 2 || cfg.Patience < 0 || cfg.RetryEvery < 0 {
-		return errors.New("postgres: Connections is at least 2, a scan may hold one while its callback writes; Patience and RetryEvery are not negative")
+	if cfg.AnswerWithin == 0 {
+		cfg.AnswerWithin = 5 * time.Second
+	}
+	if cfg.Connections < 2 || cfg.Patience < 0 || cfg.RetryEvery < 0 || cfg.AnswerWithin < 0 {
+		return errors.New("postgres: Connections is at least 2, a scan may hold one while its callback writes; Patience, RetryEvery and AnswerWithin are not negative")
 	}
 	return nil
 }
@@ -182,6 +196,32 @@ const (
 	never       = 100 * 365 * 24 * time.Hour
 )
 
+// dialer makes connections that break by themselves when the machine at the other end
+// is gone: within userTimeout while it owes an answer, and within the time that
+// keepAlive says otherwise. The server is told to do the same.
+var dialer = net.Dialer{
+	Timeout:         connectTimeout, // of a cancellation, which has nobody's
+	KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveEvery, Count: keepAlives},
+	Control: func(network, _ string, socket syscall.RawConn) (err error) {
+		if !strings.HasPrefix(network, "tcp") {
+			return nil
+		}
+		if failed := socket.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
+		}); failed != nil {
+			return failed
+		}
+		return err
+	},
+}
+
+const (
+	keepAliveIdle  = 5 * time.Second
+	keepAliveEvery = 2 * time.Second
+	keepAlives     = 3
+	userTimeout    = 5 * time.Second
+)
+
 // connect makes a pool that accepts only a server that takes writes, so that after
 // a fail-over it finds the new primary among the hosts of the URL. A server that does
 // not hear of a lost client within seconds would hold on to what that had locked.
@@ -203,7 +243,13 @@ func connect(ctx context.Context, url string, connections int, begin func(contex
 		cfg.ConnConfig.ConnectTimeout = connectTimeout
 	}
 	cfg.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
-	cfg.AfterConnect = begin
+	cfg.ConnConfig.DialFunc = dialer.DialContext
+	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		// The pool waits for a connection that it makes for as long as that takes.
+		ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+		defer cancel()
+		return begin(ctx, conn)
+	}
 	for name, value := range map[string]string{
 		"application_name":        "doorbuster",
 		"tcp_keepalives_idle":     "5", // s
@@ -275,6 +321,16 @@ func (s *Store) usable() error {
 	return nil
 }
 
+// question bounds what a few rows may take.
+func (s *Store) question(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, s.cfg.AnswerWithin)
+}
+
+// load bounds what much may take.
+func (s *Store) load(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, bulk*s.cfg.AnswerWithin)
+}
+
 // Open implements journal.Store. It waits for an append of the owner before, if one
 // is under way.
 func (s *Store) Open(ctx context.Context, stream string) (journal.Head, error) {
@@ -282,6 +338,8 @@ func (s *Store) Open(ctx context.Context, stream string) (journal.Head, error) {
 	if err := s.usable(); err != nil {
 		return journal.Head{}, err
 	}
+	ctx, cancel := s.question(ctx)
+	defer cancel()
 	part, err := s.partition(ctx)
 	if err != nil {
 		return journal.Head{}, err
@@ -337,6 +395,8 @@ func (s *Store) Head(ctx context.Context, stream string) (head journal.Head, err
 	if err := s.usable(); err != nil {
 		return journal.Head{}, err
 	}
+	ctx, cancel := s.question(ctx)
+	defer cancel()
 	err = s.pool.QueryRow(ctx, "SELECT epoch, seq, snapshot_seq FROM doorbuster.streams WHERE stream = $1", []byte(stream)).
 		Scan(&head.Epoch, &head.Seq, &head.SnapshotSeq)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -357,6 +417,8 @@ func (s *Store) Superseded(ctx context.Context, dst []string, owned []journal.Ow
 	for i, o := range owned {
 		streams[i], epochs[i] = []byte(o.Stream), o.Epoch
 	}
+	ctx, cancel := s.question(ctx)
+	defer cancel()
 	rows, err := s.pool.Query(ctx, `
 		SELECT s.stream FROM unnest($1::bytea[], $2::bigint[]) AS o (stream, epoch)
 		JOIN doorbuster.streams s USING (stream) WHERE s.epoch > o.epoch`, streams, epochs)
@@ -384,6 +446,9 @@ func (s *Store) failure(what, stream string, err error) error {
 		what += fmt.Sprintf(" %q", stream)
 	}
 	if transient(err) {
+		if errors.Is(err, context.DeadlineExceeded) {
+			s.pool.Reset() // the other connections lead to the same silence
+		}
 		return fmt.Errorf("%w: postgres: %s: %w", journal.ErrUnreachable, what, err)
 	}
 	return fmt.Errorf("postgres: %s: %w", what, err)

@@ -27,6 +27,8 @@ func (t tables) Get(ctx context.Context, table, key string) (value []byte, err e
 	if err := t.s.usable(); err != nil {
 		return nil, err
 	}
+	ctx, cancel := t.s.question(ctx)
+	defer cancel()
 	err = t.s.pool.QueryRow(ctx, "SELECT value FROM doorbuster.rows WHERE tbl = $1 AND key = $2", []byte(table), []byte(key)).Scan(&value)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, journal.ErrNotFound
@@ -47,39 +49,72 @@ func (t tables) Scan(ctx context.Context, table, prefix, after string, fn func(s
 	if err := t.s.usable(); err != nil {
 		return err
 	}
-	var told error // what fn says is passed on as it is
-	err := pgx.BeginTxFunc(ctx, t.s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		var key, value []byte
-		last := []byte(after)
-		for limit := rowsPage; ; limit = min(2*limit, rowsPageMax) {
-			rows, err := tx.Query(ctx, selectRows, []byte(table), []byte(prefix), last, successor(prefix), limit)
-			if err != nil {
-				return err
-			}
-			n := 0
-			_, err = pgx.ForEachRow(rows, []any{&key, &value}, func() error {
-				n++
-				last = key
-				told = fn(string(key), value)
-				return told
-			})
-			if err != nil || n < limit {
-				return err
-			}
-		}
-	})
-	if told == nil && err != nil {
+	tx, err := t.begin(ctx)
+	if err != nil {
 		return t.s.failure("scan table "+table, "", err)
 	}
-	return stopped(told)
+	defer t.end(tx)
+	for limit := rowsPage; ; limit = min(2*limit, rowsPageMax) {
+		page, err := t.page(ctx, tx, table, prefix, after, limit)
+		if err != nil {
+			return t.s.failure("scan table "+table, "", err)
+		}
+		for _, r := range page {
+			after = string(r.Key)
+			if err := fn(after, r.Value); err != nil {
+				return stopped(err)
+			}
+		}
+		if len(page) < limit {
+			return nil
+		}
+	}
 }
+
+// begin begins what reads one snapshot of the database.
+func (t tables) begin(ctx context.Context) (pgx.Tx, error) {
+	ctx, cancel := t.s.question(ctx)
+	defer cancel()
+	return t.s.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+}
+
+// end gives the connection of a transaction back that has changed nothing.
+func (t tables) end(tx pgx.Tx) {
+	ctx, cancel := t.s.question(t.s.ctx)
+	defer cancel()
+	_ = tx.Rollback(ctx) // a connection that fails is not used again
+}
+
+type tableRow struct{ Key, Value []byte }
+
+// page returns the rows behind after, at most limit.
+func (t tables) page(ctx context.Context, tx pgx.Tx, table, prefix, after string, limit int) ([]tableRow, error) {
+	ctx, cancel := t.s.load(ctx)
+	defer cancel()
+	rows, err := tx.Query(ctx, selectRows, []byte(table), []byte(prefix), []byte(after), successor(prefix), limit)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[tableRow])
+}
+
+// selectNames goes from one table to the next by the index, and not through all rows.
+const selectNames = `
+WITH RECURSIVE names (tbl) AS (
+	(SELECT tbl FROM doorbuster.rows ORDER BY tbl LIMIT 1)
+	UNION ALL
+	SELECT (SELECT r.tbl FROM doorbuster.rows r WHERE r.tbl > names.tbl ORDER BY r.tbl LIMIT 1) FROM names WHERE names.tbl IS NOT NULL
+)
+SELECT tbl FROM names WHERE tbl IS NOT NULL`
 
 // Names implements journal.Tables.
 func (t tables) Names(ctx context.Context) ([]string, error) {
 	if err := t.s.usable(); err != nil {
 		return nil, err
 	}
-	rows, err := t.s.pool.Query(ctx, "SELECT DISTINCT tbl FROM doorbuster.rows ORDER BY tbl")
+	ctx, cancel := t.s.question(ctx)
+	defer cancel()
+	rows, err := t.s.pool.Query(ctx, selectNames)
 	if err != nil {
 		return nil, t.s.failure("list the tables", "", err)
 	}
@@ -132,6 +167,12 @@ func (t tables) ApplyIf(ctx context.Context, expected []journal.Expectation, mut
 		SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bytea[])
 		ON CONFLICT (tbl, key) DO UPDATE SET value = excluded.value`, changes.set.tables, changes.set.keys, changes.values)
 	batch.Queue(deleteRows, changes.deleted.tables, changes.deleted.keys)
+	bound := t.s.question
+	if durable { // it waits for the standby, and may be a whole module
+		bound = t.s.load
+	}
+	ctx, cancel := bound(ctx)
+	defer cancel()
 	err := pgx.BeginFunc(ctx, t.s.pool, func(tx pgx.Tx) error {
 		if len(expected) > 0 {
 			if err := expect(ctx, tx, expected); err != nil {

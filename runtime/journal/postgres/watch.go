@@ -19,8 +19,6 @@ import (
 const (
 	// pollEvery is the longest time between two looks.
 	pollEvery = 500 * time.Millisecond
-	// pollTimeout bounds one look.
-	pollTimeout = 5 * time.Second
 	// channel is what the triggers notify.
 	channel = "doorbuster"
 )
@@ -95,7 +93,7 @@ func (w *watch) listen(ctx context.Context) {
 	for ctx.Err() == nil {
 		conn, err := pgx.ConnectConfig(ctx, cfg)
 		if err == nil {
-			_, err = conn.Exec(ctx, "LISTEN "+channel)
+			err = w.subscribe(ctx, conn)
 			for err == nil {
 				w.ring() // also for what came before it listened
 				_, err = conn.WaitForNotification(ctx)
@@ -108,10 +106,17 @@ func (w *watch) listen(ctx context.Context) {
 	}
 }
 
+func (w *watch) subscribe(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := w.s.question(ctx)
+	defer cancel()
+	_, err := conn.Exec(ctx, "LISTEN "+channel)
+	return err
+}
+
 // look tells of the changes since the look before; the first one, and one of a
 // database that went back in time, of all at once.
 func (w *watch) look(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	ctx, cancel := w.s.question(ctx)
 	defer cancel()
 	from := w.next
 	if from == 0 {
