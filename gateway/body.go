@@ -38,6 +38,9 @@ func decodeBody(body []byte, v any) error {
 	if !stdjson.Valid(body) || !utf8.Valid(body) {
 		return refuse(invalidJSON, "the body is not JSON in UTF-8")
 	}
+	if string(bytes.TrimSpace(body)) == "null" { // which a decoder takes for an object without fields
+		return refuse(invalidRequest, wantObject)
+	}
 	names := stdjson.NewDecoder(bytes.NewReader(body))
 	names.UseNumber()
 	if err := checkNames(names, reflect.TypeOf(v), ""); err != nil {
@@ -153,7 +156,7 @@ func asBodyRefusal(err error) error {
 	case errors.As(err, &wrongType):
 		field := wrongType.Field
 		if field == "" {
-			return refuse(invalidRequest, "the body must be an object")
+			return refuse(invalidRequest, wantObject)
 		}
 		return refuseField(invalidRequest, field, wantKind(field, wrongType.Type))
 	}
@@ -163,6 +166,8 @@ func asBodyRefusal(err error) error {
 	}
 	return refuse(invalidRequest, err.Error())
 }
+
+const wantObject = "the body must be an object"
 
 // wantKind says what a field must be.
 func wantKind(field string, t reflect.Type) string {

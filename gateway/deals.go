@@ -17,7 +17,7 @@ import (
 
 // dealBody is the body of a request to create a deal.
 type dealBody struct {
-	DealID       string            `json:"deal_id"`
+	DealID       *string           `json:"deal_id"` // nil = the server chooses
 	MerchantID   string            `json:"merchant_id"`
 	Title        string            `json:"title"`
 	Category     string            `json:"category"`
@@ -107,7 +107,7 @@ func newDealReply(v *deal.View, now int64) dealReply {
 func (b *dealBody) spec(now int64) (*deal.Spec, []deal.FieldError) {
 	var faults []deal.FieldError
 	s := &deal.Spec{
-		ID: b.DealID, Merchant: b.MerchantID, Title: b.Title, Category: b.Category, Stock: b.Stock,
+		ID: *b.DealID, Merchant: b.MerchantID, Title: b.Title, Category: b.Category, Stock: b.Stock,
 		StartsAt: now, EndsAt: b.EndsAt.ms, ReserveTTL: deal.DefaultTTL, Rules: b.Rules, Attributes: sortedKVs(b.Attributes),
 	}
 	if len(b.Currency) == len(s.Currency) {
@@ -172,8 +172,9 @@ func (s *Server) createDeal(c *call) error {
 		}
 		body.MerchantID = string(c.who.name)
 	}
-	if body.DealID == "" {
-		body.DealID = "d-" + strings.ToLower(rand.Text()[:12])
+	if body.DealID == nil {
+		id := "d-" + strings.ToLower(rand.Text()[:12])
+		body.DealID = &id
 	}
 	spec, faults := body.spec(s.node.Now().Wall)
 	if err := s.findRules(spec.Merchant, spec.Rules, &faults); err != nil {
@@ -335,9 +336,10 @@ func (s *Server) ask(class own.Class, dealID string, fill func(*deal.Command), r
 	defer s.node.Release(r)
 	if r.Reply.Code != deal.OK {
 		f := faultOfReply(&r.Reply)
-		no := refuse(f.problem, strings.Clone(f.message))
+		message := strings.Clone(f.message)
+		no := refuse(f.problem, message)
 		if f.field != nil {
-			no = refuseField(f.problem, string(f.field), f.message)
+			no = refuseField(f.problem, string(f.field), message)
 		}
 		return no
 	}

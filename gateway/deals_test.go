@@ -69,6 +69,7 @@ func TestDealsThatAreNotValid(t *testing.T) {
 		{`{"title":"x",` + rest + `}x`, invalidJSON, nil},
 		{`{"title":"` + "\xff" + `",` + rest + `}`, invalidJSON, nil},
 		{`[]`, invalidRequest, nil},
+		{` null `, invalidRequest, nil},
 		{`{"titel":"x"}`, unknownField, "titel"},
 		{`{"group":{"sizes":3}}`, unknownField, "sizes"},
 		{`{"stock":"1"}`, invalidRequest, "stock"},
@@ -89,6 +90,7 @@ func TestDealsThatAreNotValid(t *testing.T) {
 		{`{"deal_id":"d","merchant_id":"acme","title":"x","currency":"yuan","stock":1,"unit_price":1}`, dealInvalid, "currency"},
 		{`{"deal_id":"d","merchant_id":"acme","title":"x","currency":"CNY","stock":1}`, dealInvalid, "unit_price"},
 		{`{"deal_id":"a b","merchant_id":"acme","title":"x","currency":"CNY","unit_price":1,"stock":1}`, dealInvalid, "deal_id"},
+		{`{"deal_id":"","merchant_id":"acme","title":"x","currency":"CNY","unit_price":1,"stock":1}`, dealInvalid, "deal_id"},
 		{`{"title":"x","currency":"CNY","unit_price":1,"stock":1}`, dealInvalid, "merchant_id"},
 	} {
 		a := h.post("/api/v1/deals", tc.body).refused(tc.want)
@@ -104,9 +106,10 @@ func TestDealsThatAreNotValid(t *testing.T) {
 	patch(`{"stock_add":-1}`).refused(dealInvalid)
 	patch(`{"per_user_limit":-1}`).refused(dealInvalid)
 	patch(`{"rules":["no-such-rule"]}`).refused(dealInvalid)
-	patch(`{"ends_at":"2020-01-01T00:00:00Z"}`).refused(dealInvalid)
+	patch(`{"ends_at":"2020-01-01T00:00:00Z"}`).refused(dealInvalid).has(map[string]any{"errors.0.field": "ends_at"})
+	patch(`null`).refused(invalidRequest)
 	patch(`{"stock":5}`).refused(unknownField)
-	patch(`{"stock_add":1000000000}`).refused(dealInvalid)
+	patch(`{"stock_add":1000000000}`).refused(dealInvalid).has(map[string]any{"errors.0.field": "stock_add"})
 	h.send(request{method: "PATCH", path: "/api/v1/deals/nope", body: `{}`}).refused(dealNotFound)
 	h.get("/api/v1/deals/nope").refused(dealNotFound)
 	h.get("/api/v1/deals/a%20b").refused(dealNotFound)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strings"
 
 	"github.com/valyala/fasthttp"
 
@@ -294,6 +295,9 @@ func faultOfReply(r *deal.Reply) orderFault {
 		f.field, f.message = fieldGroup, "cannot be chosen: this deal has no groups"
 	case deal.QuantityInvalid:
 		f.field, f.message = fieldQuantity, wantQuantity
+	case deal.DealInvalid:
+		field, message, _ := strings.Cut(r.Detail, ": ")
+		f.field, f.message = []byte(field), message
 	case deal.OrderStateConflict:
 		f.message = orderIs[r.Status]
 	case deal.RuleRejected:

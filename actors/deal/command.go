@@ -106,7 +106,7 @@ const (
 	DealNotStarted
 	DealEnded
 	DealPaused
-	DealInvalid // a spec that cannot be a deal, a patch that does not fit it; Reply.Detail says why
+	DealInvalid // a spec that cannot be a deal, a patch that does not fit it; Reply.Detail is a FieldError
 	SoldOut
 	UserLimitExceeded
 	QuantityInvalid

@@ -385,10 +385,10 @@ func (s *State) decidePatch(c *Command, r *Reply) {
 	case s.Closed || s.ended(r.Event.At):
 		r.refuse(DealEnded)
 	case p.EndsAt != nil && *p.EndsAt != 0 && *p.EndsAt <= s.Spec.StartsAt:
-		r.Detail = "ends_at must be later than starts_at"
+		r.Detail = FieldError{"ends_at", "must be later than starts_at"}.Error()
 		r.refuse(DealInvalid)
 	case s.Stock+p.StockAdd > MaxStock:
-		r.Detail = "stock would pass its bound"
+		r.Detail = FieldError{"stock_add", "would take the stock past its bound"}.Error()
 		r.refuse(DealInvalid)
 	default:
 		r.Event.Kind, r.Event.Patch = DealChanged, p
