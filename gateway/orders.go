@@ -182,7 +182,9 @@ func (m move) handle(s *Server, c *call) error {
 		if err := s.node.LoadStep(s.ctx, r.Reply.Moved, &o); err != nil {
 			return err
 		}
-		if r.Reply.Event.Kind == 0 && len(ref) > 0 && refName(o.Step) == m.field && o.Ref != string(ref) {
+		// Another payment, or another refund, is money that somebody has to look at;
+		// another reason to cancel is none to cancel again.
+		if m.kind != deal.Cancel && r.Reply.Event.Kind == 0 && len(ref) > 0 && refName(o.Step) == m.field && o.Ref != string(ref) {
 			return refuse(orderStateConflict, "the order has another "+m.field+": "+o.Ref)
 		}
 		c.replyBytes(fasthttp.StatusOK, appendOrder(nil, viewOf(&o)))
