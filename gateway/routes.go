@@ -41,13 +41,21 @@ func publicRoutes() []route {
 		{method: "PUT", pattern: "/api/v1/rules/{id}/rollout", allow: merchant | operator, handle: (*Server).setRollout},
 		{method: "POST", pattern: "/api/v1/rules/{id}/promote", allow: merchant | operator, handle: steerRule((*plugins.Registry).Promote)},
 		{method: "POST", pattern: "/api/v1/rules/{id}/rollback", allow: merchant | operator, handle: steerRule((*plugins.Registry).Rollback)},
+		{method: "POST", pattern: "/api/v1/rules/{id}/rollout/promote", allow: merchant | operator, handle: steerRule((*plugins.Registry).Promote)},
+		{method: "POST", pattern: "/api/v1/rules/{id}/rollout/rollback", allow: merchant | operator, handle: steerRule((*plugins.Registry).Rollback)},
 
+		{method: "GET", pattern: "/openapi.yaml", handle: (*Server).openAPI},
+	}, append(webhookRoutes(), healthRoutes()...)...)
+}
+
+// webhookRoutes answer on both listeners: merchants reach the public one, and the
+// contract names them among the operators'.
+func webhookRoutes() []route {
+	return []route{
 		{method: "GET", pattern: "/api/v1/webhooks/{id}", allow: merchant | operator, handle: (*Server).getWebhook},
 		{method: "PUT", pattern: "/api/v1/webhooks/{id}", allow: merchant | operator, handle: (*Server).putWebhook},
 		{method: "DELETE", pattern: "/api/v1/webhooks/{id}", allow: merchant | operator, handle: (*Server).deleteWebhook},
-
-		{method: "GET", pattern: "/openapi.yaml", handle: (*Server).openAPI},
-	}, healthRoutes()...)
+	}
 }
 
 // healthRoutes answer on both listeners, to anybody.
@@ -68,7 +76,7 @@ func (s *Server) adminRoutes() []route {
 		{method: "GET", pattern: "/api/v1/admin/journal", allow: operator, handle: (*Server).journal},
 		{method: "POST", pattern: "/api/v1/admin/snapshot", allow: operator, handle: (*Server).snapshot},
 		{method: "POST", pattern: "/api/v1/admin/drain", allow: operator, handle: (*Server).drain},
-	}, healthRoutes()...)
+	}, append(webhookRoutes(), healthRoutes()...)...)
 	if s.cfg.Auth == nil {
 		return routes
 	}

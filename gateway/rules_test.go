@@ -59,6 +59,8 @@ func TestRules(t *testing.T) {
 	h.post("/api/v1/rules/mine/promote?merchant_id=acme", "").want(200).has(map[string]any{"stable": 2})
 	h.post("/api/v1/rules/mine/promote", `{"merchant_id":"acme"}`).refused(ruleStateConflict)
 	h.post("/api/v1/rules/mine/rollback", `{"merchant_id":"acme"}`).want(200).has(map[string]any{"stable": 1})
+	h.post("/api/v1/rules/mine/rollout/promote?merchant_id=acme", "").want(200).has(map[string]any{"stable": 2})
+	h.post("/api/v1/rules/mine/rollout/rollback?merchant_id=acme", "").want(200).has(map[string]any{"stable": 1})
 	h.post("/api/v1/rules/nope/rollback?merchant_id=acme", "").refused(ruleNotFound)
 	h.post("/api/v1/rules/nope/promote?merchant_id=acme", "").refused(ruleNotFound)
 	h.post("/api/v1/rules/nope/promote", "").refused(invalidRequest)

@@ -12,9 +12,10 @@ import (
 
 // webhookBody is the body of a request to make or replace a webhook.
 type webhookBody struct {
-	URL    string   `json:"url"`
-	Events []string `json:"events"`
-	Secret string   `json:"secret"`
+	MerchantID string   `json:"merchant_id"`
+	URL        string   `json:"url"`
+	Events     []string `json:"events"`
+	Secret     string   `json:"secret"`
 }
 
 // webhookReply is a webhook as it is shown. The secret is shown once, and only if
@@ -46,12 +47,12 @@ func newWebhookReply(h *webhook.Hook) webhookReply {
 	return r
 }
 
-// webhookOf returns whose webhook the path names.
-func (s *Server) webhookOf(c *call) (owner, id string, err error) {
+// webhookOf returns whose webhook the path names. The merchant may stand in the body.
+func (s *Server) webhookOf(c *call, inBody string) (owner, id string, err error) {
 	if s.cfg.Webhooks == nil {
 		return "", "", refuse(unavailable, "this node delivers to no webhooks")
 	}
-	owner, err = c.writerOf("")
+	owner, err = c.writerOf(inBody)
 	if err == nil && !deal.ValidID(c.params[0]) {
 		err = refuseField(invalidRequest, "id", "must be 1 to 64 of A-Z a-z 0-9 _ -")
 	}
@@ -59,7 +60,7 @@ func (s *Server) webhookOf(c *call) (owner, id string, err error) {
 }
 
 func (s *Server) getWebhook(c *call) error {
-	owner, id, err := s.webhookOf(c)
+	owner, id, err := s.webhookOf(c, "")
 	if err != nil {
 		return err
 	}
@@ -71,12 +72,12 @@ func (s *Server) getWebhook(c *call) error {
 }
 
 func (s *Server) putWebhook(c *call) error {
-	owner, id, err := s.webhookOf(c)
-	if err != nil {
-		return err
-	}
 	var body webhookBody
 	if err := c.readJSON(&body); err != nil {
+		return err
+	}
+	owner, id, err := s.webhookOf(c, body.MerchantID)
+	if err != nil {
 		return err
 	}
 	hook := webhook.Hook{Merchant: owner, ID: id, URL: body.URL, Events: body.Events, Secret: body.Secret}
@@ -103,7 +104,7 @@ func (s *Server) putWebhook(c *call) error {
 }
 
 func (s *Server) deleteWebhook(c *call) error {
-	owner, id, err := s.webhookOf(c)
+	owner, id, err := s.webhookOf(c, "")
 	if err != nil {
 		return err
 	}

@@ -166,8 +166,11 @@ func TestWebhookRoutes(t *testing.T) {
 	h.put("/api/v1/webhooks/w", `{"url":"https://shop.example/","events":["deal.ended"]}`).refused(invalidRequest)
 	h.send(request{method: "DELETE", path: path}).want(204)
 	h.get(path).refused(notFound)
+	h.put("/api/v1/webhooks/w", `{"merchant_id":"acme","url":"https://shop.example/","events":["deal.ended"]}`).want(201)
+	h.send(request{method: "GET", path: path, admin: true}).want(200)
 
 	g := newGuarded(t)
+	g.send(request{method: "GET", path: "/api/v1/webhooks/w", admin: true}).refused(unauthenticated)
 	g.as(g.acme).put("/api/v1/webhooks/w", `{"url":"https://shop.example/","events":["deal.ended"]}`).want(201)
 	g.as(g.intruder).get("/api/v1/webhooks/w").refused(notFound)
 	g.as(g.intruder).get(path).refused(forbidden)
