@@ -45,10 +45,12 @@ type ruleReply struct {
 	MerchantID string       `json:"merchant_id,omitempty"` // absent: a house rule
 	Latest     uint32       `json:"latest"`
 	Rollout    rolloutReply `json:"rollout"`
+	// NotRunnable says why a version that prices orders does not run.
+	NotRunnable string `json:"not_runnable,omitempty"`
 }
 
 func newRuleReply(r *plugins.Rule) ruleReply {
-	return ruleReply{RuleID: r.RuleID, MerchantID: r.Merchant, Latest: r.Latest, Rollout: newRolloutReply(&r.Rollout)}
+	return ruleReply{RuleID: r.RuleID, MerchantID: r.Merchant, Latest: r.Latest, Rollout: newRolloutReply(&r.Rollout), NotRunnable: r.NotRunnable}
 }
 
 // merchantOf says whose rules a request is about: a merchant's own, or those

@@ -11,3 +11,6 @@ func (r *Registry) Loaded() (n int) {
 	}
 	return n
 }
+
+// LoadersMax is how many versions a start loads at once.
+const LoadersMax = loadersMax

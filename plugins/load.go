@@ -36,12 +36,15 @@ func (r *Registry) load(ctx context.Context, v *version) (*program, error) {
 	}
 	wasm, err := r.wasm(ctx, v)
 	if err != nil {
+		v.failure.Store(&failure{err})
 		return nil, err
 	}
 	p, err := r.engines.compile(ctx, wasm)
 	if err != nil {
+		v.failure.Store(&failure{err})
 		return nil, err
 	}
+	v.failure.Store(nil)
 	v.program.Store(p)
 	return p, nil
 }

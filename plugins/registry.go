@@ -30,6 +30,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/doorbuster/doorbuster/plugins/gas"
 	"github.com/doorbuster/doorbuster/plugins/host"
@@ -68,6 +69,7 @@ var (
 	ErrBadRollout      = errors.New("bad rollout")
 	ErrNothingToChange = errors.New("the rollout has no other version to go to")
 	ErrTooMany         = errors.New("too many")
+	errNoSleep         = errors.New("plugins: no Sleep")
 	errBadRow          = errors.New("plugins: unreadable row")
 )
 
@@ -88,6 +90,12 @@ type Config struct {
 	// Changed is told of every change of a rollout once it is durable, by whoever made
 	// it, who waits for it. Its Seq is not set. Optional.
 	Changed func(merchant, rule string, a Audit)
+	// Loading is told how far the start is, version by version, by whichever goroutine
+	// has loaded one. Optional.
+	Loading func(done, of int)
+	// Sleep returns nil after d, or an error when ctx ends. nil: versions that could not
+	// be loaded are not tried again.
+	Sleep func(ctx context.Context, d time.Duration) error
 	// Logger hears what nobody waits for. nil: nothing does.
 	Logger *slog.Logger
 }
@@ -95,6 +103,9 @@ type Config struct {
 func (c *Config) validate() error {
 	if c.Tables == nil || c.Now == nil {
 		return errors.New("plugins: Tables and Now are required")
+	}
+	if c.Sleep == nil {
+		c.Sleep = func(context.Context, time.Duration) error { return errNoSleep }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -108,6 +119,10 @@ type Registry struct {
 	engines *engines
 	logs    *logger
 	steward *steward
+
+	life    context.Context // ends with Close
+	end     context.CancelFunc
+	mending sync.WaitGroup
 
 	// rules is the current map. It is read without a lock and never changed: a
 	// writer, under mu, puts a changed copy in its place.
@@ -140,7 +155,8 @@ type version struct {
 	sum     [sha256.Size]byte // Version.SHA256
 	house   bool
 	program atomic.Pointer[program]
-	loading sync.Mutex // held while the program is made
+	loading sync.Mutex              // held while the program is made
+	failure atomic.Pointer[failure] // nil unless the last time came to nothing
 }
 
 // newVersion makes a version that is not loaded yet.
@@ -169,15 +185,16 @@ type Rule struct {
 	RuleID   string
 	Latest   uint32
 	Rollout  Rollout
-	// Runnable is false when the stored stable version does not pass this
-	// release's validation: its evaluations are FaultRuleInit.
-	Runnable bool
+	// NotRunnable says in words why a version that prices orders does not run, "" if
+	// all do: it does not pass this release's validation, or could not be compiled. Its
+	// evaluations are FaultRuleInit.
+	NotRunnable string
 }
 
 // New loads the stored rules, adds the house rules and compiles every version
-// that prices orders. It fails when a stored row cannot be read. A stored stable
-// version that no longer passes validation does not keep the others from serving:
-// see Rule.Runnable.
+// that prices orders, a few at a time. It fails when a row that says which there are
+// cannot be read. A version that cannot be loaded does not keep the others from
+// serving: see Rule.NotRunnable.
 func New(ctx context.Context, config Config) (*Registry, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
@@ -187,16 +204,27 @@ func New(ctx context.Context, config Config) (*Registry, error) {
 		return nil, err
 	}
 	r := &Registry{config: config, engines: engines}
+	r.life, r.end = context.WithCancel(context.Background())
 	r.logs, r.steward = r.startLogger(), r.startSteward()
 	r.rules.Store(&map[ruleKey]*rule{})
-	if err := errors.Join(r.loadRules(ctx), r.addHouseRules(ctx)); err != nil {
+	if err = r.loadRules(ctx); err == nil {
+		err = r.loadAll(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
+	house := r.addHouseRules(ctx)
+	if house != nil {
+		r.config.Logger.Error("house rules of this release are not available", "error", house)
+	}
+	r.mending.Go(func() { r.mend(house) })
 	return r, nil
 }
 
 // Close frees the engine and its programs. No evaluation may be running.
 func (r *Registry) Close() error {
+	r.end()
+	r.mending.Wait()
 	r.steward.stop()
 	r.logs.stop()
 	return r.engines.Close()
@@ -269,7 +297,13 @@ func (r *Registry) find(ctx context.Context, merchant, id string) (*rule, error)
 }
 
 func (u *rule) describe() Rule {
-	return Rule{Merchant: u.key.merchant, RuleID: u.key.id, Latest: uint32(len(u.versions)), Rollout: u.rollout, Runnable: u.stable.program.Load() != nil}
+	d := Rule{Merchant: u.key.merchant, RuleID: u.key.id, Latest: uint32(len(u.versions)), Rollout: u.rollout}
+	for _, v := range u.inUse() {
+		if d.NotRunnable == "" {
+			d.NotRunnable = v.notRunnable()
+		}
+	}
+	return d
 }
 
 // Version returns what is known about a version.

@@ -133,7 +133,7 @@ func TestMerchantsAreApart(t *testing.T) {
 		t.Fatal("a merchant sees another's rule, or not the house's")
 	}
 	list := r.Rules("bolt")
-	if len(list) != 2 || list[0].RuleID != "sale" || list[1].Merchant != "bolt" || !list[1].Runnable {
+	if len(list) != 2 || list[0].RuleID != "sale" || list[1].Merchant != "bolt" || list[1].NotRunnable != "" {
 		t.Fatalf("%+v", list)
 	}
 	if _, err := r.Rollback(t.Context(), "ann", "", "carl", "tiered"); !errors.Is(err, plugins.ErrRuleNotFound) {
@@ -296,9 +296,12 @@ func TestDamagedModule(t *testing.T) {
 	if err := tables.Apply(t.Context(), []journal.Mutation{{Table: "rule_wasm", Key: v.SHA256, Value: fixed(9)}}, true); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := plugins.New(t.Context(), plugins.Config{Tables: tables, Now: func() int64 { return now }}); err == nil {
-		t.Fatal("a swapped module went unseen")
+	r := open(t, tables)
+	var out abi.Verdict
+	if r.Evaluate("acme", "sale", &abi.Input{}, &out); out.Fault != abi.FaultRuleInit || out.Version != 1 || r.NotRunnable() != 1 {
+		t.Fatalf("a swapped module went unseen: %v by %d, %d do not run", out.Fault, out.Version, r.NotRunnable())
 	}
+	expect(t, r, "acme", "tiered", 990, 1)
 }
 
 // TestStoredVersionNoLongerValid: a stricter release must not keep the node down.
@@ -319,7 +322,7 @@ func TestStoredVersionNoLongerValid(t *testing.T) {
 		t.Fatalf("%v by %d", out.Fault, out.Version)
 	}
 	rule, err := r.Rule(t.Context(), "acme", "sale")
-	if err != nil || rule.Runnable {
+	if err != nil || !strings.HasPrefix(rule.NotRunnable, "version 1 is not valid in this release: ") {
 		t.Fatalf("%+v %v", rule, err)
 	}
 	var invalid *plugins.InvalidError

@@ -97,8 +97,7 @@ func (r *Registry) wasm(ctx context.Context, v *version) ([]byte, error) {
 	return wasm, nil
 }
 
-// loadRules reads all rules and loads the versions that price orders. As in stored, the
-// audits are read first.
+// loadRules reads all rules. As in stored, the audits are read first.
 func (r *Registry) loadRules(ctx context.Context) error {
 	rules := map[ruleKey]*rule{}
 	audits, err := r.countAudits(ctx)
@@ -135,10 +134,7 @@ func (r *Registry) loadRule(ctx context.Context, u *rule) (*rule, error) {
 	if err != nil {
 		loaded, err = r.stored(ctx, u.key, nil)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return loaded, r.loadInUse(ctx, loaded)
+	return loaded, err
 }
 
 // keyOf returns the rule that a row belongs to.

@@ -174,12 +174,14 @@ func (r *Registry) withVersion(old *rule, key ruleKey, v Version) (*rule, error)
 var houseRules embed.FS
 
 // addHouseRules uploads the house rules. One whose bytes changed since the last
-// start becomes a new version.
+// start becomes a new version; while it cannot be compiled or stored, the earlier one
+// goes on.
 func (r *Registry) addHouseRules(ctx context.Context) error {
 	entries, err := houseRules.ReadDir("house")
 	if err != nil {
 		return err
 	}
+	var failures error
 	for _, entry := range entries {
 		wasm, err := houseRules.ReadFile(path.Join("house", entry.Name()))
 		if err != nil {
@@ -187,8 +189,8 @@ func (r *Registry) addHouseRules(ctx context.Context) error {
 		}
 		id := strings.TrimSuffix(entry.Name(), ".wasm")
 		if _, _, err := r.upload(ctx, Upload{RuleID: id, Wasm: wasm, By: "house"}); err != nil {
-			return fmt.Errorf("house rule %q: %w", id, err)
+			failures = errors.Join(failures, fmt.Errorf("house rule %q: %w", id, err))
 		}
 	}
-	return nil
+	return failures
 }

@@ -74,6 +74,8 @@ func (s *server) observeRules() {
 		func() float64 { return float64(s.node.Stats().LeftOut) })
 	m.Counter("rules_switched_off_total", "Rules that kept failing and were switched off for a deal.", nil,
 		func() float64 { return float64(s.node.Stats().RulesOff) })
+	m.Gauge("rules_not_runnable", "Versions that price orders and could not be compiled.", nil,
+		func() float64 { return float64(s.rules.NotRunnable()) })
 	m.Counter("rule_calls_total", "Rules run for orders.", nil, sum(func(r plugins.RuleStats) uint64 { return r.Calls }))
 	m.Counter("rule_fuel_total", "Fuel that they used.", nil, sum(func(r plugins.RuleStats) uint64 { return r.Fuel }))
 	for fault := abi.FaultOutOfFuel; fault <= abi.FaultRuleInit; fault++ {

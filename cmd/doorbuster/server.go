@@ -193,6 +193,11 @@ func (s *server) startHooks(ctx context.Context) error {
 	})
 	return err
 }
+		Loading: func(done, of int) {
+			s.front.Wait(fmt.Sprintf("recovering: %d of %d versions of rules loaded", done, of))
+		},
+		Sleep:  s.clock.Sleep,
+		Logger: s.log.Logger,
 
 // member is what tells this node's rows in shared tables apart, "" if it is on its own.
 func (s *server) member() string {

@@ -14,7 +14,7 @@ import (
 // its first a tenth.
 var twoVersions = map[string]string{
 	"GET /api/v1/rules/spring":                      `{"rule_id":"spring","latest":2,"rollout":{"stable":2,"previous":1}}`,
-	"GET /api/v1/deals": `{"data":[],"has_more":false}`,
+	"GET /api/v1/deals":                             `{"data":[],"has_more":false}`,
 	"GET /api/v1/rules/spring/versions/2":           `{"rule_id":"spring","version":2,"sha256":"bb","size":20,"fuel_limit":100000,"created_at":"today"}`,
 	"GET /api/v1/rules/spring/versions/1":           `{"rule_id":"spring","version":1,"sha256":"aa","size":10,"fuel_limit":100000,"created_at":"yesterday"}`,
 	"POST /api/v1/rules/spring/versions/2/evaluate": `{"outcome":"discount","discount":4950,"label":"half"}`,

@@ -30,6 +30,8 @@ type state struct {
 	RuleID  string  `json:"rule_id"`
 	Latest  uint32  `json:"latest"`
 	Rollout rollout `json:"rollout"`
+
+	NotRunnable string `json:"not_runnable"` // why a version that prices orders does not run, "" if all do
 }
 
 func newVersions(o *options) *cobra.Command {
@@ -64,14 +66,19 @@ func newVersions(o *options) *cobra.Command {
 		return o.print(cmd, struct {
 			Rollout  rollout   `json:"rollout"`
 			Versions []version `json:"versions"`
+			// NotRunnable is state.NotRunnable.
+			NotRunnable string `json:"not_runnable,omitempty"`
 			offIn
-		}{s.Rollout, list, off}, func(out io.Writer) {
+		}{s.Rollout, list, s.NotRunnable, off}, func(out io.Writer) {
 			table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(table, "VERSION\tROLE\tSIZE\tFUEL LIMIT\tSHA256\tUPLOADED")
 			for _, v := range list {
 				fmt.Fprintf(table, "%d\t%s\t%d\t%d\t%.12s\t%s\n", v.Version, s.Rollout.role(v.Version), v.Size, v.FuelLimit, v.SHA256, v.CreatedAt)
 			}
 			_ = table.Flush() // to a terminal or a buffer
+			if s.NotRunnable != "" {
+				fmt.Fprintf(out, "\nIt does not run: %s\n", s.NotRunnable)
+			}
 			off.text(out)
 		})
 	}

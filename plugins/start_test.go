@@ -1,0 +1,164 @@
+package plugins_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/doorbuster/doorbuster/plugins"
+	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/plugins/host"
+	"github.com/doorbuster/doorbuster/runtime/journal"
+	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
+)
+
+// ofRules are tables that ask get before they read a module.
+type ofRules struct {
+	journal.Tables
+	get func() error
+}
+
+func (o ofRules) Get(ctx context.Context, table, key string) ([]byte, error) {
+	if table == "rule_wasm" {
+		if err := o.get(); err != nil {
+			return nil, err
+		}
+	}
+	return o.Tables.Get(ctx, table, key)
+}
+
+// start is New for a test that closes the registry.
+func start(t *testing.T, config plugins.Config) *plugins.Registry {
+	t.Helper()
+	config.Now = func() int64 { return now }
+	r, err := plugins.New(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+func faults(r *plugins.Registry, rule string) bool {
+	var out abi.Verdict
+	r.Evaluate("acme", rule, &abi.Input{Subtotal: 1}, &out)
+	return out.Fault == abi.FaultRuleInit
+}
+
+// TestStartWithoutCompiler: rules that cannot be compiled keep nothing from starting.
+func TestStartWithoutCompiler(t *testing.T) {
+	tables := journaltest.NewMemory().Tables()
+	upload(t, open(t, tables), "acme", "sale", fixed(1))
+	r := start(t, plugins.Config{Tables: tables, Host: host.Config{Instances: 1, Compiler: []string{"/bin/false"}, Cache: t.TempDir()}})
+	rule, err := r.Rule(t.Context(), "acme", "sale")
+	if err != nil || rule.NotRunnable != "version 1 could not be compiled; the server tries again" || !faults(r, "sale") {
+		t.Errorf("%+v, %v", rule, err)
+	}
+	if house := len(r.Rules("")); r.NotRunnable() != 1+house {
+		t.Errorf("%d versions do not run, of one and %d of the house", r.NotRunnable(), house)
+	}
+	start(t, plugins.Config{Tables: journaltest.NewMemory().Tables(), Host: host.Config{Instances: 1, Compiler: []string{"/bin/false"}, Cache: t.TempDir()}})
+}
+
+// TestMend: what could not be loaded at the start is tried again, and what is the
+// module's own fault is not.
+func TestMend(t *testing.T) {
+	tables := journaltest.NewMemory().Tables()
+	upload(t, open(t, tables), "acme", "sale", fixed(1))
+	var healthy atomic.Bool
+	waits, tried := make(chan struct{}), make(chan struct{})
+	r := start(t, plugins.Config{
+		Tables: ofRules{tables, func() error {
+			if healthy.Load() {
+				return nil
+			}
+			return errDisk
+		}},
+		Sleep: func(ctx context.Context, _ time.Duration) error {
+			for _, step := range []chan struct{}{tried, waits} {
+				select {
+				case step <- struct{}{}:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			return nil
+		},
+	})
+	again := func() { <-waits; <-tried }
+	<-tried
+	if again(); !faults(r, "sale") {
+		t.Fatal("it runs without its module")
+	}
+	healthy.Store(true)
+	again()
+	expect(t, r, "acme", "sale", 1, 1)
+	if r.NotRunnable() != 0 {
+		t.Error(r.NotRunnable())
+	}
+}
+
+// TestStartLoadsInParallel: a few versions at a time, and it tells how far it is.
+func TestStartLoadsInParallel(t *testing.T) {
+	tables := journaltest.NewMemory().Tables()
+	r := open(t, tables)
+	const rules = 3 * plugins.LoadersMax
+	for n := range rules {
+		upload(t, r, "acme", fmt.Sprint("r-", n), fixed(n+1))
+	}
+	var mu sync.Mutex
+	reading, done, of := 0, 0, 0
+	all := make(chan struct{}) // closed once so many read at once as may
+	r = start(t, plugins.Config{
+		Tables: ofRules{tables, func() error {
+			mu.Lock()
+			if reading++; reading == plugins.LoadersMax {
+				close(all)
+			}
+			if reading-done > plugins.LoadersMax {
+				t.Errorf("%d are loaded at once", reading-done)
+			}
+			mu.Unlock()
+			select {
+			case <-all:
+				return nil
+			case <-time.After(10 * time.Second):
+				return errors.New("nobody else reads")
+			}
+		}},
+		Loading: func(n, most int) {
+			mu.Lock()
+			defer mu.Unlock()
+			if n != done+1 {
+				t.Errorf("%d after %d", n, done)
+			}
+			done, of = n, most
+		},
+	})
+	if house := len(r.Rules("")); done != rules+house || of != done || r.NotRunnable() != 0 {
+		t.Errorf("%d of %d are loaded, %d do not run", done, of, r.NotRunnable())
+	}
+	expect(t, r, "acme", "r-0", 1, 1)
+}
+
+// TestStartEnds with its context.
+func TestStartEnds(t *testing.T) {
+	tables := journaltest.NewMemory().Tables()
+	upload(t, open(t, tables), "acme", "sale", fixed(1))
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := plugins.New(ctx, plugins.Config{
+		Now:    func() int64 { return now },
+		Tables: ofRules{tables, func() error { cancel(); return nil }},
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
