@@ -47,7 +47,7 @@ var layers = []layer{
 	{pkg: "actors/sim/plant"},
 	{pkg: "actors/sim/plant"},
 	{pkg: "actors/sim", tests: []string{"actors", "actors/deal", "plugins", "plugins/abi", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/journal/journaltest", "clockd"}},
-	{pkg: "actors", imports: []string{"actors/deal", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "runtime/cluster", "clockd"}, tests: []string{"plugins", "runtime/guard", "runtime/guard/redistest", "runtime/journal/embedded", "runtime/journal/journaltest"}},
+	{pkg: "actors", imports: []string{"actors/deal", "plugins/abi", "runtime/own", "runtime/journal", "runtime/admit", "runtime/cluster", "clockd"}, tests: []string{"plugins", "runtime/guard", "runtime/guard/redistest", "runtime/journal/embedded", "runtime/journal/journaltest", "runtime/journal/sharded"}},
 	{pkg: "plugins/reprice", imports: []string{"plugins", "actors/deal", "plugins/abi", "runtime/journal", "clockd"}, tests: []string{"plugins/gas/gastest", "runtime/journal/journaltest"}},
 	{pkg: "plugins", imports: []string{"plugins/shopify", "plugins/host", "plugins/gas", "plugins/abi", "runtime/journal", "clockd"}, tests: []string{"plugins/sdk/toolchain", "plugins/gas/gastest", "runtime/journal/journaltest"}},
 	{pkg: "plugins/sdk", imports: []string{"plugins/sdk/rules"}, tests: []string{"plugins/sdk/toolchain", "plugins/sample"}},

@@ -34,8 +34,9 @@ type activation struct {
 	entry   *entry
 	mailbox *mailbox
 	pid     *actor.PID
-	loading sync.Once // its load runs once, on whichever goroutine needs it first
-	board             // the committed view and its watchers
+	loading sync.Once     // its load runs once, on whichever goroutine needs it first
+	tried   chan struct{} // closed when the state is loaded, or cannot be
+	board                 // the committed view and its watchers
 
 	state    *deal.State
 	epoch    uint64
@@ -53,13 +54,14 @@ type activation struct {
 	loaded      atomic.Bool  // the state is loaded, or cannot be
 	failed      atomic.Bool  // ahead of the truth; on its way out
 	moved       atomic.Bool  // failed only in that another node serves the deal, or may
+	unreachable atomic.Bool  // moved only in that the journal did not answer
 	taken       atomic.Bool  // the other nodes have let go of the deal
 	soldOut     atomic.Pointer[keyFilter]
 
 	expiry int64       // when it next owes an expiry, as of committed; guarded by board.mu
 	fresh  freshEvents // committed, and not yet in the lists; guarded by board.mu
 
-	listed uint64 // events up to this one are in the lists, 0 = unknown; guarded by views.pass
+	listed uint64 // events up to this one are in the lists, 0 = unknown; the pass of the views has it
 	row    []byte // as the lists have it, nil = unknown; the same, and with Peers only
 }
 

@@ -17,6 +17,7 @@ type directory struct {
 	// named finds those whose id is too long for the ids of their orders, by the
 	// name that they have there.
 	named *xsync.Map[string, *entry]
+	shard func(id string) int // which server of several keeps a deal's stream; nil: there is one
 }
 
 // entry is what an idle deal costs in memory, beside its id.
@@ -27,6 +28,7 @@ type entry struct {
 	mu     sync.Mutex  // guards starting an activation, and the fields below
 	// removed entries are in the directory no more, and start nothing.
 	removed bool
+	shard   uint16 // as directory.shard says
 	// restarts remembers activations that ended in a fault, for suspending a
 	// deal that keeps failing; nil for the many that never did.
 	restarts *restarts
@@ -52,6 +54,13 @@ func (d *directory) findNamed(name []byte) *entry {
 	return e
 }
 
+func (d *directory) shardOf(id string) uint16 {
+	if d.shard == nil {
+		return 0
+	}
+	return uint16(d.shard(id)) //nolint:gosec // of few servers
+}
+
 // add returns the deal's entry, made if need be, or nil if another deal is called so
 // in the ids of its orders.
 func (d *directory) add(id string) *entry {
@@ -64,7 +73,7 @@ func (d *directory) add(id string) *entry {
 	if d.findNamed(name) != nil {
 		return nil
 	}
-	e := &entry{id: id}
+	e := &entry{id: id, shard: d.shardOf(id)}
 	d.deals.Store(id, e)
 	if deal.HasShortName(id) {
 		d.named.Store(string(name), e)

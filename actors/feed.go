@@ -183,7 +183,7 @@ func (n *Node) boardHere(dealID string) (*board, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := n.awake(e)
+	a, err := n.awakeInTime(e)
 	if err != nil {
 		return nil, err
 	}

@@ -30,7 +30,7 @@ type janitor struct {
 
 	groups, sealed uint64 // that the journal had at the last mark, and at the last that was synced
 
-	marking, listing, checking atomic.Bool // one is under way
+	marking, checking atomic.Bool // one is under way
 }
 
 // Receive implements actor.Actor.
@@ -50,7 +50,9 @@ func (j *janitor) Receive(ctx actor.Context) {
 	}
 	if now.Mono >= j.views {
 		j.views = now.Mono + int64(viewsEvery)
-		n.once(&j.listing, "lists", func() error { return n.views.keepUp(n.ctx) })
+		for _, v := range n.views {
+			n.once(&v.keeping, "lists", func() error { return v.keepUp(n.ctx) })
+		}
 	}
 	if n.cfg.Peers != nil && now.Mono >= j.check {
 		j.check = now.Mono + int64(checkEvery)

@@ -148,14 +148,14 @@ type Node struct {
 	wheel      *clockd.Wheel
 	directory  directory
 	active     activeSet
-	views      *views
+	views      lists
 	spare      chan *pending
 	cluster    neighbours // unused without Peers
 
 	ctx       context.Context // of everything that the node does in the background
 	cancel    context.CancelFunc
 	loads     sync.WaitGroup
-	loadSlots chan struct{}
+	loadSlots []chan struct{} // by shard
 	replayed  atomic.Uint64
 	recovery  Recovery
 	readOnly  atomic.Bool   // as the store said last
@@ -194,10 +194,9 @@ func NewNode(ctx context.Context, store journal.Store, clock *clockd.Clock, cfg 
 		directory: newDirectory(),
 		active:    activeSet{most: cfg.ActiveMax},
 		spare:     make(chan *pending, cfg.InFlightMax),
-		loadSlots: make(chan struct{}, 2*cfg.Workers),
 	}
+	n.share(store)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	n.views = newViews(n)
 	n.cluster.init()
 	if n.system == nil {
 		n.system = NewSystem(cfg.Logger)

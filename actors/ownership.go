@@ -65,9 +65,14 @@ func (n *Node) discover(id string) error {
 	if n.directory.find([]byte(id)) != nil {
 		return nil
 	}
-	n.loadSlots <- struct{}{}
-	defer func() { <-n.loadSlots }()
-	head, err := n.store.Head(n.ctx, id)
+	ctx, cancel := n.patience(n.ctx)
+	defer cancel()
+	leave, err := n.enter(ctx, n.directory.shardOf(id))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	defer leave()
+	head, err := n.store.Head(ctx, id)
 	switch {
 	case errors.Is(err, journal.ErrNotFound), err == nil && head.Seq == 0:
 		return ErrDealNotFound

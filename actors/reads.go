@@ -24,7 +24,7 @@ func (n *Node) viewHere(id string) (deal.View, error) {
 	if err != nil {
 		return deal.View{}, err
 	}
-	a, err := n.awake(e)
+	a, err := n.awakeInTime(e)
 	if err != nil {
 		return deal.View{}, err
 	}
@@ -69,6 +69,8 @@ func (n *Node) catchUp(ctx context.Context) {
 	if n.cfg.Peers != nil {
 		n.catchUpAnywhere()
 	}
+	ctx, cancel := n.patience(ctx)
+	defer cancel()
 	n.report("lists", n.views.catchUp(ctx))
 }
 

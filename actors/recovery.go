@@ -62,7 +62,7 @@ func (n *Node) activate(e *entry) (*activation, error) {
 		return nil, fmt.Errorf("%w: suspended after repeated failures", ErrUnavailable)
 	}
 	a := &activation{
-		node: n, entry: e, board: newBoard(),
+		node: n, entry: e, board: newBoard(), tried: make(chan struct{}),
 		state: deal.NewState(),
 	}
 	a.lastUsed.Store(n.clock.Now().Wall)
@@ -82,20 +82,39 @@ func (n *Node) activate(e *entry) (*activation, error) {
 	return a, nil
 }
 
-// awake returns the deal's activation once its state is loaded.
-func (n *Node) awake(e *entry) (*activation, error) {
+// awakeInTime is awake for somebody who waits as long as for any request.
+func (n *Node) awakeInTime(e *entry) (*activation, error) {
+	if a := e.active.Load(); a != nil && a.loaded.Load() {
+		return n.awake(n.ctx, e) // which will hardly wait
+	}
+	ctx, cancel := n.patience(n.ctx)
+	defer cancel()
+	return n.awake(ctx, e)
+}
+
+// patience bounds what is done for somebody who waits. A simulation knows no other time
+// than its own.
+func (n *Node) patience(ctx context.Context) (context.Context, context.CancelFunc) {
+	if n.cfg.Driver != nil {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, n.cfg.RequestTimeout)
+}
+
+// awake returns the deal's activation once its state is loaded. ErrUnavailable, and
+// errAgain if another node may have it; either with journal.ErrUnreachable if the
+// journal did not answer.
+func (n *Node) awake(ctx context.Context, e *entry) (*activation, error) {
 	for {
 		a, err := n.activate(e)
 		if err != nil {
 			return nil, err
 		}
-		a.load()
+		if err := a.await(ctx); err != nil {
+			return nil, err
+		}
 		if a.failed.Load() {
-			if a.moved.Load() {
-				<-a.gone
-				return nil, errAgain
-			}
-			return nil, ErrUnavailable
+			return nil, a.why()
 		}
 		select {
 		case <-a.gone: // passivated meanwhile
@@ -107,7 +126,69 @@ func (n *Node) awake(e *entry) (*activation, error) {
 
 // load returns once the deal's state is loaded, or cannot be. It never runs in
 // an actor's turn, so that a long replay holds up no other deal.
-func (a *activation) load() { a.loading.Do(func() { a.node.load(a) }) }
+func (a *activation) load() {
+	a.loading.Do(func() {
+		defer close(a.tried)
+		a.node.load(a)
+	})
+}
+
+// await returns once the state is loaded, or cannot be.
+func (a *activation) await(ctx context.Context) error {
+	if a.node.cfg.Driver != nil { // it may have put off the load, and nobody else runs
+		a.load()
+	}
+	select {
+	case <-a.tried:
+		return nil
+	default:
+	}
+	select {
+	case <-a.tried:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: it is still being loaded", ErrUnavailable)
+	}
+}
+
+// why says how an activation that failed came to that.
+func (a *activation) why() error {
+	if !a.moved.Load() {
+		return ErrUnavailable
+	}
+	<-a.gone
+	switch {
+	case !a.unreachable.Load():
+		return errAgain
+	case a.node.cfg.Peers == nil:
+		return fmt.Errorf("%w: %w", ErrUnavailable, journal.ErrUnreachable)
+	default:
+		return fmt.Errorf("%w: %w", errAgain, journal.ErrUnreachable)
+	}
+}
+
+// share divides what may wait for the journal among the servers that keep it, so that
+// none holds up what is another's.
+func (n *Node) share(store journal.Store) {
+	shards := 1
+	if several, ok := store.(journal.Sharded); ok {
+		shards, n.directory.shard = len(several.Shards()), several.Shard
+	}
+	n.views = newLists(n, shards)
+	for range shards {
+		n.loadSlots = append(n.loadSlots, make(chan struct{}, 2*n.cfg.Workers))
+	}
+}
+
+// enter waits for a place among those who read a shard, and returns how to leave it.
+func (n *Node) enter(ctx context.Context, shard uint16) (leave func(), err error) {
+	select {
+	case n.loadSlots[shard] <- struct{}{}:
+		return func() { <-n.loadSlots[shard] }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: it has been busy for too long", journal.ErrUnreachable)
+	}
+}
 
 // load takes the deal's stream over, restores its state and lets the messages
 // in. loadSlots bounds how many do at once.
@@ -116,15 +197,21 @@ func (n *Node) load(a *activation) {
 		a.abandon(errAgain)
 		return
 	}
-	n.loadSlots <- struct{}{}
-	defer func() { <-n.loadSlots }()
 	defer a.loaded.Store(true)
-	if err := n.restore(a); err != nil {
-		if n.cfg.Peers != nil && !isDamage(err) { // a store that does not answer now
-			_ = n.clock.Sleep(n.ctx, lookUpWait)
-			a.abandon(err)
-			return
-		}
+	leave, err := n.enterToLoad(a.entry.shard)
+	if err == nil {
+		defer leave()
+		err = n.restore(a)
+	}
+	away := errors.Is(err, journal.ErrUnreachable)
+	switch {
+	case err == nil:
+	case away || n.cfg.Peers != nil && !isDamage(err): // a store that does not answer now
+		_ = n.clock.Sleep(n.ctx, lookUpWait)
+		a.unreachable.Store(away)
+		a.abandon(err)
+		return
+	default:
 		a.fail(fmt.Errorf("load: %w", err))
 		return
 	}
@@ -143,6 +230,17 @@ func (n *Node) load(a *activation) {
 		n.setDue(a.entry.id, a.due)
 	}
 	a.mailbox.open()
+}
+
+// enterToLoad is enter for an activation. On a disk of its own the node waits for as long
+// as those before it take; of a server, no longer than anybody waits for the deal.
+func (n *Node) enterToLoad(shard uint16) (leave func(), err error) {
+	if n.cfg.Peers == nil {
+		return n.enter(n.ctx, shard)
+	}
+	ctx, cancel := n.patience(n.ctx)
+	defer cancel()
+	return n.enter(ctx, shard)
 }
 
 func (n *Node) restore(a *activation) error {
@@ -206,7 +304,7 @@ func (n *Node) recover(ctx context.Context) error {
 			n.cfg.Recovering(i, len(behind))
 		}
 		// A deal that cannot be loaded has said so in the log; the others serve.
-		if _, err := n.awake(e); err != nil && !errors.Is(err, ErrUnavailable) && !errors.Is(err, errAgain) {
+		if _, err := n.awake(ctx, e); err != nil && !errors.Is(err, ErrUnavailable) && !errors.Is(err, errAgain) {
 			n.report("recovery", err)
 		}
 	}

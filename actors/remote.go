@@ -506,5 +506,7 @@ func (n *Node) catchUpAnywhere() {
 }
 
 func (n *Node) serveCatchUp([]byte) ([]byte, error) {
-	return appendOutcome(nil, outcomeAnswered), n.views.catchUp(n.ctx)
+	ctx, cancel := n.patience(n.ctx)
+	defer cancel()
+	return appendOutcome(nil, outcomeAnswered), n.views.catchUp(ctx)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
+	"github.com/doorbuster/doorbuster/runtime/journal/sharded"
 )
 
 // badStore is a store whose snapshots hang while hold is open, and whose stream
@@ -152,4 +154,119 @@ func TestWatchOfADealThatIsGone(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	w.Close()
+}
+
+// silentStore is a server that answers nothing while it is silent, and nobody knows
+// better for as long as they wait.
+type silentStore struct {
+	*journaltest.Memory
+	silent atomic.Bool
+}
+
+func (s *silentStore) hear(ctx context.Context) error {
+	if !s.silent.Load() {
+		return nil
+	}
+	<-ctx.Done()
+	return fmt.Errorf("%w: %w", journal.ErrUnreachable, ctx.Err())
+}
+
+func (s *silentStore) Open(ctx context.Context, stream string) (journal.Head, error) {
+	if err := s.hear(ctx); err != nil {
+		return journal.Head{}, err
+	}
+	return s.Memory.Open(ctx, stream)
+}
+
+func (s *silentStore) Tables() journal.Tables { return silentTables{s.Memory.Tables(), s} }
+
+type silentTables struct {
+	journal.Tables
+	s *silentStore
+}
+
+func (t silentTables) Apply(ctx context.Context, m []journal.Mutation, durable bool) error {
+	return t.ApplyIf(ctx, nil, m, durable)
+}
+
+func (t silentTables) ApplyIf(ctx context.Context, e []journal.Expectation, m []journal.Mutation, durable bool) error {
+	if err := t.s.hear(ctx); err != nil {
+		return err
+	}
+	return t.Tables.ApplyIf(ctx, e, m, durable)
+}
+
+// Of two servers that keep the journal, one that falls silent holds up its own deals,
+// for no longer than anybody waits, and no others.
+func TestSilentShard(t *testing.T) {
+	server := &silentStore{Memory: journaltest.NewMemory()}
+	store := sharded.New([]journal.Store{journaltest.NewMemory(), server}, Beside)
+	clock, err := clockd.New(clockd.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock.Start()
+	t.Cleanup(clock.Close)
+	listed := make(chan string, 100)
+	h := &house{t: t, cfg: Config{
+		Rules: rulesFunc(tenPercent), Logger: discard, Fatal: func(err error) { t.Error(err) }, Workers: 1, RequestTimeout: 500 * time.Millisecond,
+		Listed: func(v deal.View) { listed <- v.Spec.ID },
+	}}
+	open := func() {
+		if h.node, err = NewNode(t.Context(), store, clock, h.cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open()
+	var ids [2][]string // by shard
+	for i := 0; len(ids[0]) < 5 || len(ids[1]) < 5; i++ {
+		id := fmt.Sprint("d", i)
+		ids[store.Shard(id)] = append(ids[store.Shard(id)], id)
+		h.create(id, func(s *deal.Spec) { s.StartsAt = 0 })
+	}
+	if err := h.node.Snapshot(t.Context()); err != nil { // the lists know all of them
+		t.Fatal(err)
+	}
+	h.node.Close()
+	open()
+	defer func() { h.node.Close() }()
+	for len(listed) > 0 {
+		<-listed
+	}
+	if a := h.place(ids[1][0], "u", "k", 1); a.err != nil { // so that the lists owe something there
+		t.Fatal(a.err)
+	}
+	server.silent.Store(true)
+	read := make(chan error, len(ids[1]))
+	for _, id := range ids[1][1:] { // more than may load at once
+		go func() {
+			_, err := h.node.Deal(id)
+			read <- err
+		}()
+	}
+	for range ids[1][1:] {
+		if err := <-read; !errors.Is(err, ErrUnavailable) {
+			t.Errorf("a deal of the silent server: %v", err)
+		}
+	}
+	for _, id := range ids[0] {
+		if a := h.place(id, "u", "k", 1); a.err != nil {
+			t.Fatalf("a deal of the other: %v", a.err)
+		}
+	}
+	want := make(map[string]bool)
+	for _, id := range ids[0] {
+		want[id] = true
+	}
+	for late := time.After(10 * time.Second); len(want) > 0; {
+		select {
+		case id := <-listed:
+			delete(want, id)
+		case <-late:
+			t.Fatalf("not in the lists: %v", want)
+		}
+	}
+	if _, _, err := h.node.Deals(t.Context(), DealQuery{Limit: 100}); err != nil {
+		t.Errorf("a list: %v", err)
+	}
 }

@@ -36,14 +36,49 @@ var Beside = map[string]func(key string) (deal string){
 // rowsMax bounds the rows of one batch; a deal's own row may be one more.
 const rowsMax = 1024
 
-// views keeps the lists. touch is called with each commit, catchUp from time
+// lists are the views of all deals: one for each server that keeps the journal, since a
+// deal's rows lie beside it. A server that does not answer holds up its own.
+type lists []*views
+
+func newLists(n *Node, shards int) lists {
+	l := make(lists, shards)
+	for i := range l {
+		l[i] = &views{node: n, pass: make(chan struct{}, 1)}
+	}
+	return l
+}
+
+// touch notes that a deal has events that the lists lack.
+func (l lists) touch(e *entry) {
+	if !e.dirty.Swap(true) {
+		l[e.shard].add(e)
+	}
+}
+
+// catchUp brings the lists to what was committed when it began. It returns what
+// failed; a deal that failed is tried again with the next pass.
+func (l lists) catchUp(ctx context.Context) error {
+	if len(l) == 1 {
+		return l[0].catchUp(ctx)
+	}
+	errs := make([]error, len(l))
+	var all sync.WaitGroup
+	for i, v := range l {
+		all.Go(func() { errs[i] = v.catchUp(ctx) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// views keeps the lists of some deals. add is called with each commit, catchUp from time
 // to time and before every read of a list.
 type views struct {
-	node  *Node
-	mu    sync.Mutex // guards dirty
-	dirty []*entry
+	node    *Node
+	mu      sync.Mutex // guards dirty
+	dirty   []*entry
+	keeping atomic.Bool // a keepUp is under way
 
-	pass sync.Mutex // held by the one catchUp that runs; guards the rest
+	pass chan struct{} // holds a token while a pass runs, which has the rest
 	// rows wait to be applied, with those of other deals; keys holds their keys
 	// in one piece. deals are those whose own row is among them.
 	rows  []journal.Mutation
@@ -75,20 +110,15 @@ type derived struct {
 	row  []byte
 }
 
-func newViews(n *Node) *views { return &views{node: n} }
-
-// touch notes that a deal has events that the lists lack.
-func (v *views) touch(e *entry) {
-	if e.dirty.Swap(true) {
-		return
-	}
+func (v *views) add(e *entry) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.dirty = append(v.dirty, e)
 }
 
-// catchUp brings the lists to what was committed when it began. It returns
-// the first error; a deal that failed is tried again with the next pass.
+func (v *views) touch(e *entry) { v.node.views.touch(e) }
+
+// catchUp returns the first error.
 func (v *views) catchUp(ctx context.Context) error {
 	v.waiting.Add(1)
 	defer v.waiting.Add(-1)
@@ -99,21 +129,31 @@ func (v *views) catchUp(ctx context.Context) error {
 func (v *views) keepUp(ctx context.Context) error { return v.run(ctx, v.node.cfg.Driver == nil) }
 
 func (v *views) run(ctx context.Context, gentle bool) error {
-	v.pass.Lock()
-	defer v.pass.Unlock()
+	select {
+	case v.pass <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-v.pass }()
 	v.gentle, v.since = gentle, clockd.Mono()
 	v.mu.Lock()
 	dirty := v.dirty
 	v.dirty = nil
 	v.mu.Unlock()
 	var first error
-	for _, e := range dirty {
+	for i, e := range dirty {
 		e.dirty.Store(false)
-		if err := v.derive(ctx, e); err != nil {
-			v.touch(e)
-			if first == nil {
-				first = fmt.Errorf("deal %s: %w", e.id, err)
-			}
+		err := v.derive(ctx, e)
+		if err == nil {
+			continue
+		}
+		v.touch(e)
+		if first == nil {
+			first = fmt.Errorf("deal %s: %w", e.id, err)
+		}
+		if errors.Is(err, journal.ErrUnreachable) || ctx.Err() != nil { // and so it would be for the others
+			v.putBack(dirty[i+1:])
+			break
 		}
 	}
 	if err := v.apply(ctx); first == nil {
@@ -122,11 +162,18 @@ func (v *views) run(ctx context.Context, gentle bool) error {
 	return first
 }
 
+// putBack keeps deals for the next pass that this one has not looked at.
+func (v *views) putBack(dirty []*entry) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.dirty = append(v.dirty, dirty...)
+}
+
 // derive adds to the batch what follows from a deal's events behind its row.
 // Doing it twice gives the same rows.
 func (v *views) derive(ctx context.Context, e *entry) error {
-	a, err := v.node.awake(e)
-	if errors.Is(err, errAgain) {
+	a, err := v.node.awake(ctx, e)
+	if errors.Is(err, errAgain) && !errors.Is(err, journal.ErrUnreachable) {
 		return nil // it is another node's, and so are its rows
 	}
 	if err != nil {
