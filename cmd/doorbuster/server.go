@@ -193,11 +193,6 @@ func (s *server) startHooks(ctx context.Context) error {
 	})
 	return err
 }
-		Loading: func(done, of int) {
-			s.front.Wait(fmt.Sprintf("recovering: %d of %d versions of rules loaded", done, of))
-		},
-		Sleep:  s.clock.Sleep,
-		Logger: s.log.Logger,
 
 // member is what tells this node's rows in shared tables apart, "" if it is on its own.
 func (s *server) member() string {
@@ -218,6 +213,11 @@ func (s *server) startNode(ctx context.Context) (err error) {
 		Now:     func() int64 { return s.clock.Now().Wall },
 		Changed: func(merchant, rule string, a plugins.Audit) { s.tellRollback(ctx, merchant, rule, a) },
 		Host:    compiler(s.cfg.Data),
+		Loading: func(done, of int) {
+			s.front.Wait(fmt.Sprintf("recovering: %d of %d versions of rules loaded", done, of))
+		},
+		Sleep:  s.clock.Sleep,
+		Logger: s.log.Logger,
 	})
 	if err != nil {
 		return err
