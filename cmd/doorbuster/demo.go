@@ -13,11 +13,11 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/cmd/doorbuster/config"
+	"github.com/doorbuster/doorbuster/cmd/progress"
 	"github.com/doorbuster/doorbuster/gateway/client"
 )
 
@@ -26,7 +26,6 @@ const (
 	demoOrdersMax = 100_000_000
 	demoUsers     = 50_000
 	demoConfirmed = 200 // orders that are paid for after the burst
-	demoRedraw    = 200 * time.Millisecond
 	// Stock, as a share of the orders that will come: the first deal has some
 	// left for who tries it by hand, the others sell out.
 	demoPlenty, demoScarce = 1.1, 0.9
@@ -228,20 +227,9 @@ func (d *demo) burst(ctx context.Context) (*tally, error) {
 		accepted: make(map[string]int), discount: make(map[string]int64), other: make(map[int]int),
 		begun: clockd.Mono(),
 	}
-	bar := progressbar.NewOptions(d.orders,
-		progressbar.OptionSetWriter(d.progress), progressbar.OptionSetWidth(20),
-		progressbar.OptionSetPredictTime(false))
-	redraw := func() {
-		answered, text := t.line()
-		bar.Describe(text)
-		_ = bar.Set(answered) // a terminal that is gone ends no sale
-	}
-	stop := d.server.clock.Every(demoRedraw, redraw)
+	end := progress.Show(d.progress, d.server.clock, d.orders, t.line)
 	summary, err := d.client.Run(ctx, client.Load{Orders: d.orders, Next: d.order, Observe: t.observe})
-	stop()
-	redraw()
-	_ = bar.Finish()
-	fmt.Fprintln(d.progress)
+	end()
 	t.elapsed = summary.Elapsed
 	return t, err
 }

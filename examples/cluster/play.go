@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
+	"github.com/doorbuster/doorbuster/cmd/progress"
 	"github.com/doorbuster/doorbuster/runtime/journal/postgres"
 )
 
@@ -258,11 +258,7 @@ func (s *shop) all() []string {
 
 // liveLine says every second how it goes, on one line, if somebody is watching.
 func (k *kit) liveLine(ctx context.Context, name string, s *shop) (end func()) {
-	file, ok := k.out.(*os.File)
-	if !ok {
-		return func() {}
-	}
-	if info, err := file.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+	if !progress.Terminal(k.out) {
 		return func() {}
 	}
 	begin := clockd.Mono()

@@ -14,6 +14,7 @@ import (
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
 	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
+	"github.com/doorbuster/doorbuster/cmd/progress"
 )
 
 // session is one run of the program.
@@ -48,7 +49,7 @@ func newSession(seconds int, docs string, out io.Writer) (*session, error) {
 	return &session{
 		seconds: seconds, rounds: roundsUsed, long: longTimes * seconds, longRound: longRoundsUsed,
 		length: time.Duration(seconds) * time.Second, orders: ordersUsed, bursts: burstsUsed, lockRows: lockRows,
-		docs: docs, dir: dir, self: self, screen: screen{out: out, redraws: isTerminal(out)}, clock: clock,
+		docs: docs, dir: dir, self: self, screen: screen{out: out, redraws: progress.Terminal(out)}, clock: clock,
 	}, nil
 }
 
@@ -210,13 +211,4 @@ func (r result) text() string {
 	}
 	_ = w.Flush() // into memory
 	return out.String()
-}
-
-func isTerminal(out io.Writer) bool {
-	f, ok := out.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

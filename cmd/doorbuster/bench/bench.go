@@ -21,6 +21,7 @@ import (
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
 	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
+	"github.com/doorbuster/doorbuster/cmd/progress"
 	"github.com/doorbuster/doorbuster/gateway/client"
 )
 
@@ -183,12 +184,9 @@ func (b *bench) load(ctx context.Context, c *client.Client, orders lab.Orders) (
 // send runs a load and shows how it goes.
 func (b *bench) send(ctx context.Context, c *client.Client, orders lab.Orders, load client.Load, rec *recorder) (err error) {
 	load.Next, load.Observe = orders.Next, rec.observe
-	show := rec.show(b.progress)
-	stop := b.clock.Every(redraw, show)
+	end := progress.Show(b.progress, b.clock, rec.orders, rec.line)
 	rec.summary, err = c.Run(ctx, load)
-	stop()
-	show()
-	rec.end()
+	end()
 	if err == nil && rec.accepted() == 0 {
 		err = fmt.Errorf("no order was accepted; answers by status: %s", rec.statuses())
 	}

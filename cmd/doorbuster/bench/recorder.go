@@ -2,7 +2,6 @@ package bench
 
 import (
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -11,22 +10,17 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
-	"github.com/schollz/progressbar/v3"
 
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
 	"github.com/doorbuster/doorbuster/gateway/client"
 )
 
-const (
-	redraw     = 200 * time.Millisecond
-	latencyMax = 10 * time.Minute // what is later is recorded as that
-)
+const latencyMax = 10 * time.Minute // what is later is recorded as that
 
 // recorder takes the answers of one load. All connections share it: a recording
 // takes a tenth of a microsecond, a request ten.
 type recorder struct {
-	bar     *progressbar.ProgressBar
 	title   string
 	orders  int // that are to come; 0 = unknown
 	begin   int64
@@ -61,31 +55,17 @@ func (r *recorder) accepted() int {
 	return r.status[201]
 }
 
-// show returns what redraws the line of progress.
-func (r *recorder) show(out io.Writer) func() {
-	most := r.orders
-	if most == 0 {
-		most = -1
+// line describes the load so far.
+func (r *recorder) line() (answered int, text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, n := range r.status {
+		answered += n
 	}
-	r.bar = progressbar.NewOptions(most,
-		progressbar.OptionSetWriter(out), progressbar.OptionSetWidth(20), progressbar.OptionSetPredictTime(false),
-		progressbar.OptionSetElapsedTime(false), progressbar.OptionClearOnFinish(),
-		progressbar.OptionSetSpinnerChangeInterval(0)) // a goroutine of its own would race with show
-	return func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		answered := 0
-		for _, n := range r.status {
-			answered += n
-		}
-		seconds := time.Duration(clockd.Mono() - r.begin).Seconds()
-		r.bar.Describe(fmt.Sprintf("%s: %6.0f accepted/s  P50 %.1f ms  P99 %.1f ms  P99.9 %.1f ms  refused %d",
-			r.title, float64(r.status[201])/seconds, r.quantile(50), r.quantile(99), r.quantile(99.9), answered-r.status[201]))
-		_ = r.bar.Set(min(answered, max(most, 0))) // a terminal that is gone ends no measurement
-	}
+	seconds := time.Duration(clockd.Mono() - r.begin).Seconds()
+	return answered, fmt.Sprintf("%s: %6.0f accepted/s  P50 %.1f ms  P99 %.1f ms  P99.9 %.1f ms  refused %d",
+		r.title, float64(r.status[201])/seconds, r.quantile(50), r.quantile(99), r.quantile(99.9), answered-r.status[201])
 }
-
-func (r *recorder) end() { _ = r.bar.Finish() }
 
 // quantile is in ms.
 func (r *recorder) quantile(q float64) float64 { return float64(r.latency.ValueAtQuantile(q)) / 1000 }
