@@ -194,3 +194,26 @@ func TestShardsDoNotWaitForEachOther(t *testing.T) {
 	}
 	c.Close()
 }
+
+// Nothing decides for two shards at once, so no condition may ask for that.
+func TestConditionOnSeveralShards(t *testing.T) {
+	s := over(memories(2))
+	var on [2]string // a stream of each shard
+	for i := 0; on[0] == "" || on[1] == ""; i++ {
+		id := fmt.Sprint("d", i)
+		on[s.Shard(id)] = id
+	}
+	absent := []journal.Expectation{{Table: "deals", Key: on[0]}}
+	change := func(stream string) []journal.Mutation {
+		return []journal.Mutation{{Table: "deals", Key: stream, Value: []byte("v")}}
+	}
+	if err := s.Tables().ApplyIf(t.Context(), absent, change(on[0]), true); err != nil {
+		t.Errorf("on one shard: %v", err)
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("half of a condition was kept")
+		}
+	}()
+	_ = s.Tables().ApplyIf(t.Context(), absent, change(on[1]), true)
+}

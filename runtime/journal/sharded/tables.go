@@ -62,8 +62,21 @@ type part struct {
 	mutations []journal.Mutation
 }
 
-// ApplyIf implements journal.Tables, on each shard by itself. What lies beside no stream
-// is always durable: what a stream's shard has on disk says nothing about the first one's.
+// several says whether more than one shard gets something.
+func several(parts []part) bool {
+	n := 0
+	for _, p := range parts {
+		if len(p.expected)+len(p.mutations) > 0 {
+			n++
+		}
+	}
+	return n > 1
+}
+
+// ApplyIf implements journal.Tables. What is expected and what is changed must lie on one
+// shard, since nothing decides for two at once; without expectations a change is all or
+// nothing on each shard by itself. What lies beside no stream is always durable: what a
+// stream's shard has on disk says nothing about the first one's.
 func (t *tables) ApplyIf(ctx context.Context, expected []journal.Expectation, mutations []journal.Mutation, durable bool) error {
 	parts := make([]part, len(t.shards))
 	for i := range expected {
@@ -76,6 +89,9 @@ func (t *tables) ApplyIf(ctx context.Context, expected []journal.Expectation, mu
 		p := &parts[t.shard(m.Table, m.Key)]
 		p.mutations = append(p.mutations, *m)
 		durable = durable || t.s.beside[m.Table] == nil
+	}
+	if len(expected) > 0 && several(parts) {
+		panic("sharded: a condition, and rows on several shards")
 	}
 	return t.s.each(func(i int) error {
 		if len(parts[i].expected)+len(parts[i].mutations) == 0 {
