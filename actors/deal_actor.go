@@ -62,6 +62,7 @@ type activation struct {
 	fresh  freshEvents // committed, and not yet in the lists; guarded by board.mu
 
 	listed uint64 // events up to this one are in the lists, 0 = unknown; the pass of the views has it
+	untold bool   // Config.Listed has not been told of rows that may be there; the same
 	row    []byte // as the lists have it, nil = unknown; the same, and with Peers only
 }
 

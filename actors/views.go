@@ -194,6 +194,7 @@ func (v *views) derive(ctx context.Context, e *entry) error {
 	v.fresh, a.fresh = a.fresh, v.fresh
 	a.mu.Unlock()
 	if now.view.Spec == nil || now.seq <= a.listed {
+		v.tell(a)
 		return nil
 	}
 	if plantMarkEarly {
@@ -259,7 +260,8 @@ func (v *views) apply(ctx context.Context) error {
 	}
 	err := v.write(ctx)
 	for _, d := range v.deals {
-		if err != nil {
+		d.deal.untold = true
+		if err != nil { // they may be there all the same
 			d.deal.listed = 0
 			v.touch(d.deal.entry)
 			continue
@@ -267,9 +269,7 @@ func (v *views) apply(ctx context.Context) error {
 		if d.deal.listed = d.seq; v.node.cfg.Peers != nil {
 			d.deal.row = d.row
 		}
-		if v.node.cfg.Listed != nil {
-			v.node.cfg.Listed(d.deal.view())
-		}
+		v.tell(d.deal)
 	}
 	clear(v.rows)
 	clear(v.deals)
@@ -280,6 +280,14 @@ func (v *views) apply(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// tell tells of a deal whose new events are in the lists.
+func (v *views) tell(a *activation) {
+	if a.untold && v.node.cfg.Listed != nil {
+		v.node.cfg.Listed(a.view())
+	}
+	a.untold = false
 }
 
 func (v *views) write(ctx context.Context) error {

@@ -105,3 +105,51 @@ func TestListsAreDerivedFromMemoryFirst(t *testing.T) {
 		})
 	}
 }
+
+// lateTables write rows, and say once that nobody knows whether they did.
+type lateTables struct {
+	journal.Tables
+	of *lateStore
+}
+
+type lateStore struct {
+	journal.Store
+	lose atomic.Bool
+}
+
+func (s *lateStore) Tables() journal.Tables { return lateTables{s.Store.Tables(), s} }
+
+func (t lateTables) Apply(ctx context.Context, rows []journal.Mutation, durable bool) error {
+	err := t.Tables.Apply(ctx, rows, durable)
+	if err == nil && !durable && t.of.lose.Swap(false) {
+		err = journal.ErrUnreachable
+	}
+	return err
+}
+
+// Whoever waits for a deal's events is told of them, though the answer to the write that
+// put them into the lists was lost.
+func TestListedAfterALostAnswer(t *testing.T) {
+	store := &lateStore{Store: journaltest.NewMemory()}
+	told := make(map[string]uint64)
+	node, err := NewNode(t.Context(), store, clockd.NewManual(start).Clock(), Config{
+		Rules: rulesFunc(tenPercent), Logger: discard, Fatal: func(err error) { t.Error(err) },
+		Listed: func(v deal.View) { told[v.Spec.ID] = v.Seq }, // in the pass alone
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(node.Close)
+	h := &house{t: t, node: node}
+	h.create("d", nil)
+	if a := h.place("d", "u", "k", 1); a.err != nil {
+		t.Fatal(a.err)
+	}
+	store.lose.Store(true)
+	if err := node.views.catchUp(t.Context()); err == nil || store.lose.Load() {
+		t.Fatalf("the answer was not lost: %v", err)
+	}
+	if err := node.views.catchUp(t.Context()); err != nil || told["d"] != 2 {
+		t.Errorf("%v; told of event %d", err, told["d"])
+	}
+}
