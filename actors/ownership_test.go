@@ -1,8 +1,10 @@
 package actors
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -382,6 +384,38 @@ func TestWatchAcrossNodes(t *testing.T) {
 	if _, err := v.node("b").node.Watch("nowhere", 0); !errors.Is(err, ErrDealNotFound) {
 		t.Errorf("watch nowhere: %v", err)
 	}
+}
+
+// TestPanicsGiveSeatsBack: what panics while a message of another node is served is the
+// end of that message, and takes no seat along.
+func TestPanicsGiveSeatsBack(t *testing.T) {
+	v := newTown(t)
+	n := v.join("a", func(c *Config, _ *clockd.Config) {
+		c.Prepare = func(context.Context, string, []string) { panic(poison) }
+	}).node
+	v.agree("a")
+	deadline := n.deadline()
+	for name, r := range map[string]*Request{
+		"on the link's goroutine": {Cmd: deal.Command{Kind: deal.Place, User: []byte("u"), Key: []byte("k"), Quantity: 1}},
+		"on one of its own": {Cmd: deal.Command{Kind: deal.Create, Spec: &deal.Spec{
+			ID: "d", Merchant: "m", Title: "t", Currency: [3]byte{'C', 'N', 'Y'}, UnitPrice: 1, Stock: 1, EndsAt: n.Now().Wall + 60_000,
+		}}},
+	} {
+		if r.Deal = []byte(poison); r.Cmd.Spec != nil {
+			r.Deal = []byte(r.Cmd.Spec.ID)
+		}
+		answered := make(chan []byte, 1)
+		n.Serve("b", appendCommand(nil, r), deadline, func(b []byte) { answered <- slices.Clone(b) })
+		if b := <-answered; outcome(b[0]) != outcomeUnavailable {
+			t.Errorf("%s: outcome %d", name, b[0])
+		}
+	}
+	answered := make(chan []byte, 1)
+	n.Serve("b", appendText(appendOp(nil, opView), poison), deadline, func(b []byte) { answered <- slices.Clone(b) })
+	if b := <-answered; outcome(b[0]) != outcomeUnavailable {
+		t.Errorf("a question: outcome %d", b[0])
+	}
+	v.node("a").eventually("no seat is taken", func() bool { return n.Stats().Pool.InUse == 0 })
 }
 
 func TestStatuses(t *testing.T) {

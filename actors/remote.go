@@ -3,6 +3,7 @@ package actors
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -232,7 +233,7 @@ func (n *Node) Serve(_ string, body []byte, deadline int64, reply func([]byte)) 
 		return
 	}
 	n.background(func() {
-		answer, err := serve(n, fields)
+		answer, err := n.serve(serve, fields)
 		if err != nil {
 			answer = appendOutcome(nil, outcomeOf(err))
 		}
@@ -240,8 +241,27 @@ func (n *Node) Serve(_ string, body []byte, deadline int64, reply func([]byte)) 
 	})
 }
 
-// services answer everything but commands; they may wait.
-var services = [256]func(n *Node, fields []byte) ([]byte, error){
+// service answers a message of one kind; it may wait.
+type service func(n *Node, fields []byte) ([]byte, error)
+
+// serve calls a service. A panic is the end of this question, and not of the node: who
+// asked may ask another one.
+func (n *Node) serve(s service, fields []byte) (answer []byte, err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			n.tellPanic(fault)
+			err = ErrUnavailable
+		}
+	}()
+	return s(n, fields)
+}
+
+func (n *Node) tellPanic(fault any) {
+	n.cfg.Logger.Error("a message of another node panicked", "panic", fault, "stack", string(debug.Stack()))
+}
+
+// services answer everything but commands.
+var services = [256]service{
 	opView: (*Node).serveView, opWatch: (*Node).serveWatch, opRelease: (*Node).serveRelease, opWake: (*Node).serveWake,
 	opCatchUp: (*Node).serveCatchUp, opName: (*Node).serveName, opStatus: (*Node).serveStatus, opDrain: (*Node).serveDrain,
 }
@@ -259,6 +279,7 @@ func (n *Node) serveCommand(fields []byte, deadline int64, reply func([]byte)) {
 		return
 	}
 	r.back = reply
+	defer n.giveUp(r)
 	if err := readCommand(fields, r); err != nil {
 		n.respond(r, outcomeMalformed)
 		return
@@ -288,8 +309,18 @@ func (n *Node) serveCommand(fields []byte, deadline int64, reply func([]byte)) {
 	}
 }
 
+// giveUp is deferred by whoever has a command of another node until it is sent: after a
+// panic it answers that nothing was begun, and frees r.
+func (n *Node) giveUp(r *Request) {
+	if fault := recover(); fault != nil {
+		n.tellPanic(fault)
+		n.respond(r, outcomeUnavailable)
+	}
+}
+
 // takeUp is the end of serveCommand for what may have to wait for the store.
 func (n *Node) takeUp(r *Request, deadline int64) {
+	defer n.giveUp(r)
 	if _, err := n.sendPatiently(r, deadline); err != nil {
 		n.respond(r, outcomeOf(err))
 	}
