@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/plugins/gas/gastest"
 )
 
@@ -99,6 +100,14 @@ func TestRulesThatAreRefused(t *testing.T) {
 	for _, n := range []string{"0", "2", "x", "-1", "99999999999"} {
 		h.get("/api/v1/rules/tiered/versions/" + n).refused(versionNotFound)
 		h.get("/api/v1/rules/tiered/versions/" + n + "/wasm").refused(versionNotFound)
+	}
+}
+
+// TestQuotaIsToldToTheMerchant: by name, in the words of the registry.
+func TestQuotaIsToldToTheMerchant(t *testing.T) {
+	no := asRefusal(fmt.Errorf("%w rules: a merchant may have 1000", plugins.ErrTooMany))
+	if no.problem != ruleInvalid || no.Error() != "too many rules: a merchant may have 1000" {
+		t.Errorf("%v: %v", problems[no.problem].code, no)
 	}
 }
 

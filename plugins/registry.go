@@ -45,9 +45,10 @@ const (
 	VersionsMax = 1_000
 	// RulesMax bounds the rules of all merchants together.
 	RulesMax = 10_000
-	// MerchantVersionsMax and MerchantBytesMax bound the versions that are stored of
-	// one merchant's rules, and their modules. Orders refer to versions for ever, so
-	// none is ever removed.
+	// MerchantRulesMax bounds the rules of one merchant, MerchantVersionsMax and
+	// MerchantBytesMax the versions that are stored of them, and their modules. Orders
+	// refer to versions for ever, so none is ever removed.
+	MerchantRulesMax    = 1_000
 	MerchantVersionsMax = 2_000
 	MerchantBytesMax    = 256 << 20
 	// MerchantMemoryMax, for each CPU that rules run on, bounds the memory that the

@@ -403,6 +403,33 @@ func TestEvaluationCarriesLogsAndFault(t *testing.T) {
 	}
 }
 
+// TestCountQuota: how many rules and versions a merchant may have, and that each bound lets
+// through what is below it.
+func TestCountQuota(t *testing.T) {
+	for _, c := range []struct {
+		id              string
+		rules, versions int
+		want            string
+	}{
+		{"new", plugins.MerchantRulesMax - 1, 1, ""},
+		{"new", plugins.MerchantRulesMax, 1, "too many rules: a merchant may have 1000"},
+		{"r-0", plugins.MerchantRulesMax, 1, ""},
+		{"r-0", 1, plugins.VersionsMax - 1, ""},
+		{"r-0", 1, plugins.VersionsMax, `too many versions: "r-0" has 1000`},
+		{"new", 2, plugins.MerchantVersionsMax/2 - 1, ""},
+		{"new", 2, plugins.MerchantVersionsMax / 2, "too many versions: the rules of a merchant may have 2000"},
+		{"new", plugins.RulesMax, 0, "too many rules: the engine has 10000"},
+	} {
+		got := ""
+		if err := plugins.Room(c.id, c.rules, c.versions); errors.Is(err, plugins.ErrTooMany) {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%s beside %d rules of %d versions: %q, want %q", c.id, c.rules, c.versions, got, c.want)
+		}
+	}
+}
+
 // TestMemoryQuota: what a merchant's rules may hold is bounded, by whichever way a
 // version comes to price orders, and rules that hold little are many.
 func TestMemoryQuota(t *testing.T) {

@@ -110,11 +110,12 @@ func (r *Registry) add(ctx context.Context, u *Upload, v Version, program *progr
 // room says whether a merchant may store a module more.
 func (r *Registry) room(key ruleKey, size int) error {
 	rules := *r.rules.Load()
-	versions, bytes := 0, size
+	count, versions, bytes := 0, 0, size
 	for k, u := range rules {
 		if k.merchant != key.merchant {
 			continue
 		}
+		count++
 		versions += len(u.versions)
 		for _, v := range u.versions {
 			bytes += v.Size
@@ -123,6 +124,8 @@ func (r *Registry) room(key ruleKey, size int) error {
 	switch u := rules[key]; {
 	case u == nil && len(rules) >= RulesMax:
 		return fmt.Errorf("%w rules: the engine has %d", ErrTooMany, RulesMax)
+	case u == nil && count >= MerchantRulesMax:
+		return fmt.Errorf("%w rules: a merchant may have %d", ErrTooMany, MerchantRulesMax)
 	case u != nil && len(u.versions) >= VersionsMax:
 		return fmt.Errorf("%w versions: %q has %d", ErrTooMany, key.id, VersionsMax)
 	case versions >= MerchantVersionsMax:
