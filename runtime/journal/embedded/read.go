@@ -324,8 +324,9 @@ func (s *Store) ownedHead(stream string, epoch, seq uint64) (*head, error) {
 	return h, nil
 }
 
-// Streams implements journal.Store. A stream whose end cannot be read is listed with
-// what is known of it; Open says what is wrong.
+// Streams implements journal.Store. A stream is listed as it was when the scan began, or
+// later. One whose end cannot be read is listed with what is known of it; Open says what
+// is wrong.
 func (s *Store) Streams(ctx context.Context, after string, fn func(string, journal.Head) error) (err error) {
 	if err := s.usable(); err != nil {
 		return err

@@ -118,6 +118,7 @@ type Store struct {
 	failed    chan struct{}         // closed when failure is set
 	snapshots sync.Mutex            // held over a PutSnapshot, so that none overtakes
 	heads     *xsync.Map[string, *head]
+	releases  atomic.Uint64                // heads that left the map; moves under mu
 	corrupt   *xsync.Map[string, struct{}] // streams that were found corrupt
 
 	counts struct {
@@ -181,7 +182,7 @@ func Open(cfg Config) (*Store, error) {
 	s.batch = s.db.NewBatch()
 	s.opened.Store(true)
 	if failure := s.failure.Load(); failure != nil {
-		return nil, *failure // in the background, too late for pebble.Open to see it
+		return nil, errors.Join(*failure, lock.Close()) // in the background, too late for pebble.Open to see it
 	}
 	return s, nil
 }
@@ -321,12 +322,20 @@ func (s *Store) lockedHead(stream string) (*head, error) {
 		h, ok := s.heads.Load(stream)
 		if !ok {
 			// Nobody in this process owns the stream, so what is on disk stands
-			// still; of two that load it at once, the second finds the first's head.
+			// still, unless somebody comes and goes meanwhile; of two that load it at
+			// once, the second finds the first's head.
+			before := s.releases.Load()
 			loaded, err := s.loadHead(stream)
 			if err != nil {
 				return nil, err
 			}
-			h, _ = s.heads.LoadOrStore(stream, loaded)
+			s.mu.Lock()
+			if s.releases.Load() == before {
+				h, _ = s.heads.LoadOrStore(stream, loaded)
+				return h, nil
+			}
+			s.mu.Unlock()
+			continue
 		}
 		s.mu.Lock()
 		if !h.released {
@@ -343,6 +352,7 @@ func (s *Store) Release(stream string, epoch uint64) {
 	if h, ok := s.heads.Load(stream); ok && h.epoch.Load() == epoch {
 		h.released = true
 		s.heads.Delete(stream)
+		s.releases.Add(1)
 	}
 }
 

@@ -56,3 +56,47 @@ func TestConformanceOnDisk(t *testing.T) {
 		return func(t *testing.T) journal.Store { return mustOpen(t, testConfig(t, nil, dir)) }
 	})
 }
+
+// Whoever reads the end of a stream while another owner comes, writes and goes must not
+// take what it read for the end: the next write would overwrite that owner's.
+func TestHeadsAreNotTakenOverStale(t *testing.T) {
+	s := mustOpen(t, testConfig(t, vfs.NewMem(), "data"))
+	defer mustClose(t, s)
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() { // a rival who wants nothing but to own it
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if h, err := s.Open(t.Context(), "d"); err == nil {
+				s.Release("d", h.Epoch)
+			}
+		}
+	}()
+	defer func() {
+		close(stop)
+		<-ended
+	}()
+	last := journal.Head{}
+	for begin := time.Now(); time.Since(begin) < 500*time.Millisecond; {
+		h, err := s.Open(t.Context(), "d")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Epoch <= last.Epoch || h.Seq != last.Seq {
+			t.Fatalf("opened at %+v after %+v", h, last)
+		}
+		w := journaltest.Append("d", h.Epoch, h.Seq+1, "x")
+		if err := s.Commit([]*journal.Write{w}); err != nil {
+			t.Fatal(err)
+		}
+		if last.Epoch = h.Epoch; w.Err == nil {
+			last.Seq = h.Seq + 1
+		}
+		s.Release("d", h.Epoch)
+	}
+	t.Logf("%d writes, %d epochs", last.Seq, last.Epoch)
+}
