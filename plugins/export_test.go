@@ -30,5 +30,10 @@ func (r *Registry) Loaded() (n int) {
 	return n
 }
 
+// HasProgram says whether a version of a rule has a program.
+func (r *Registry) HasProgram(merchant, id string, n int) bool {
+	return (*r.rules.Load())[ruleKey{merchant, id}].versions[n-1].program.Load() != nil
+}
+
 // LoadersMax is how many versions a start loads at once.
 const LoadersMax = loadersMax

@@ -3,6 +3,8 @@ package plugins
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 )
 
 // loader is program, or load for a caller that holds mu.
@@ -12,17 +14,18 @@ type loader func(ctx context.Context, v *version) (*program, error)
 // late. Whoever evaluates with it must be ready to find it closed. The caller does
 // not hold mu.
 func (r *Registry) program(ctx context.Context, v *version) (*program, error) {
-	if p := v.program.Load(); p != nil {
-		return p, nil
+	p := v.program.Load()
+	if p == nil {
+		var err error
+		if p, err = r.load(ctx, v); err != nil {
+			return nil, err
+		}
 	}
-	p, err := r.load(ctx, v)
-	if err != nil {
-		return nil, err
+	if r.inUse(v) {
+		return p, nil // until a change unloads it
 	}
-	if old := r.remember(v); old != nil {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.unloadUnused(old)
+	if leave := r.shelf.use(v, p.Footprint(), LoadedMemoryMax*r.engines.rules.Instances()); len(leave) > 0 {
+		r.unloadUnused(leave...)
 	}
 	return p, nil
 }
@@ -49,26 +52,54 @@ func (r *Registry) load(ctx context.Context, v *version) (*program, error) {
 	return p, nil
 }
 
-// remember notes a version that was loaded on demand, and returns the one that has
-// to make room for it, or nil.
-func (r *Registry) remember(v *version) (leaves *version) {
-	r.loadedMu.Lock()
-	defer r.loadedMu.Unlock()
-	if len(r.loaded) == LoadedMax {
-		leaves = r.loaded[0]
-		r.loaded = append(r.loaded[:0], r.loaded[1:]...)
-	}
-	r.loaded = append(r.loaded, v)
-	return leaves
+// shelf holds the versions that were loaded on demand, the one that was asked for last
+// at the end. Some may price orders by now, or be unloaded: they leave as the others do.
+type shelf struct {
+	mu    sync.Mutex // guards what follows
+	books []book
+	bytes int
 }
 
-// unloadUnused unloads a version that prices no orders. The caller holds mu.
-func (r *Registry) unloadUnused(v *version) {
-	current := (*r.rules.Load())[v.key]
-	if current != nil && (current.stable == v || current.candidate == v) {
-		return
+type book struct {
+	version *version
+	bytes   int // that it may come to hold
+}
+
+// use notes that a version is used, and returns those that have to make room for it, so
+// that all together hold at most so many bytes.
+func (s *shelf) use(v *version, bytes, most int) (leave []*version) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.IndexFunc(s.books, func(b book) bool { return b.version == v }); i >= 0 {
+		s.bytes -= s.books[i].bytes
+		s.books = slices.Delete(s.books, i, i+1)
 	}
-	r.unload(v)
+	s.books = append(s.books, book{v, bytes})
+	s.bytes += bytes
+	for len(s.books) > LoadedMax || s.bytes > most && len(s.books) > 1 {
+		leave = append(leave, s.books[0].version)
+		s.bytes -= s.books[0].bytes
+		s.books = slices.Delete(s.books, 0, 1)
+	}
+	return leave
+}
+
+// unloadUnused unloads those of the versions that price no orders. The caller does not
+// hold mu.
+func (r *Registry) unloadUnused(versions ...*version) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, v := range versions {
+		if !r.inUse(v) {
+			r.unload(v)
+		}
+	}
+}
+
+// inUse says whether a version prices orders. It stays true while mu is held.
+func (r *Registry) inUse(v *version) bool {
+	u := (*r.rules.Load())[v.key]
+	return u != nil && slices.Contains(u.inUse(), v)
 }
 
 // unload closes a version's program when its last evaluation has ended. The caller

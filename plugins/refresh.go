@@ -44,10 +44,15 @@ func (r *Registry) refresh(ctx context.Context, key ruleKey) error {
 		if err != nil || changed == nil {
 			return err
 		}
-		if err := r.loadInUse(ctx, changed); err != nil {
+		if err = r.loadInUse(ctx, changed); err == nil {
+			replaced = r.replace(old, changed)
+		}
+		if !replaced {
+			r.unloadUnused(changed.inUse()...)
+		}
+		if err != nil {
 			return err
 		}
-		replaced = r.replace(old, changed)
 	}
 	return nil
 }
@@ -70,9 +75,6 @@ func (r *Registry) replace(old, changed *rule) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if (*r.rules.Load())[changed.key] != old {
-		for _, v := range changed.inUse() {
-			r.unloadUnused(v)
-		}
 		return false
 	}
 	r.publish(changed)

@@ -56,8 +56,10 @@ const (
 	// memory for each of their instances. It is judged when a version begins to.
 	MerchantMemoryMax = 1 << 30
 	// LoadedMax bounds the programs that are in memory besides those that price
-	// orders: for evaluations of other versions, the first loaded leaves first.
-	LoadedMax = 32
+	// orders, for evaluations of other versions, and LoadedMemoryMax, for each CPU that
+	// rules run on, the memory that they may come to hold; one there may always be.
+	LoadedMax       = 32
+	LoadedMemoryMax = 256 << 20
 )
 
 // Errors of this package, wrapped with the detail. An upload that breaks the
@@ -130,8 +132,7 @@ type Registry struct {
 	rules atomic.Pointer[map[ruleKey]*rule]
 	mu    sync.Mutex // guards changes: uploads, rollouts, unloading a version
 
-	loadedMu sync.Mutex // guards loaded
-	loaded   []*version // on demand, in the order of their loading
+	shelf shelf
 }
 
 type ruleKey struct{ merchant, id string }

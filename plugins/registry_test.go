@@ -430,16 +430,18 @@ func TestCountQuota(t *testing.T) {
 	}
 }
 
+// function is a Shopify function, which may have 11 MiB of memory for each CPU.
+func function(n int) []byte {
+	return (&gastest.Module{
+		Types: []gastest.Type{{}}, Funcs: []gastest.Func{{Code: fmt.Sprintf("i32.const %d drop", n)}}, MemoryMin: 1,
+		Exports: []gastest.Export{{Name: "memory", Kind: 2}, {Name: "run"}}, Custom: map[string]string{"doorbuster:classes": "ORDER"},
+	}).Encode()
+}
+
 // TestMemoryQuota: what a merchant's rules may hold is bounded, by whichever way a
 // version comes to price orders, and rules that hold little are many.
 func TestMemoryQuota(t *testing.T) {
 	r := open(t, journaltest.NewMemory().Tables())
-	function := func(n int) []byte { // a Shopify function, which may have 11 MiB of memory for each CPU
-		return (&gastest.Module{
-			Types: []gastest.Type{{}}, Funcs: []gastest.Func{{Code: fmt.Sprintf("i32.const %d drop", n)}}, MemoryMin: 1,
-			Exports: []gastest.Export{{Name: "memory", Kind: 2}, {Name: "run"}}, Custom: map[string]string{"doorbuster:classes": "ORDER"},
-		}).Encode()
-	}
 	up := func(rule string, wasm []byte) error {
 		_, _, err := r.Upload(t.Context(), plugins.Upload{Merchant: "acme", RuleID: rule, Wasm: wasm})
 		return err

@@ -137,7 +137,5 @@ func (r *Registry) mendOne(ctx context.Context, v *version) {
 		return // the start has said so, and Rule.NotRunnable does
 	}
 	r.config.Logger.Info("a version of a promotion rule runs again", "merchant", v.key.merchant, "rule", v.RuleID, "version", v.Version.Version)
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.unloadUnused(v) // if the rollout has moved on
 }

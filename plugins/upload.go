@@ -103,7 +103,9 @@ func (r *Registry) add(ctx context.Context, u *Upload, v Version, program *progr
 		return Version{}, false, err
 	}
 	r.publish(changed)
-	r.unloadUnused(newest)
+	if !r.inUse(newest) {
+		r.unload(newest)
+	}
 	return newest.Version, true, nil
 }
 
