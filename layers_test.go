@@ -114,6 +114,7 @@ var owners = map[string][]string{
 	"github.com/hanwen/go-fuse/v2":              {"tests"},
 	"github.com/knadh/koanf":                    {"cmd/doorbuster/config"},
 	"github.com/prometheus/client_golang":       {"runtime/obs"},
+	"github.com/prometheus/procfs":              {"cmd/doorbuster"},
 	"github.com/puzpuzpuz/xsync/v4":             {"actors", "runtime/journal/embedded", "runtime/journal/postgres"},
 	"github.com/redis/rueidis":                  {"cmd/benchmark/peers", "runtime/guard"},
 	"github.com/rogpeppe/go-internal":           {"tests"},

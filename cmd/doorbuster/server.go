@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -69,29 +67,10 @@ type server struct {
 	took    time.Duration // to start
 }
 
-// gcPercent lets the heap grow to five times what lives in it, unless GOGC says
-// otherwise: orders allocate next to nothing, so a collection finds little, and each
-// one shows in their P99.
-const gcPercent = 400
-
-// processors is how many there are, unless GOMAXPROCS says otherwise.
-var processors = runtime.GOMAXPROCS(0)
-
-// spareProcessors are what Go is told of beyond them. A thread that comes back from
-// the sync of a group finds its place taken when there is much to do, and would wait
-// behind all that is ready to run, with a few hundred orders behind it. With one place
-// more the kernel lets it go on at once.
-const spareProcessors = 1
-
 // startServer returns a server that serves. Log lines go to logs.
 func startServer(ctx context.Context, cfg config.Config, logs io.Writer) (_ *server, err error) {
 	begin := clockd.Mono()
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(processors + spareProcessors)
-	}
+	tuneProcess()
 	s := &server{cfg: cfg, asked: make(chan struct{}), broken: make(chan error, 2)}
 	defer func() {
 		if err != nil {
@@ -178,6 +157,7 @@ func (s *server) startJournal(ctx context.Context) (err error) {
 		return err
 	}
 	s.clock.Start()
+	go followGrowth(s.clock)
 	return nil
 }
 
