@@ -305,7 +305,7 @@ func readReply(b []byte, r *Request, s *specs) error {
 	p.Reset()
 	flags := f.byte()
 	p.Code, p.Status = deal.Code(f.byte()), deal.OrderStatus(f.byte())
-	if p.Code > deal.IdempotencyMismatch || p.Status > deal.Refunded {
+	if p.Code > deal.OrderTooLarge || p.Status > deal.Refunded {
 		f.fail()
 	}
 	p.Detail = string(f.text(detailMax))

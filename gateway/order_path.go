@@ -295,6 +295,8 @@ func faultOfReply(r *deal.Reply) orderFault {
 		f.field, f.message = fieldGroup, "cannot be chosen: this deal has no groups"
 	case deal.QuantityInvalid:
 		f.field, f.message = fieldQuantity, wantQuantity
+	case deal.OrderTooLarge:
+		f.field, f.message = fieldAttributes, "and codes are, with those of the deal, more than the deal's rules can be told"
 	case deal.DealInvalid:
 		field, message, _ := strings.Cut(r.Detail, ": ")
 		f.field, f.message = []byte(field), message

@@ -132,6 +132,7 @@ var problemOfCode = [...]problem{
 	deal.OrderNotFound:       orderNotFound,
 	deal.OrderStateConflict:  orderStateConflict,
 	deal.IdempotencyMismatch: idempotencyMismatch,
+	deal.OrderTooLarge:       invalidRequest,
 }
 
 // problemOfError says how an error of the node is answered.

@@ -139,6 +139,28 @@ func TestEvaluate(t *testing.T) {
 
 // A rule that runs out of fuel rejects the order, or is skipped, as the deal
 // says; evaluate shows the fault.
+// TestOrdersTooLargeForRules: shoppers cannot get past a rule by sending more than it
+// can be told, nor have it switched off.
+func TestOrdersTooLargeForRules(t *testing.T) {
+	h := newHouse(t, nil)
+	h.deal("d", `,"rules":["tiered"],"on_rule_error":"skip"`)
+	h.deal("free", "")
+	body := func(id, user string, entries int) string {
+		attributes := make([]string, entries)
+		for i := range attributes {
+			attributes[i] = fmt.Sprintf(`"%02d":%q`, i, strings.Repeat("x", 256))
+		}
+		return fmt.Sprintf(`{"deal_id":%q,"user_id":%q,"quantity":1,"attributes":{%s}}`, id, user, strings.Join(attributes, ","))
+	}
+	for n := range 25 {
+		h.post("/api/v1/orders", body("d", fmt.Sprint("u-", n), 32)).refused(invalidRequest).has(map[string]any{"errors.0.field": "attributes"})
+	}
+	h.post("/api/v1/quotes", body("d", "u", 32)).refused(invalidRequest)
+	h.post("/api/v1/orders", body("d", "u", 28)).want(201).has(map[string]any{"discount_total": 990})
+	h.post("/api/v1/orders", body("free", "u", 32)).want(201)
+	h.get("/api/v1/deals/d").has(map[string]any{"rules_off": nil, "reserved": 1})
+}
+
 func TestRuleFaults(t *testing.T) {
 	h := newHouse(t, nil)
 	h.upload("/api/v1/rules/hungry/versions?merchant_id=acme&fuel_limit=1", tiered(t)).want(201)

@@ -118,6 +118,7 @@ const (
 	OrderNotFound
 	OrderStateConflict
 	IdempotencyMismatch
+	OrderTooLarge // codes and attributes are more than a rule can be told
 )
 
 // OrderStatus is where an order stands.

@@ -183,6 +183,10 @@ func (s *State) price(c *Command, rules Rules, r *Reply) bool {
 	if c.Kind == Quote {
 		in.Flags |= abi.FlagQuote
 	}
+	if !in.Fits() { // the shopper's doing, and no fault of a rule
+		r.refuse(OrderTooLarge)
+		return false
+	}
 	return s.Spec.price(rules, s.off, r)
 }
 

@@ -317,7 +317,7 @@ var codes = map[deal.Code]string{
 	deal.UserLimitExceeded: "user_limit_exceeded", deal.QuantityInvalid: "quantity_invalid", deal.RuleRejected: "rule_rejected",
 	deal.GroupNotOffered: "group_not_offered", deal.GroupNotFound: "group_not_found", deal.GroupFull: "group_full",
 	deal.GroupClosed: "group_closed", deal.OrderNotFound: "order_not_found", deal.OrderStateConflict: "order_state_conflict",
-	deal.IdempotencyMismatch: "idempotency_mismatch",
+	deal.IdempotencyMismatch: "idempotency_mismatch", deal.OrderTooLarge: "order_too_large",
 }
 
 // tell says how a command ended: its code, or the words for its success.

@@ -36,7 +36,7 @@ var codeNames = [...]string{
 	deal.UserLimitExceeded: "user limit", deal.QuantityInvalid: "quantity invalid", deal.RuleRejected: "rule rejected",
 	deal.GroupNotOffered: "group not offered", deal.GroupNotFound: "group not found", deal.GroupFull: "group full",
 	deal.GroupClosed: "group closed", deal.OrderNotFound: "order not found", deal.OrderStateConflict: "order state conflict",
-	deal.IdempotencyMismatch: "idempotency mismatch",
+	deal.IdempotencyMismatch: "idempotency mismatch", deal.OrderTooLarge: "order too large",
 }
 
 var eventNames = [...]string{
