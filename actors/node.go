@@ -162,8 +162,15 @@ type Node struct {
 	evicted   atomic.Uint64 // tick of the last eviction
 	rulesOff  atomic.Uint64
 	leftOut   atomic.Uint64 // orders, from lists
-	draining  atomic.Bool
+	stage     atomic.Uint32 // serving, draining or closed
 }
+
+// Stages of a node.
+const (
+	serving uint32 = iota
+	draining
+	closed
+)
 
 // Recovery is what the start of a node found.
 type Recovery struct {
@@ -273,7 +280,17 @@ func (n *Node) Now() clockd.Snapshot { return n.clock.Now() }
 // for what finishes something: Confirm, Cancel, Refund, and the merchant's
 // brake. ErrOverloaded, ErrDraining.
 func (n *Node) Acquire(class own.Class) (*Request, error) {
-	if n.draining.Load() {
+	if n.stage.Load() != serving {
+		return nil, ErrDraining
+	}
+	return n.Admit(class)
+}
+
+// Admit is Acquire for what was begun before a drain: it may have waited since, for a
+// body or for a deal on its way, and is finished. ErrOverloaded, and ErrDraining once the
+// node is closed.
+func (n *Node) Admit(class own.Class) (*Request, error) {
+	if n.stage.Load() == closed {
 		return nil, ErrDraining
 	}
 	r, ok := n.pool.Get(class)
@@ -452,7 +469,7 @@ func (n *Node) putPending(p *pending) {
 // Drain ends the intake and waits, until ctx ends, for what is in flight. Then
 // every active deal writes a snapshot, so that the next start replays little.
 func (n *Node) Drain(ctx context.Context) error {
-	n.draining.Store(true)
+	n.stage.CompareAndSwap(serving, draining)
 	for n.pool.Stats().InUse > 0 {
 		if err := n.clock.Sleep(ctx, 5*time.Millisecond); err != nil {
 			return fmt.Errorf("drain: %d requests still in flight: %w", n.pool.Stats().InUse, err)
@@ -462,12 +479,12 @@ func (n *Node) Drain(ctx context.Context) error {
 }
 
 // Draining says whether Drain has begun.
-func (n *Node) Draining() bool { return n.draining.Load() }
+func (n *Node) Draining() bool { return n.stage.Load() != serving }
 
 // Close ends the node. Requests in flight are answered with ErrUnavailable or
 // what the journal still grants them; call Drain first.
 func (n *Node) Close() {
-	n.draining.Store(true)
+	n.stage.Store(closed)
 	n.stopJanitor()
 	if n.cfg.Guard != nil {
 		n.cfg.Guard.Close()

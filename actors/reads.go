@@ -187,10 +187,10 @@ func (n *Node) loadOrder(ctx context.Context, spec *deal.Spec, seq uint64, o *Or
 	return nil
 }
 
-// Order returns an order as it stands. ErrDealNotFound, ErrOrderNotFound and
-// the errors of Call.
+// Order returns an order as it stands, also during a drain. ErrDealNotFound,
+// ErrOrderNotFound, ErrOverloaded and the errors of Call.
 func (n *Node) Order(ctx context.Context, dealID string, seq uint64) (*Order, error) {
-	r, err := n.Acquire(own.ClassNew)
+	r, err := n.Admit(own.ClassNew)
 	if err != nil {
 		return nil, err
 	}

@@ -312,7 +312,7 @@ func steerDeal(kind deal.CommandKind) func(*Server, *call) error {
 
 // changeDeal sends a command and answers with the deal after it.
 func (s *Server) changeDeal(c *call, class own.Class, id string, status int, fill func(*deal.Command)) error {
-	return s.ask(class, id, fill, func(r *actors.Request) error {
+	return s.ask(c, class, id, fill, func(r *actors.Request) error {
 		return c.reply(status, newDealReply(&r.View, r.Reply.Event.At))
 	})
 }
@@ -320,8 +320,8 @@ func (s *Server) changeDeal(c *call, class own.Class, id string, status int, fil
 // ask sends one command to a deal. fill must leave nothing in the command that
 // points into the HTTP request; read is called with an answer that says yes,
 // and must keep nothing of it.
-func (s *Server) ask(class own.Class, dealID string, fill func(*deal.Command), read func(*actors.Request) error) error {
-	r, err := s.node.Acquire(class)
+func (s *Server) ask(c *call, class own.Class, dealID string, fill func(*deal.Command), read func(*actors.Request) error) error {
+	r, err := s.acquire(c, class)
 	if err != nil {
 		return err
 	}

@@ -89,16 +89,24 @@ type house struct {
 	loose    bool // the next calls may break the contract on purpose
 }
 
+// heldRead is a read that waits.
+type heldRead struct{ begun, goOn chan struct{} }
+
 // gatedStore commits nothing while gate is locked, and counts the events that are
 // looked up.
 type gatedStore struct {
 	*journaltest.Memory
 	gate sync.RWMutex
+	held atomic.Pointer[heldRead] // the next Get
 	gets atomic.Int64
 }
 
 // Get implements journal.Store.
 func (s *gatedStore) Get(ctx context.Context, stream string, seq uint64, dst []byte) ([]byte, error) {
+	if read := s.held.Swap(nil); read != nil {
+		close(read.begun)
+		<-read.goOn
+	}
 	s.gets.Add(1)
 	return s.Memory.Get(ctx, stream, seq, dst)
 }

@@ -21,7 +21,7 @@ import (
 //	placeOrder    POST /api/v1/orders
 //	  admit       who calls: a hash and a look-up
 //	  lateBody    wait for a body that is still on its way
-//	  Acquire     a seat; none is free: 503, and the body is not looked at
+//	  Admit       a seat; none is free: 503, and the body is not looked at
 //	  readOrder   copy out of fasthttp's buffers → decode → whose order is it
 //	  SoldOut     an atomic flag: 409 without waking the deal
 //	  Call        decide → journal → sync
@@ -61,11 +61,14 @@ func (s *Server) order(ctx *fasthttp.RequestCtx, watched *watchedOrder) problem 
 	if p != noProblem {
 		return p
 	}
+	if s.node.Draining() {
+		return s.failOrder(ctx, actors.ErrDraining)
+	}
 	late, p := lateBody(ctx)
 	if p != noProblem {
 		return s.refuseOrder(ctx, orderFault{problem: p})
 	}
-	r, err := s.node.Acquire(own.ClassNew)
+	r, err := s.node.Admit(own.ClassNew)
 	if err != nil {
 		return s.failOrder(ctx, err)
 	}

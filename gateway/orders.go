@@ -49,6 +49,9 @@ func (s *Server) orderOf(c *call) (*actors.Order, error) {
 	if !ok {
 		return nil, &refusal{problem: orderNotFound}
 	}
+	if c.late {
+		return nil, actors.ErrDraining
+	}
 	o, err := s.node.Order(s.ctx, s.node.DealID(name), seq)
 	if errors.Is(err, actors.ErrDealNotFound) {
 		err = actors.ErrOrderNotFound
@@ -75,6 +78,9 @@ func (s *Server) listOrders(c *call) error {
 	cursor, err4 := c.cursor()
 	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return err
+	}
+	if c.late {
+		return actors.ErrDraining
 	}
 	q := actors.OrderQuery{User: user, Deal: dealID, Limit: limit}
 	if err := s.mayList(c, &q); err != nil {
@@ -175,7 +181,7 @@ func (m move) handle(s *Server, c *call) error {
 	if err != nil {
 		return err
 	}
-	return s.ask(own.ClassPriority, o.Deal, func(cmd *deal.Command) {
+	return s.ask(c, own.ClassPriority, o.Deal, func(cmd *deal.Command) {
 		cmd.Kind, cmd.Order, cmd.Ref = m.kind, seq, ref
 	}, func(r *actors.Request) error {
 		o.Status, o.Group = r.Reply.Status, r.Reply.Group
@@ -201,7 +207,7 @@ func (s *Server) quote(c *call) error {
 	if p != noProblem {
 		return &refusal{problem: p}
 	}
-	r, err := s.node.Acquire(own.ClassNew)
+	r, err := s.acquire(c, own.ClassNew)
 	if err != nil {
 		return err
 	}
@@ -249,7 +255,7 @@ func (s *Server) getGroup(c *call) error {
 		return &refusal{problem: groupNotFound}
 	}
 	id := s.node.DealID(name)
-	err := s.ask(own.ClassNew, id, func(cmd *deal.Command) {
+	err := s.ask(c, own.ClassNew, id, func(cmd *deal.Command) {
 		cmd.Kind, cmd.Group = deal.LookupGroup, seq
 	}, func(r *actors.Request) error {
 		c.replyBytes(fasthttp.StatusOK, appendGroup(nil, []byte(id), &r.Reply.Group, true))

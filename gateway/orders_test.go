@@ -359,6 +359,24 @@ func TestDraining(t *testing.T) {
 	h.post("/api/v1/orders/"+id+"/confirm", "").refused(draining)
 }
 
+// What came before the drain is finished, however long it had to wait until it needed a
+// seat.
+func TestDrainingFinishesWhatCame(t *testing.T) {
+	h := newHouse(t, nil)
+	h.deal("d", "")
+	id := h.order("d", "u", 1).want(201).text("order_id")
+	read := &heldRead{make(chan struct{}), make(chan struct{})}
+	h.store.held.Store(read)
+	confirmed := make(chan answer)
+	go func() { confirmed <- h.post("/api/v1/orders/"+id+"/confirm", "") }()
+	<-read.begun
+	must(t, h.node.Drain(t.Context()))
+	close(read.goOn)
+	a := <-confirmed
+	a.want(200).has(map[string]any{"status": "confirmed"})
+	h.get("/api/v1/orders/" + id).refused(draining)
+}
+
 // A reference is there for whoever asks later, and a second one is not swallowed.
 func TestReferences(t *testing.T) {
 	h := newHouse(t, nil)

@@ -23,6 +23,7 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/admit"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/obs"
+	"github.com/doorbuster/doorbuster/runtime/own"
 	"github.com/doorbuster/doorbuster/runtime/trace"
 	"github.com/doorbuster/doorbuster/runtime/webhook"
 )
@@ -260,6 +261,15 @@ type call struct {
 	ctx    *fasthttp.RequestCtx
 	who    *principal
 	params [paramsMax][]byte
+	late   bool // it came after the node began to drain
+}
+
+// acquire takes a seat. What came in time gets one, however long it had to wait.
+func (s *Server) acquire(c *call, class own.Class) (*actors.Request, error) {
+	if c.late {
+		return nil, actors.ErrDraining
+	}
+	return s.node.Admit(class)
 }
 
 // dispatch answers any request but the placing of an order.
@@ -304,7 +314,7 @@ func (s *Server) route(ctx *fasthttp.RequestCtx, routes *router) (*route, error)
 		ctx.Response.Header.Set("Allow", node.allow)
 		return nil, &refusal{problem: methodNotAllowed}
 	}
-	c := &call{ctx: ctx, params: params}
+	c := &call{ctx: ctx, params: params, late: s.node.Draining()}
 	if r.allow != 0 {
 		who, no := s.admit(ctx, r.allow)
 		if no.problem != noProblem {
