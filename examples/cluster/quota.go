@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
 )
 
 // quotaPeriod is short, so that a process that has used up its share does not stand
@@ -45,24 +47,8 @@ func (q *quota) close() error { return os.Remove(q.dir) }
 // cpuOf returns the time that a process has used, with the children that it has seen
 // end.
 func cpuOf(pid int) (time.Duration, error) {
-	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	if err != nil {
-		return 0, err
-	}
-	// Behind the name, which may hold anything: the 12th to 15th field, in ticks of 10 ms.
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	if len(fields) < 15 {
-		return 0, fmt.Errorf("stat of %d: %q", pid, stat)
-	}
-	var ticks int64
-	for _, field := range fields[11:15] {
-		n, err := strconv.ParseInt(field, 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil
+	own, children, err := lab.CPU(pid)
+	return own + children, err
 }
 
 // cpuOfAll returns the time that all processes of a name have used. In a process

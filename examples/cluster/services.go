@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +12,7 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
 	"github.com/doorbuster/doorbuster/runtime/journal/postgres/pgtest"
 )
 
@@ -22,6 +21,7 @@ const (
 	etcdPeerPort = 2380
 	waitMost     = 30 * time.Second // for whatever must come
 	pollEvery    = 20 * time.Millisecond
+	getMost      = 2 * time.Second // for an answer to one poll
 )
 
 // etcd keeps the membership: one process on a host of its own.
@@ -155,24 +155,11 @@ func until(ctx context.Context, what string, so func() bool) error {
 	return nil
 }
 
-// get returns the body of a 200.
-func get(ctx context.Context, url string) (_ string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+// get returns the body of a 200 that comes soon.
+func get(ctx context.Context, url string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, getMost)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return "", err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return "", err
-	}
-	body, err := io.ReadAll(resp.Body)
-	err = errors.Join(err, resp.Body.Close())
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", url, resp.Status)
-	}
-	return string(body), err
+	return lab.Get(ctx, url)
 }
 
 // stop and cont freeze a process and let it run again.

@@ -24,12 +24,12 @@ func TestParseLoad(t *testing.T) {
 }
 
 func TestParseCPU(t *testing.T) {
-	cpu, err := parseCPU("42 (a name) with) S 1 1 1 0 -1 4194560 100 0 0 0 150 50 0 0 20 0 9")
-	if err != nil || cpu != 2*time.Second {
-		t.Errorf("%v, %v", cpu, err)
+	own, children, err := parseCPU("42 (a name) with) S 1 1 1 0 -1 4194560 100 0 0 0 150 50 20 10 20 0 9")
+	if err != nil || own != 2*time.Second || children != 300*time.Millisecond {
+		t.Errorf("%v, %v, %v", own, children, err)
 	}
-	for _, stat := range []string{"", "42 (x) S 1", "42 (x) S 1 1 1 0 -1 4194560 100 0 0 0 many 50 0 0"} {
-		if _, err := parseCPU(stat); err == nil {
+	for _, stat := range []string{"", "42 (x) S 1", "42 (x) S 1 1 1 0 -1 4194560 100 0 0 0 many 50 0 0 20"} {
+		if _, _, err := parseCPU(stat); err == nil {
 			t.Errorf("%q: no error", stat)
 		}
 	}

@@ -110,22 +110,18 @@ func (u Usage) Minus(earlier Usage) Usage {
 // Usage asks the kernel, and the process's own metrics.
 func (p *Process) Usage(ctx context.Context) (Usage, error) {
 	pid := strconv.Itoa(p.cmd.Process.Pid)
-	stat, err := os.ReadFile("/proc/" + pid + "/stat")
-	if err != nil {
-		return Usage{}, err
-	}
 	io, err := os.ReadFile("/proc/" + pid + "/io")
 	if err != nil {
 		return Usage{}, err
 	}
 	var u Usage
-	if u.CPU, err = parseCPU(string(stat)); err != nil {
+	if u.CPU, _, err = CPU(p.cmd.Process.Pid); err != nil {
 		return Usage{}, err
 	}
 	if u.Written, err = parseNumber(string(io), "write_bytes: "); err != nil || p.Admin == "" {
 		return u, err
 	}
-	metrics, err := get(ctx, "http://"+p.Admin+"/metrics")
+	metrics, err := Get(ctx, "http://"+p.Admin+"/metrics")
 	if err != nil {
 		return Usage{}, err
 	}
@@ -135,7 +131,7 @@ func (p *Process) Usage(ctx context.Context) (Usage, error) {
 
 // Metrics reads some of the process's own metrics, which have no labels.
 func (p *Process) Metrics(ctx context.Context, names ...string) ([]float64, error) {
-	text, err := get(ctx, "http://"+p.Admin+"/metrics")
+	text, err := Get(ctx, "http://"+p.Admin+"/metrics")
 	if err != nil {
 		return nil, err
 	}
@@ -150,22 +146,32 @@ func (p *Process) Metrics(ctx context.Context, names ...string) ([]float64, erro
 	return values, nil
 }
 
-// parseCPU reads user and system time from a /proc/…/stat. They are fields 14
-// and 15 in ticks of 10 ms, counted from behind the name, which may hold anything.
-func parseCPU(stat string) (time.Duration, error) {
+// CPU returns the time that a process has used, and what the children have that it has
+// seen end.
+func CPU(pid int) (own, children time.Duration, err error) {
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, 0, err
+	}
+	return parseCPU(string(stat))
+}
+
+// parseCPU reads user and system time from a /proc/…/stat. They are fields 14 to 17,
+// in ticks of 10 ms, counted from behind the name, which may hold anything.
+func parseCPU(stat string) (own, children time.Duration, err error) {
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("stat %q is too short", stat)
+	if len(fields) < 15 {
+		return 0, 0, fmt.Errorf("stat %q is too short", stat)
 	}
-	var ticks int64
-	for _, field := range fields[11:13] {
-		n, err := strconv.ParseInt(field, 10, 64)
+	var times [4]time.Duration
+	for i, field := range fields[11:15] {
+		ticks, err := strconv.ParseInt(field, 10, 64)
 		if err != nil {
-			return 0, fmt.Errorf("stat: %w", err)
+			return 0, 0, fmt.Errorf("stat: %w", err)
 		}
-		ticks += n
+		times[i] = time.Duration(ticks) * 10 * time.Millisecond
 	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil
+	return times[0] + times[1], times[2] + times[3], nil
 }
 
 // parseNumber reads the number that follows the first occurrence of name.
@@ -179,7 +185,8 @@ func parseNumber(text, name string) (int64, error) {
 	return int64(n), err
 }
 
-func get(ctx context.Context, url string) (_ string, err error) {
+// Get returns the body of a 200.
+func Get(ctx context.Context, url string) (_ string, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
 		return "", err

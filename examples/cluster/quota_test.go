@@ -1,0 +1,43 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestCPU: what this process uses is seen, alone and among all of its name.
+func TestCPU(t *testing.T) {
+	before, err := cpuOf(os.Getpid())
+	must(t, err)
+	for begin := time.Now(); time.Since(begin) < 50*time.Millisecond; {
+	}
+	after, err := cpuOf(os.Getpid())
+	must(t, err)
+	if after <= before {
+		t.Errorf("%v, and %v after some work", before, after)
+	}
+	name, err := os.ReadFile("/proc/self/comm")
+	must(t, err)
+	all, err := cpuOfAll(string(name[:len(name)-1]))
+	must(t, err)
+	if all < after {
+		t.Errorf("%v, of all %v", after, all)
+	}
+	if none, err := cpuOfAll("no such name"); err != nil || none != 0 {
+		t.Errorf("%v %v", none, err)
+	}
+}
+
+// TestQuota: a group gets its share of each period, in the files of the kernel.
+func TestQuota(t *testing.T) {
+	q := &quota{t.TempDir()}
+	must(t, q.set("cpu.cfs_quota_us", 2000))
+	must(t, q.add(42))
+	for file, want := range map[string]string{"cpu.cfs_quota_us": "2000", "cgroup.procs": "42"} {
+		if got, err := os.ReadFile(filepath.Join(q.dir, file)); err != nil || string(got) != want {
+			t.Errorf("%s: %q %v", file, got, err)
+		}
+	}
+}
