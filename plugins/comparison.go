@@ -1,8 +1,6 @@
 package plugins
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -36,9 +34,6 @@ const (
 	// DifferencesKept is how many orders that differ are kept for the merchant to
 	// look at: the last ones.
 	DifferencesKept = 32
-	// shadowQueue bounds the orders that wait for their candidate's shadow
-	// evaluation. What comes beyond is counted.
-	shadowQueue = 256
 )
 
 // comparison is a candidate beside the stable version. One pointer stands for one
@@ -268,132 +263,4 @@ func (r *Registry) Compare(merchant, id string) (*Comparison, error) {
 		Compared: c.compared.Load(), Different: c.differ.Load(), Missed: c.missed.Load(),
 		Differences: slices.Clone(c.last),
 	}, nil
-}
-
-// shadow is one order that a candidate is to be run on. It owns its input.
-type shadow struct {
-	rule   *rule
-	input  []byte
-	stable Answer
-}
-
-// trip is a candidate that has to go.
-type trip struct {
-	comparison *comparison
-	why        string
-}
-
-// steward does what candidates need beside the order path: shadow evaluations, and
-// the rollbacks that nobody asked for.
-type steward struct {
-	registry *Registry
-	free     chan *shadow // with buffers of orders past
-	shadows  chan *shadow
-	trips    chan trip // never full: each of at most RulesMax comparisons trips once
-	quit     chan struct{}
-	ended    sync.WaitGroup
-}
-
-func (r *Registry) startSteward() *steward {
-	s := &steward{
-		registry: r,
-		free:     make(chan *shadow, shadowQueue), shadows: make(chan *shadow, shadowQueue),
-		trips: make(chan trip, RulesMax), quit: make(chan struct{}),
-	}
-	for range shadowQueue {
-		s.free <- &shadow{}
-	}
-	s.ended.Go(s.runShadows)
-	s.ended.Go(s.runTrips)
-	return s
-}
-
-// stop ends the steward after what it is doing.
-func (s *steward) stop() {
-	close(s.quit)
-	s.ended.Wait()
-}
-
-// watch tells the steward about an evaluation of the order path, by the candidate
-// or by the stable version beside one.
-func (s *steward) watch(u *rule, byCandidate bool, in *abi.Input, out *abi.Verdict) {
-	c := u.comparison
-	if byCandidate {
-		s.judge(c, in, out)
-		return
-	}
-	c.stable.add(in, out)
-	if c.mode != ModeShadow || !c.takes(in.UserID) {
-		return
-	}
-	var job *shadow
-	select {
-	case job = <-s.free:
-	default:
-		c.missed.Add(1)
-		return
-	}
-	input, err := in.Append(job.input[:0])
-	if err != nil {
-		s.free <- job // too large for the stable version, too
-		return
-	}
-	job.rule, job.input, job.stable = u, input, answerOf(out)
-	s.shadows <- job // as many places as there are jobs
-}
-
-func (s *steward) judge(c *comparison, in *abi.Input, out *abi.Verdict) {
-	if why := c.judge(in, out); why != "" {
-		s.trips <- trip{c, why}
-	}
-}
-
-func (s *steward) runShadows() {
-	var out abi.Verdict
-	for {
-		select {
-		case <-s.quit:
-			return
-		case job := <-s.shadows:
-			s.shadow(job, &out)
-			job.rule = nil
-			s.free <- job
-		}
-	}
-}
-
-func (s *steward) shadow(job *shadow, out *abi.Verdict) {
-	c, v := job.rule.comparison, job.rule.candidate
-	in, err := abi.DecodeInput(job.input)
-	if err != nil || c.tripped.Load() {
-		return
-	}
-	if !v.run(&in, out) {
-		return // the rollout has ended
-	}
-	if out.Fault != abi.FaultNone && job.rule.counters.log.wants(&in, out) {
-		s.registry.logs.offer(job.rule, out.Version, &in)
-	}
-	c.compared.Add(1)
-	if now := answerOf(out); now != job.stable {
-		c.differ.Add(1)
-		c.note(&Difference{in.Now, string(in.DealID), string(in.UserID), abi.Digest(job.input), job.stable, now})
-	}
-	s.judge(c, &in, out)
-}
-
-func (s *steward) runTrips() {
-	for {
-		select {
-		case <-s.quit:
-			return
-		case t := <-s.trips:
-			err := s.registry.giveUp(context.Background(), t.comparison, t.why)
-			if err != nil && !errors.Is(err, ErrNothingToChange) {
-				// The candidate sees no orders all the same, and a restart judges it anew.
-				s.registry.config.Logger.Error("a rollback could not be stored", "merchant", t.comparison.key.merchant,
-					"rule", t.comparison.key.id, "why", t.why, "error", err)
-			}
-		}
-	}
 }

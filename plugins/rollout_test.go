@@ -328,6 +328,42 @@ func TestRolloutsDoNotAllocate(t *testing.T) {
 	}
 }
 
+// TestSlowShadow: another merchant's orders are compared, each of them, while one has
+// more of them than there is time for.
+func TestSlowShadow(t *testing.T) {
+	const orders = 100
+	r := withCandidate(t, fixed(1001), plugins.Change{Mode: plugins.ModeShadow})
+	slow := gastest.Rule("loop void br 0 end unreachable").Encode() // until its fuel is used up
+	upload(t, r, "slow", "sale", fixed(1))
+	for n, change := range []plugins.Change{{Stable: 1}, {Stable: 1, Candidate: 2, Mode: plugins.ModeShadow, Bounds: &plugins.Bounds{FaultMax: 100, RejectMax: 100, DiscountMax: 100}}} {
+		if n == 1 {
+			if _, _, err := r.Upload(t.Context(), plugins.Upload{Merchant: "slow", RuleID: "sale", Wasm: slow, FuelLimit: abi.FuelMax}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := r.SetRollout(t.Context(), "ann", "slow", "sale", change); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for user := range 2_000 {
+		price(r, "slow", "sale")
+		if user%(2_000/orders) == 0 {
+			buy(r, user)
+		}
+	}
+	c := new(plugins.Comparison)
+	eventually(t, "every order is compared", func() (all bool) {
+		var err error
+		if c, err = r.Compare("acme", "sale"); err != nil || c.Missed > 0 {
+			t.Fatalf("%+v, %v", c, err)
+		}
+		return c.Compared == orders
+	})
+	if c, err := r.Compare("slow", "sale"); err != nil || c.Missed == 0 || r.ShadowsMissed() != c.Missed {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 // TestUnusedVersionsAreUnloaded: what no rollout refers to leaves memory, runs when
 // somebody asks for it, and leaves again.
 func TestUnusedVersionsAreUnloaded(t *testing.T) {

@@ -74,6 +74,8 @@ func (s *server) observeRules() {
 		func() float64 { return float64(s.node.Stats().LeftOut) })
 	m.Counter("rules_switched_off_total", "Rules that kept failing and were switched off for a deal.", nil,
 		func() float64 { return float64(s.node.Stats().RulesOff) })
+	m.Counter("rule_shadows_missed_total", "Orders that a candidate in the shadow had no time for.", nil,
+		func() float64 { return float64(s.rules.ShadowsMissed()) })
 	m.Gauge("rules_not_runnable", "Versions that price orders and could not be compiled.", nil,
 		func() float64 { return float64(s.rules.NotRunnable()) })
 	m.Counter("rule_calls_total", "Rules run for orders.", nil, sum(func(r plugins.RuleStats) uint64 { return r.Calls }))
