@@ -2,11 +2,19 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"math"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
 )
 
 func TestFit(t *testing.T) {
@@ -47,6 +55,78 @@ func TestReport(t *testing.T) {
 	if err := (&soak{}).report(); err == nil {
 		t.Error("a run without samples passes")
 	}
+}
+
+// TestSale runs a short sale against a server that holds more each time it is asked.
+func TestSale(t *testing.T) {
+	var out bytes.Buffer
+	s := &soak{length: 300 * time.Millisecond, rate: 100, connections: 4, out: &out, server: startServer(t)}
+	clock := clockd.NewManual(0)
+	s.clock = clock.Clock()
+	if err := s.load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if all := s.orders + s.refused; all < 10 || all > 30 || s.refused != all/10 {
+		t.Errorf("%d orders, %d refused", s.orders, s.refused)
+	}
+	for range 5 {
+		s.sample(t.Context())
+	}
+	if len(s.seconds) != 5 || s.samples[0][4] != 5 || s.samples[2][4] != 5 || s.samples[len(figures)-1][0] <= 0 || s.samples[len(figures)-1][1] != 0 {
+		t.Errorf("sampled %v, %v", s.seconds, s.samples)
+	}
+	if !strings.Contains(out.String(), fmt.Sprintf("%d orders  resident memory, MiB 5.0  heap", s.orders)) {
+		t.Errorf("%s", &out)
+	}
+	if err := s.report(); err == nil || !strings.Contains(err.Error(), "goroutines grew by") {
+		t.Errorf("what grows passes: %v", err)
+	}
+	s.server.Kill()
+	s.sample(t.Context())
+	if err := s.report(); err == nil || !strings.Contains(err.Error(), "connect") {
+		t.Errorf("a sample that failed is not told: %v", err)
+	}
+}
+
+// startServer starts this binary as the server: see TestMain.
+func startServer(t *testing.T) *lab.Process {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := lab.Serve(t.Context(), self, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// TestMain makes this test's binary a server when it is started as one. It refuses each
+// tenth order, and holds one unit more of everything each time that it is asked.
+func TestMain(m *testing.M) {
+	if len(os.Args) < 2 || os.Args[1] != "serve" {
+		os.Exit(m.Run())
+	}
+	var orders, asked atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/metrics":
+			n := asked.Add(1)
+			fmt.Fprintln(w, "# metrics")
+			for _, f := range figures[:len(figures)-1] {
+				fmt.Fprintf(w, "%s %d\n", f.metric, n*int64(f.unit))
+			}
+		case strings.HasSuffix(r.URL.Path, "/close"):
+		case r.URL.Path == "/api/v1/orders" && orders.Add(1)%10 == 0:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		default:
+			w.WriteHeader(http.StatusCreated)
+		}
+	}))
+	addr := strings.TrimPrefix(server.URL, "http://")
+	fmt.Printf("listening on %s, admin on %s, for a test\n", addr, addr)
+	select {} // until it is killed
 }
 
 func TestFlags(t *testing.T) {
