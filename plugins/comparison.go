@@ -256,11 +256,12 @@ func (r *Registry) Compare(merchant, id string) (*Comparison, error) {
 	if c == nil {
 		return nil, nil //nolint:nilnil // no candidate is no error
 	}
+	compared := c.compared.Load()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return &Comparison{
 		Stable: c.stable.figures(), Candidate: c.candidate.figures(),
-		Compared: c.compared.Load(), Different: c.differ.Load(), Missed: c.missed.Load(),
+		Compared: compared, Different: c.differ.Load(), Missed: c.missed.Load(),
 		Differences: slices.Clone(c.last),
 	}, nil
 }

@@ -109,12 +109,12 @@ func (s *steward) shadow(job *shadow, out *abi.Verdict) {
 	if out.Fault != abi.FaultNone && job.rule.counters.log.wants(&in, out) {
 		s.registry.logs.offer(job.rule, out.Version, &in)
 	}
-	c.compared.Add(1)
 	if now := answerOf(out); now != job.stable {
 		c.differ.Add(1)
 		c.note(&Difference{in.Now, string(in.DealID), string(in.UserID), abi.Digest(job.input), job.stable, now})
 	}
 	s.judge(c, &in, out)
+	c.compared.Add(1) // last: who counts it counts all the rest
 }
 
 func (s *steward) runTrips() {
