@@ -1,17 +1,21 @@
 package actors
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/runtime/journal"
+	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
+	"github.com/doorbuster/doorbuster/runtime/journal/sharded"
 )
 
 func TestEveryRequestOnEveryNode(t *testing.T) {
@@ -109,12 +113,18 @@ func TestLongIDsAreFoundAnywhere(t *testing.T) {
 	v.node("a").open([]string{id})
 	name := deal.AppendName(nil, id)
 	for _, at := range []string{"a", "b"} {
-		if got := v.node(at).node.DealID(name); got != id {
-			t.Errorf("%s: %s is %q", at, name, got)
+		if got, err := v.node(at).node.DealID(name); got != id {
+			t.Errorf("%s: %s is %q, %v", at, name, got, err)
 		}
-		if got := v.node(at).node.DealID([]byte("nothing")); got != "" {
-			t.Errorf("%s: nothing is %q", at, got)
+		for _, none := range []string{"nothing", strings.Repeat("y", deal.MaxNameLen)} {
+			if got, err := v.node(at).node.DealID([]byte(none)); !errors.Is(err, ErrDealNotFound) {
+				t.Errorf("%s: %s is %q, %v", at, none, got, err)
+			}
 		}
+	}
+	v.node("b").deaf.Store(true)
+	if got, err := v.node("a").node.DealID(bytes.Repeat([]byte("y"), deal.MaxNameLen)); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("it is %q, %v, but b was not asked", got, err)
 	}
 }
 
@@ -416,6 +426,63 @@ func TestPanicsGiveSeatsBack(t *testing.T) {
 		t.Errorf("a question: outcome %d", b[0])
 	}
 	v.node("a").eventually("no seat is taken", func() bool { return n.Stats().Pool.InUse == 0 })
+}
+
+// slowStore commits nothing while the gate is locked.
+type slowStore struct {
+	*journaltest.Memory
+	gate sync.Mutex
+}
+
+func (s *slowStore) Commit(group []*journal.Write) error {
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	return s.Memory.Commit(group)
+}
+
+// TestHandOverWaitsForItsOwnServer: of several servers, each has a queue of its own. A
+// deal is given away once what was decided for it is through the one that it is on.
+func TestHandOverWaitsForItsOwnServer(t *testing.T) {
+	slow, quick := &slowStore{Memory: journaltest.NewMemory()}, journaltest.NewMemory()
+	shards := []journal.Store{slow, quick}
+	if sharded.New(shards, Beside).Shard("") == 0 { // where a barrier goes that names no stream
+		slices.Reverse(shards)
+	}
+	store := sharded.New(shards, Beside)
+	v := newTownOver(t, store, "a", "b")
+	v.agree("a")
+	id := ""
+	for i := 0; id == ""; i++ {
+		if name := fmt.Sprint("d", i); store.Shards()[store.Shard(name)] == journal.Store(slow) {
+			id = name
+		}
+	}
+	v.node("a").open([]string{id})
+	slow.gate.Lock()
+	open := sync.OnceFunc(slow.gate.Unlock)
+	defer open()
+	placed := make(chan answer)
+	go func() { placed <- v.node("a").place(id, "u", "k", 1) }()
+	a := v.node("a").node.directory.find([]byte(id)).active.Load()
+	v.node("a").eventually("the order is on its way", func() bool { return a.uncommitted.Load() > 0 })
+	v.agree("b")
+	leaving := func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.leaving
+	}
+	v.node("a").eventually("the deal leaves", leaving)
+	for range 20 { // a barrier in the other queue is through at once
+		time.Sleep(time.Millisecond)
+		if a.failed.Load() {
+			t.Fatal("the deal was given away before its last order was written")
+		}
+	}
+	open()
+	if a := <-placed; a.err != nil || a.code != deal.OK {
+		t.Errorf("%+v", a)
+	}
+	v.node("b").eventually("the next owner has it", func() bool { return v.node("b").node.Stats().Active == 1 })
 }
 
 func TestStatuses(t *testing.T) {

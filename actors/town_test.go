@@ -22,7 +22,7 @@ import (
 // would. Each believes in members of its own.
 type town struct {
 	t     *testing.T
-	store *journaltest.Memory
+	store journal.Store
 	mu    sync.Mutex // guards what follows
 	nodes map[string]*resident
 	wires sync.WaitGroup
@@ -44,7 +44,12 @@ type resident struct {
 
 func newTown(t *testing.T, names ...string) *town {
 	t.Helper()
-	v := &town{t: t, store: journaltest.NewMemory(), nodes: make(map[string]*resident)}
+	return newTownOver(t, journaltest.NewMemory(), names...)
+}
+
+func newTownOver(t *testing.T, store journal.Store, names ...string) *town {
+	t.Helper()
+	v := &town{t: t, store: store, nodes: make(map[string]*resident)}
 	for _, name := range names {
 		v.join(name, nil)
 	}
