@@ -35,16 +35,16 @@ func (n *Node) viewHere(id string) (deal.View, error) {
 	return v, nil
 }
 
-// DealID returns the id of the deal that the ids of orders and groups call so, "" if
-// there is none.
-func (n *Node) DealID(name []byte) string {
+// DealID returns the id of the deal that the ids of orders and groups call so.
+// ErrDealNotFound, ErrUnavailable.
+func (n *Node) DealID(name []byte) (string, error) {
 	if e := n.directory.findNamed(name); e != nil {
-		return e.id
+		return e.id, nil
 	}
 	if n.cfg.Peers != nil {
 		return n.idAnywhere(name)
 	}
-	return ""
+	return "", ErrDealNotFound
 }
 
 // DealQuery selects deals. Empty fields select all.

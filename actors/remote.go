@@ -494,21 +494,31 @@ func (n *Node) serveView(fields []byte) ([]byte, error) {
 const nameWait = 500 * time.Millisecond
 
 // idAnywhere is DealID for a deal that may be anybody's.
-func (n *Node) idAnywhere(name []byte) string {
-	if err := n.discover(string(name)); err == nil {
-		return string(name)
+func (n *Node) idAnywhere(name []byte) (string, error) {
+	err := n.discover(string(name))
+	if err == nil {
+		return string(name), nil
 	}
-	if len(name) < deal.MaxNameLen {
-		return ""
+	if !errors.Is(err, ErrDealNotFound) || len(name) < deal.MaxNameLen {
+		return "", err
 	}
-	for _, a := range n.askAll(n.cfg.Peers.Others(nil), appendText(appendOp(nil, opName), name), nameWait) {
+	others := n.cfg.Peers.Others(nil)
+	silent := len(others)
+	for _, a := range n.askAll(others, appendText(appendOp(nil, opName), name), nameWait) {
+		if a.err != nil {
+			continue
+		}
+		silent--
 		f := fieldReader{b: a.fields}
-		if id := f.text(deal.MaxIDLen); a.err == nil && len(id) > 0 {
+		if id := f.text(deal.MaxIDLen); len(id) > 0 {
 			n.directory.add(string(id))
-			return string(id)
+			return string(id), nil
 		}
 	}
-	return ""
+	if silent > 0 { // one of them may know
+		err = fmt.Errorf("%w: %d nodes do not say whether they know the deal", ErrUnavailable, silent)
+	}
+	return "", err
 }
 
 func (n *Node) serveName(fields []byte) ([]byte, error) {

@@ -52,7 +52,11 @@ func (s *Server) orderOf(c *call) (*actors.Order, error) {
 	if c.late {
 		return nil, actors.ErrDraining
 	}
-	o, err := s.node.Order(s.ctx, s.node.DealID(name), seq)
+	id, err := s.node.DealID(name)
+	var o *actors.Order
+	if err == nil {
+		o, err = s.node.Order(s.ctx, id, seq)
+	}
 	if errors.Is(err, actors.ErrDealNotFound) {
 		err = actors.ErrOrderNotFound
 	}
@@ -165,13 +169,15 @@ func (m move) handle(s *Server, c *call) error {
 	if !ok {
 		return &refusal{problem: orderNotFound}
 	}
-	dealID := s.node.DealID(name)
 	ref, err := m.ref(c)
 	if err != nil {
 		return err
 	}
 	var o actors.Order
-	err = s.node.LoadOrder(s.ctx, dealID, seq, &o)
+	id, err := s.node.DealID(name)
+	if err == nil {
+		err = s.node.LoadOrder(s.ctx, id, seq, &o)
+	}
 	if errors.Is(err, actors.ErrDealNotFound) {
 		err = actors.ErrOrderNotFound
 	}
@@ -254,13 +260,15 @@ func (s *Server) getGroup(c *call) error {
 	if !ok {
 		return &refusal{problem: groupNotFound}
 	}
-	id := s.node.DealID(name)
-	err := s.ask(c, own.ClassNew, id, func(cmd *deal.Command) {
-		cmd.Kind, cmd.Group = deal.LookupGroup, seq
-	}, func(r *actors.Request) error {
-		c.replyBytes(fasthttp.StatusOK, appendGroup(nil, []byte(id), &r.Reply.Group, true))
-		return nil
-	})
+	id, err := s.node.DealID(name)
+	if err == nil {
+		err = s.ask(c, own.ClassNew, id, func(cmd *deal.Command) {
+			cmd.Kind, cmd.Group = deal.LookupGroup, seq
+		}, func(r *actors.Request) error {
+			c.replyBytes(fasthttp.StatusOK, appendGroup(nil, []byte(id), &r.Reply.Group, true))
+			return nil
+		})
+	}
 	if errors.Is(err, actors.ErrDealNotFound) {
 		return &refusal{problem: groupNotFound}
 	}
