@@ -23,6 +23,7 @@ type inputWriter struct {
 	// What the object that is being written is about.
 	amount    int64
 	attribute abi.KV
+	code      []byte
 	meta      metafield
 	member    string
 	isMember  bool
@@ -150,6 +151,22 @@ func money(of func(*abi.Input) int64) definition {
 func listOf(w *inputWriter, f *field) {
 	at := w.d.open(array)
 	w.object(f)
+	w.d.close(at)
+}
+
+// enteredCode is the type of a code, which is a text where the query selects no
+// fields, as versions of the API before 2026 have it.
+const enteredCode = "EnteredDiscountCode"
+
+func writeCodes(w *inputWriter, f *field) {
+	at := w.d.open(array)
+	for _, w.code = range w.in.Codes {
+		if len(f.sub) == 0 {
+			w.d.bytes(w.code)
+			continue
+		}
+		w.object(f)
+	}
 	w.d.close(at)
 }
 
@@ -301,16 +318,10 @@ func left(in *abi.Input) int64     { return in.Subtotal - in.DiscountSoFar }
 // whose fields are always null or in a list that is always empty.
 var types = map[string]map[string]definition{
 	"Input": {
-		"cart":         {"Cart", writeObject},
-		"discount":     {"Discount", writeObject},
-		"discountNode": {"DiscountNode", writeObject},
-		"enteredDiscountCodes": {write: func(w *inputWriter, _ *field) {
-			at := w.d.open(array)
-			for _, code := range w.in.Codes {
-				w.d.bytes(code)
-			}
-			w.d.close(at)
-		}},
+		"cart":                    {"Cart", writeObject},
+		"discount":                {"Discount", writeObject},
+		"discountNode":            {"DiscountNode", writeObject},
+		"enteredDiscountCodes":    {enteredCode, writeCodes},
 		"fetchResult":             {"HttpResponse", writeNull},
 		"localization":            {"Localization", writeObject},
 		"presentmentCurrencyRate": {write: constant("1.0")},
@@ -323,6 +334,10 @@ var types = map[string]map[string]definition{
 			w.d.bytes(w.in.Codes[0])
 		}},
 	},
+	enteredCode: {
+		"code":       {write: value(func(w *inputWriter) []byte { return w.code })},
+		"rejectable": {write: flag(true)},
+	},
 	"Cart": {
 		"attribute":        attributeField,
 		"buyerIdentity":    {"BuyerIdentity", writeObject},
@@ -331,6 +346,7 @@ var types = map[string]map[string]definition{
 		"deliveryGroups":   {"CartDeliveryGroup", writeEmpty},
 		"lines":            {"CartLine", listOf},
 		"localizedFields":  {"LocalizedField", writeEmpty},
+		"retailLocation":   {"Location", writeNull},
 	},
 	"CartCost": {
 		"subtotalAmount":  money(subtotal),
@@ -343,6 +359,7 @@ var types = map[string]map[string]definition{
 		"cost":                  {"CartLineCost", writeObject},
 		"id":                    {write: constant(lineID)},
 		"merchandise":           {"ProductVariant", writeObject},
+		"parentRelationship":    {"CartLineParentRelationship", writeNull},
 		"quantity":              {write: func(w *inputWriter, _ *field) { w.d.number(float64(w.in.Quantity)) }},
 		"sellingPlanAllocation": {"SellingPlanAllocation", writeNull},
 	},

@@ -59,6 +59,10 @@ func TestInput(t *testing.T) {
 			`{"discount":{"metafield":{"value":"{\"tags\":[\"vip\"],\"percentage\":10}","jsonValue":{"tags":["vip"],"percentage":10},"type":"json"}},"cart":{"lines":[{"merchandise":{"s":{"jsonValue":{"eu":[44]}},"care":{"value":"wash","type":"single_line_text_field"},"no":null}}]}}`,
 		},
 		{
+			"codes that can be rejected", `{enteredDiscountCodes{code rejectable} cart{retailLocation{id} lines{parentRelationship{parent{id}}}}}`,
+			`{"enteredDiscountCodes":[{"code":"HALF","rejectable":true},{"code":"MORE","rejectable":true}],"cart":{"retailLocation":null,"lines":[{"parentRelationship":null}]}}`,
+		},
+		{
 			"the rest", `{enteredDiscountCodes triggeringDiscountCode presentmentCurrencyRate localization{country{isoCode} language{isoCode}} discount{discountClasses} cart{deliveryGroups{id deliveryAddress{zip}} cost{subtotalAmount{amount} totalTaxAmount{amount}}} shop{localTime{date a:dateTimeAfter(dateTime:"2020-01-01T00:00:00") b:timeBetween(startTime:"00:00:00",endTime:"23:59:59")}}}`,
 			`{"enteredDiscountCodes":["HALF","MORE"],"triggeringDiscountCode":"HALF","presentmentCurrencyRate":"1.0","localization":{"country":{"isoCode":"CA"},"language":{"isoCode":"EN"}},"discount":{"discountClasses":["PRODUCT","ORDER"]},"cart":{"deliveryGroups":[],"cost":{"subtotalAmount":{"amount":"59.97"},"totalTaxAmount":null}},"shop":{"localTime":{"date":"2026-11-18","a":true,"b":true}}}`,
 		},

@@ -3,6 +3,8 @@ package shopify
 import (
 	"errors"
 	"fmt"
+	"math"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/doorbuster/doorbuster/plugins/abi"
@@ -60,7 +62,8 @@ func (p *pricing) price() (abi.Output, error) {
 }
 
 // operations applies the product discounts, then the order discounts to what they
-// leave, whatever the order they stand in. Accepting codes changes no price.
+// leave, whatever the order they stand in. Accepting or rejecting codes changes no
+// price.
 func (p *pricing) operations(at int) error {
 	for _, name := range []string{"productDiscountsAdd", "orderDiscountsAdd"} {
 		var err error
@@ -80,12 +83,16 @@ func (p *pricing) operations(at int) error {
 
 // known refuses an operation that is none of a discount function's.
 func (p *pricing) known(operation int) error {
-	for _, name := range []string{"productDiscountsAdd", "orderDiscountsAdd", "deliveryDiscountsAdd", "enteredDiscountCodesAccept"} {
+	for _, name := range knownOperations {
 		if p.d.present(operation, name) >= 0 {
 			return nil
 		}
 	}
-	return badOutput("an operation is none of productDiscountsAdd, orderDiscountsAdd, deliveryDiscountsAdd, enteredDiscountCodesAccept")
+	return badOutput("an operation is none of %s", strings.Join(knownOperations, ", "))
+}
+
+var knownOperations = []string{
+	"productDiscountsAdd", "orderDiscountsAdd", "deliveryDiscountsAdd", "enteredDiscountCodesAccept", "enteredDiscountCodesReject",
 }
 
 func mustList(d *document, at int, name string) error {
@@ -195,17 +202,19 @@ func (p *pricing) candidate(at int) (amount int64, applies bool, err error) {
 }
 
 // targets returns how many units of the line a candidate is for, or whether it is
-// for the whole order.
+// for the whole order. Targets of one kind that name the line are one, of the sum of
+// their units.
 func (p *pricing) targets(list int) (units uint32, order bool, err error) {
+	var ofLine, ofVariant uint32
 	if !p.d.elements(list, func(target int) bool {
 		line, variant, subtotal := p.d.present(target, "cartLine"), p.d.present(target, "productVariant"), p.d.present(target, "orderSubtotal")
 		switch {
 		case subtotal >= 0:
 			order = order || !p.excluded(subtotal)
 		case line >= 0:
-			units = max(units, p.unitsOf(line, p.line))
+			err = p.addUnits(&ofLine, line, p.line)
 		case variant >= 0:
-			units = max(units, p.unitsOf(variant, p.variant))
+			err = p.addUnits(&ofVariant, variant, p.variant)
 		default:
 			err = badOutput("a target is none of cartLine, productVariant, orderSubtotal")
 		}
@@ -213,23 +222,23 @@ func (p *pricing) targets(list int) (units uint32, order bool, err error) {
 	}) {
 		return 0, false, errors.Join(err, mustList(p.d, list, "targets"))
 	}
-	return units, order, nil
+	return max(ofLine, ofVariant), order, nil
 }
 
-// unitsOf returns the units of a target that names the line.
-func (p *pricing) unitsOf(target int, id []byte) uint32 {
-	if string(p.d.str(p.d.get(target, "id"))) != string(id) {
-		return 0
+// addUnits adds the units of a target that names the line, at most all that there
+// are. A target without a quantity is for all of them.
+func (p *pricing) addUnits(units *uint32, target int, id []byte) error {
+	n := float64(p.in.Quantity)
+	if quantity := p.d.present(target, "quantity"); quantity >= 0 {
+		n = p.d.nodes[quantity].number // 0 of what is no number
+		if !(n > 0) || n != math.Trunc(n) {
+			return badOutput("the quantity of a target is not a whole number above 0")
+		}
 	}
-	quantity := p.d.present(target, "quantity")
-	if quantity < 0 || p.d.nodes[quantity].kind != number {
-		return p.in.Quantity
+	if string(p.d.str(p.d.get(target, "id"))) == string(id) {
+		*units = uint32(min(float64(*units)+n, float64(p.in.Quantity)))
 	}
-	n := p.d.nodes[quantity].number
-	if !(n > 0) { // not a number either, which machines convert differently
-		return 0
-	}
-	return uint32(min(float64(p.in.Quantity), n))
+	return nil
 }
 
 // excluded says whether a target or a condition leaves the line out.

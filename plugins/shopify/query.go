@@ -131,7 +131,7 @@ func (c *queryCompiler) field(to *[]*field, s *ast.Field, typeName string, depth
 	} else if !ok {
 		return fmt.Errorf("the input query: %s.%s is not offered", typeName, s.Name)
 	}
-	if def.of != "" != (len(s.SelectionSet) > 0) {
+	if def.of != enteredCode && def.of != "" != (len(s.SelectionSet) > 0) {
 		return fmt.Errorf("the input query: %s.%s selects no fields of an object, or fields of none", typeName, s.Name)
 	}
 	f := &field{key: s.Alias, name: s.Name, write: def.write}
