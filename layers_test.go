@@ -27,7 +27,7 @@ const module = "github.com/doorbuster/doorbuster"
 var layers = []layer{
 	{pkg: "cmd/doorbuster", imports: []string{"cmd/doorbuster/bench", "cmd/doorbuster/config", "cmd/doorbuster/rule", "cmd/progress", "gateway", "gateway/client", "actors", "plugins", "plugins/reprice", "plugins/host", "runtime/own", "runtime/journal", "runtime/journal/embedded", "runtime/journal/postgres", "runtime/journal/sharded", "runtime/guard", "runtime/admit", "runtime/cluster", "runtime/cluster/etcd", "runtime/cluster/k8s", "runtime/cluster/mtls", "runtime/webhook", "runtime/obs", "runtime/trace", "clockd", "actors/deal", "plugins/abi"}, tests: []string{"runtime/guard/redistest", "runtime/journal/postgres/pgtest", "runtime/cluster/etcd/etcdtest", "runtime/journal/fusetest"}},
 	{pkg: "cmd/doorbuster/bench", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "cmd/progress", "gateway/client", "clockd"}},
-	{pkg: "cmd/benchmark", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway", "gateway/client", "clockd"}},
+	{pkg: "cmd/benchmark", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway", "clockd"}},
 	{pkg: "cmd/doorbuster/rule", imports: []string{"cmd/doorbuster/config", "plugins", "plugins/sdk", "plugins/sdk/toolchain", "plugins/sdk/rules", "plugins/sample", "clockd", "actors/deal", "plugins/abi"}, tests: []string{"plugins/gas/gastest"}},
 	{pkg: "cmd/doorbuster/config", imports: []string{"runtime/own"}},
 	{pkg: "deploy"},
@@ -37,7 +37,7 @@ var layers = []layer{
 	{pkg: "examples/hostile", imports: []string{"plugins/host", "plugins/gas", "plugins/gas/gastest", "plugins/abi", "clockd"}, tests: []string{"cmd/benchmark/lab", "gateway/client"}},
 	{pkg: "examples/incident", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "cmd/progress", "gateway/client", "runtime/own", "runtime/journal", "runtime/journal/embedded", "clockd"}},
 	{pkg: "examples/cluster", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "cmd/progress", "gateway/client", "actors/deal", "runtime/journal", "runtime/journal/postgres", "runtime/journal/postgres/pgtest", "clockd"}, tests: []string{"runtime/journal/journaltest"}},
-	{pkg: "cmd/benchmark/peers", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "runtime/guard/redistest", "runtime/journal", "runtime/journal/embedded", "clockd"}},
+	{pkg: "cmd/benchmark/peers", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "runtime/guard/redistest", "runtime/journal", "runtime/journal/embedded", "clockd"}},
 	{pkg: "cmd/benchmark/overload", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "clockd"}},
 	{pkg: "cmd/benchmark/soak", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "clockd"}},
 	{pkg: "cmd/benchmark/lab", imports: []string{"gateway/client"}},

@@ -53,7 +53,7 @@ func TestGate(t *testing.T) {
 		}
 		return []result{a, b}
 	}
-	bench := &bench{rounds: 3, seconds: 10}
+	bench := &bench{Turns: lab.NewTurns(3, 10)}
 	before := bench.record(results(780, 800, 820))
 	if rate := before.Ratios[0]; rate.Median != 0.8 || rate.Noise < 0.022 || rate.Noise > 0.023 {
 		t.Errorf("recorded %+v", rate)

@@ -38,7 +38,7 @@ type recorded struct {
 }
 
 func (b *bench) record(results []result) recorded {
-	r := recorded{Machine: page.Machine(), Rounds: b.rounds, Seconds: b.seconds}
+	r := recorded{Machine: page.Machine(), Rounds: b.Rounds, Seconds: b.Seconds}
 	for _, contestant := range results[1:] {
 		r.Ratios = append(r.Ratios,
 			ratioOf(contestant, results[0], "rate", sample.rate), ratioOf(contestant, results[0], "p99", sample.p99))
@@ -53,7 +53,7 @@ func ratioOf(r, a result, name string, figure func(sample) float64) ratio {
 	for i, s := range r.samples {
 		each[i] = figure(s) / figure(a.samples[i])
 	}
-	middle := median(each)
+	middle := page.Median(each)
 	return ratio{Name: r.name, Figure: name, Median: middle, Noise: notch(each) / middle}
 }
 

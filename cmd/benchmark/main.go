@@ -16,7 +16,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,22 +27,21 @@ import (
 	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
 	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
 	"github.com/doorbuster/doorbuster/gateway"
-	"github.com/doorbuster/doorbuster/gateway/client"
 )
 
 const (
-	hotDeals   = 1
-	manyDeals  = 1000
-	secondsMax = 3600
-	rule       = "tiered" // of each deal
-	task       = "go tool task bench"
+	hotDeals  = 1
+	manyDeals = 1000
+	rule      = "tiered" // of each deal
+	task      = "go tool task bench"
 )
 
 func main() { lab.Main(newCommand()) }
 
 // bench is one session.
 type bench struct {
-	rounds, seconds, warmup, threads, connections, recovery int
+	lab.Turns
+	recovery int // orders
 
 	page     string   // that the table is written to; "" = none
 	gate     string   // the recorded ratios that these are held against; "" = none
@@ -51,11 +49,7 @@ type bench struct {
 	recordTo string   // that the ratios are written to; "" = none
 	profiles string   // folder for the product's CPU profiles; "" = none
 
-	out    io.Writer
-	dir    string // scratch
-	self   string // this binary, which is also A
-	server string // the product's binary
-	wrk    *lab.Wrk
+	out io.Writer
 }
 
 // contestant is one of the servers that take turns.
@@ -71,17 +65,13 @@ var contestants = []contestant{
 }
 
 func newCommand() *cobra.Command {
-	b := &bench{}
+	b := &bench{Turns: lab.NewTurns(5, 10)}
 	cmd := lab.Command("benchmark", "Measure the server against a constant reply", func(ctx context.Context, out io.Writer) error {
 		b.out = out
 		return b.run(ctx)
 	})
+	b.AddFlags(cmd)
 	flags := cmd.Flags()
-	flags.IntVar(&b.rounds, "rounds", 5, "rounds of each server")
-	flags.IntVar(&b.seconds, "seconds", 10, "seconds of a round")
-	flags.IntVar(&b.warmup, "warmup", 2, "seconds before a round that do not count")
-	flags.IntVar(&b.threads, "threads", 2, "threads of wrk")
-	flags.IntVar(&b.connections, "connections", 400, "connections of wrk")
 	flags.IntVar(&b.recovery, "recovery", 1_000_000, "orders to recover; 0 leaves that part out")
 	flags.StringVar(&b.page, "page", "", "Markdown page that the table is written to")
 	flags.StringVar(&b.gate, "gate", "", "file of recorded ratios; fail if these are worse beyond the noise")
@@ -99,36 +89,25 @@ func newConstant() *cobra.Command {
 		Args:   cobra.NoArgs,
 		Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			listener, err := new(net.ListenConfig).Listen(cmd.Context(), "tcp", "127.0.0.1:0")
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "listening on %s, always the same\n", listener.Addr())
-			context.AfterFunc(cmd.Context(), func() { _ = listener.Close() })
-			if err := gateway.ServeConstant(listener); cmd.Context().Err() == nil {
-				return err
-			}
-			return nil
+			return lab.Answer(cmd.Context(), cmd.OutOrStdout(), "always the same", gateway.ServeConstant)
 		},
 	}
 }
 
 func (b *bench) validate() error {
-	if b.rounds < 1 || b.seconds < 1 || b.seconds > secondsMax || b.warmup < 1 || b.warmup > secondsMax || b.recovery < 0 {
-		return errors.New("--rounds, --seconds and --warmup must be at least 1, --recovery at least 0")
+	if b.recovery < 0 {
+		return errors.New("--recovery must be at least 0")
 	}
-	return nil
+	return b.Validate()
 }
 
 func (b *bench) run(ctx context.Context) (err error) {
 	if err := errors.Join(b.validate(), b.readRecorded()); err != nil {
 		return err
 	}
-	if b.dir, err = os.MkdirTemp("", "doorbuster-bench-"); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
-	if err := b.prepare(ctx); err != nil {
+	end, err := b.Prepare(ctx)
+	defer func() { err = errors.Join(err, end()) }()
+	if err != nil {
 		return err
 	}
 	results, err := b.compare(ctx)
@@ -144,28 +123,13 @@ func (b *bench) run(ctx context.Context) (err error) {
 		section += "\n" + line
 	}
 	fmt.Fprint(b.out, "\n", section)
-	if b.page != "" {
-		err = page.WriteSection(b.page, task, section)
-	}
-	return errors.Join(err, b.judge(results))
-}
-
-// prepare builds the server and the load generator.
-func (b *bench) prepare(ctx context.Context) (err error) {
-	if b.self, err = os.Executable(); err != nil {
-		return err
-	}
-	if b.server, err = lab.Build(ctx, b.dir); err != nil {
-		return err
-	}
-	b.wrk, err = lab.NewWrk(b.dir, b.threads, b.connections, "/api/v1/orders")
-	return err
+	return errors.Join(page.WriteSection(b.page, task, section), b.judge(results))
 }
 
 // compare lets the contestants take turns.
 func (b *bench) compare(ctx context.Context) ([]result, error) {
 	results := make([]result, len(contestants))
-	for round := range b.rounds {
+	for round := range b.Rounds {
 		for i, c := range contestants {
 			s, err := b.round(ctx, c)
 			if err != nil {
@@ -188,7 +152,7 @@ func (b *bench) round(ctx context.Context, c contestant) (s sample, err error) {
 	}
 	defer func() { err = errors.Join(err, p.Stop(), os.RemoveAll(data)) }()
 	deals := max(1, c.deals)
-	if _, err := b.load(ctx, p.Listen, deals, b.warmup); err != nil {
+	if err := b.WarmUp(ctx, p.Listen, deals); err != nil {
 		return sample{}, err
 	}
 	before, err := p.Usage(ctx)
@@ -197,7 +161,7 @@ func (b *bench) round(ctx context.Context, c contestant) (s sample, err error) {
 	}
 	profiled := make(chan error, 1)
 	go func() { profiled <- b.profile(ctx, p, c.deals) }()
-	s.load, err = b.load(ctx, p.Listen, deals, b.seconds)
+	s.load, err = b.Load(ctx, p.Listen, deals)
 	if err := errors.Join(err, <-profiled); err != nil {
 		return sample{}, err
 	}
@@ -211,34 +175,20 @@ func (b *bench) profile(ctx context.Context, p *lab.Process, deals int) error {
 	if b.profiles == "" || deals == 0 {
 		return nil
 	}
-	return p.Profile(ctx, filepath.Join(b.profiles, fmt.Sprintf("%d-deals.pprof", deals)), b.seconds)
+	return p.Profile(ctx, filepath.Join(b.profiles, fmt.Sprintf("%d-deals.pprof", deals)), b.Seconds)
 }
 
 // start starts a contestant with its deals; the folder is its journal.
 func (b *bench) start(ctx context.Context, c contestant) (p *lab.Process, data string, err error) {
 	if c.deals == 0 {
-		p, err = lab.Start(ctx, b.self, "constant")
+		p, err = lab.Start(ctx, b.Self, "constant")
 		return p, "", err
 	}
-	if data, err = os.MkdirTemp(b.dir, "data-"); err != nil {
+	if data, err = os.MkdirTemp(b.Dir, "data-"); err != nil {
 		return nil, "", err
 	}
-	if p, err = lab.Serve(ctx, b.server, data); err != nil {
-		return nil, "", err
-	}
-	if err := (lab.Orders{Deals: c.deals, Prefix: "d-"}).Create(ctx, client.Config{Addr: p.Listen}, rule); err != nil {
-		return nil, "", errors.Join(err, p.Stop())
-	}
-	return p, data, nil
-}
-
-// load runs wrk. Answers that are too late for its quantiles would flatter them.
-func (b *bench) load(ctx context.Context, addr string, deals, seconds int) (lab.Load, error) {
-	l, err := b.wrk.Run(ctx, addr, deals, time.Duration(seconds)*time.Second)
-	if err == nil && l.Late > 0 {
-		err = fmt.Errorf("%d answers took longer than %v", l.Late, lab.WrkTimeout)
-	}
-	return l, err
+	p, err = lab.ServeDeals(ctx, b.Server, data, lab.Orders{Deals: c.deals, Prefix: "d-"}, rule)
+	return p, data, err
 }
 
 // recover loads the hot deal, kills the server and times its next start until
@@ -251,7 +201,7 @@ func (b *bench) recover(ctx context.Context) (line string, err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(data)) }()
 	orders := 0
 	for orders < b.recovery {
-		l, err := b.load(ctx, p.Listen, hotDeals, b.seconds)
+		l, err := b.Load(ctx, p.Listen, hotDeals)
 		if err != nil {
 			return "", errors.Join(err, p.Stop())
 		}
@@ -259,7 +209,7 @@ func (b *bench) recover(ctx context.Context) (line string, err error) {
 	}
 	p.Kill()
 	begin := clockd.Mono()
-	if p, err = lab.Serve(ctx, b.server, data); err != nil {
+	if p, err = lab.Serve(ctx, b.Server, data); err != nil {
 		return "", err
 	}
 	took := time.Duration(clockd.Mono() - begin)
@@ -274,5 +224,5 @@ warm-up, medians; `+"`%v`"+` on the same machine, %s.
 A: the same fasthttp server with a constant 120-byte reply. B and C: durable (one sync for each group before any
 answer), rule %s attached.
 
-`, b.rounds, b.seconds, b.rounds, b.seconds, b.warmup, b.wrk, page.Machine(), "`"+rule+"`")
+`, b.Rounds, b.Seconds, b.Rounds, b.Seconds, b.Warmup, b.Wrk, page.Machine(), "`"+rule+"`")
 }

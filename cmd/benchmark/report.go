@@ -2,11 +2,10 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"strings"
-	"time"
 
 	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
+	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
 )
 
 // sample is one contestant's round.
@@ -17,15 +16,13 @@ type sample struct {
 
 // The figures of a sample.
 func (s sample) rate() float64                  { return s.load.Rate() }
-func (s sample) p50() float64                   { return millis(s.load.P50) }
-func (s sample) p99() float64                   { return millis(s.load.P99) }
-func (s sample) p999() float64                  { return millis(s.load.P999) }
+func (s sample) p50() float64                   { return page.Millis(s.load.P50) }
+func (s sample) p99() float64                   { return page.Millis(s.load.P99) }
+func (s sample) p999() float64                  { return page.Millis(s.load.P999) }
 func (s sample) cpuMicros() float64             { return s.perOrder(float64(s.usage.CPU.Microseconds())) }
 func (s sample) allocs() float64                { return s.perOrder(float64(s.usage.Mallocs)) }
 func (s sample) written() float64               { return s.perOrder(float64(s.usage.Written)) }
 func (s sample) perOrder(total float64) float64 { return total / float64(s.load.Requests) }
-
-func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // result is all rounds of one contestant.
 type result struct {
@@ -39,16 +36,7 @@ func (r result) median(figure func(sample) float64) float64 {
 	for i, s := range r.samples {
 		values[i] = figure(s)
 	}
-	return median(values)
-}
-
-// median sorts the values and returns the middle one.
-func median(values []float64) float64 {
-	slices.Sort(values)
-	if n := len(values); n%2 == 0 {
-		return (values[n/2-1] + values[n/2]) / 2
-	}
-	return values[len(values)/2]
+	return page.Median(values)
 }
 
 // spread returns the lowest and the highest orders/s.

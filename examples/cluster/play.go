@@ -335,8 +335,5 @@ func (k *kit) report(rows []row, out io.Writer, markdown string) error {
 			broken = append(broken, fmt.Errorf("%s: %d violations", r.name, len(r.violations)))
 		}
 	}
-	if markdown != "" {
-		broken = append(broken, page.WriteSection(markdown, task, text))
-	}
-	return errors.Join(broken...)
+	return errors.Join(errors.Join(broken...), page.WriteSection(markdown, task, text))
 }

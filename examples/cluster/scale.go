@@ -193,9 +193,6 @@ func measureScale(ctx context.Context, p plan, s scale, out io.Writer, markdown 
 	}
 	text := m.section()
 	fmt.Fprint(out, "\n", text)
-	if markdown == "" {
-		return nil
-	}
 	return page.WriteSection(markdown, scaleTask, text)
 }
 

@@ -296,7 +296,7 @@ func (s *session) lockPair(row lockRow) pair {
 				return nil, err
 			}
 			orders := float64(r.Orders)
-			return figures{l.Rate(), millis(l.P50), millis(l.P99), float64(r.Goroutines), r.MutexSeconds * 1e3 / orders, r.BlockSeconds * 1e3 / orders}, nil
+			return figures{l.Rate(), page.Millis(l.P50), page.Millis(l.P99), float64(r.Goroutines), r.MutexSeconds * 1e3 / orders, r.BlockSeconds * 1e3 / orders}, nil
 		}})
 	}
 	return p

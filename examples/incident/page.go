@@ -73,7 +73,7 @@ func sectionsOf(page string) map[int]string {
 func (s *session) conditions(c chapter) string {
 	when := time.UnixMilli(s.clock.Now().Wall).UTC().Format("2006-01-02 15:04")
 	return fmt.Sprintf("Recorded %s UTC with\n`go run ./examples/incident --chapter %d --seconds %d` on %s; load average before: %s.\n",
-		when, c.number, s.seconds, page.Machine(), loadAverage())
+		when, c.number, s.seconds, page.Machine(), page.LoadAverage())
 }
 
 // markdown renders the medians as a table.
@@ -94,13 +94,4 @@ func markdown(results []result) string {
 		}
 	}
 	return out.String()
-}
-
-func loadAverage() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	fields := strings.Fields(string(text))
-	if err != nil || len(fields) < 3 {
-		return "unknown"
-	}
-	return strings.Join(fields[:3], " ")
 }

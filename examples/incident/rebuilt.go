@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
+	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
 	"github.com/doorbuster/doorbuster/gateway/client"
 )
 
@@ -57,7 +58,7 @@ func (s *session) roundAsItWas(ctx context.Context) (figures, error) {
 		return nil, err
 	}
 	l, err := s.wrk(ctx, c.listen, incidentThreads, incidentConnections, s.long, 1)
-	return figures{l.Rate(), millis(l.P50), millis(l.P99)}, errors.Join(err, c.end(new(shopReport)))
+	return figures{l.Rate(), page.Millis(l.P50), page.Millis(l.P99)}, errors.Join(err, c.end(new(shopReport)))
 }
 
 // ── As it is ───────────────────────────────────────────────────────────────
@@ -77,7 +78,7 @@ func (s *session) roundAsItIs(ctx context.Context, server string) (f figures, er
 		return nil, err
 	}
 	l, err := s.wrk(ctx, p.Listen, incidentThreads, incidentConnections, s.long, 1)
-	return figures{l.Rate(), millis(l.P50), millis(l.P99)}, err
+	return figures{l.Rate(), page.Millis(l.P50), page.Millis(l.P99)}, err
 }
 
 // ── The comparison ─────────────────────────────────────────────────────────

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -61,9 +60,6 @@ func (s *session) wrk(ctx context.Context, addr string, threads, connections, se
 	}
 	return w.Run(ctx, addr, deals, time.Duration(seconds)*time.Second)
 }
-
-// millis is what the tables show of a duration.
-func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 func (s *session) close() error {
 	s.clock.Close()
@@ -130,8 +126,7 @@ func medians(rounds []figures) figures {
 		for i, f := range rounds {
 			values[i] = f[column]
 		}
-		slices.Sort(values)
-		m[column] = (values[(len(values)-1)/2] + values[len(values)/2]) / 2
+		m[column] = page.Median(values)
 	}
 	return m
 }

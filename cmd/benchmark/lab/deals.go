@@ -36,6 +36,18 @@ func Serve(ctx context.Context, server, data string, more ...string) (*Process, 
 	}, more...)...)
 }
 
+// ServeDeals is Serve, with the orders' deals created.
+func ServeDeals(ctx context.Context, server, data string, orders Orders, rules ...string) (*Process, error) {
+	p, err := Serve(ctx, server, data)
+	if err != nil {
+		return nil, err
+	}
+	if err := orders.Create(ctx, client.Config{Addr: p.Listen}, rules...); err != nil {
+		return nil, errors.Join(err, p.Stop())
+	}
+	return p, nil
+}
+
 // Orders are for a number of deals, and differ as those of orders.lua do.
 type Orders struct {
 	Deals  int

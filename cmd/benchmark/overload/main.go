@@ -104,14 +104,11 @@ func (s *session) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.server, err = lab.Serve(ctx, binary, filepath.Join(s.dir, "data")); err != nil {
+	s.orders = lab.Orders{Deals: 1, Prefix: "d-"}
+	if s.server, err = lab.ServeDeals(ctx, binary, filepath.Join(s.dir, "data"), s.orders, rule); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.server.Stop()) }()
-	s.orders = lab.Orders{Deals: 1, Prefix: "d-"}
-	if err := s.orders.Create(ctx, client.Config{Addr: s.server.Listen}, rule); err != nil {
-		return err
-	}
 	var section strings.Builder
 	for _, part := range []func(context.Context) (string, error){s.measureCapacity, s.levels, s.burst, s.slowHalf} {
 		text, err := part(ctx)
@@ -120,9 +117,6 @@ func (s *session) run(ctx context.Context) (err error) {
 		}
 		fmt.Fprint(s.out, text)
 		section.WriteString(text)
-	}
-	if s.page == "" {
-		return nil
 	}
 	return page.WriteSection(s.page, task, section.String())
 }

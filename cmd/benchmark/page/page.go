@@ -13,8 +13,12 @@ import (
 )
 
 // WriteSection replaces the part of the page at path that the command writes, or
-// appends it. Each stands between two lines that name the command.
+// appends it. Each stands between two lines that name the command. Without a path
+// nothing is written.
 func WriteSection(path, command, section string) error {
+	if path == "" {
+		return nil
+	}
 	begin := fmt.Sprintf("<!-- written by %s -->\n", command)
 	end := fmt.Sprintf("<!-- end of what %s writes -->\n", command)
 	old, err := os.ReadFile(path)

@@ -20,48 +20,37 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
 	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
-	"github.com/doorbuster/doorbuster/gateway/client"
 )
 
 const (
-	task       = "go tool task peers"
-	rule       = "tiered" // that prices Doorbuster's deals
-	dealPrice  = 9900
-	secondsMax = 3600
+	task      = "go tool task peers"
+	rule      = "tiered" // that prices Doorbuster's deals
+	dealPrice = 9900
 )
 
 func main() { lab.Main(newCommand()) }
 
 // session is one run of the comparison.
 type session struct {
-	rounds, seconds, warmup, threads, connections int
-	page                                          string
+	lab.Turns
+	page string
 
-	out          io.Writer
-	dir          string // scratch
-	self, server string // this binary, which is also the peers, and the product's
-	wrk          *lab.Wrk
+	out io.Writer
 }
 
 func newCommand() *cobra.Command {
-	s := &session{}
+	s := &session{Turns: lab.NewTurns(3, 5)}
 	cmd := lab.Command("peers", "Measure the server beside what people would use instead", func(ctx context.Context, out io.Writer) error {
 		s.out = out
 		return s.run(ctx)
 	})
-	flags := cmd.Flags()
-	flags.IntVar(&s.rounds, "rounds", 3, "rounds of each server")
-	flags.IntVar(&s.seconds, "seconds", 5, "seconds of a round")
-	flags.IntVar(&s.warmup, "warmup", 2, "seconds before a round that do not count")
-	flags.IntVar(&s.threads, "threads", 2, "threads of wrk")
-	flags.IntVar(&s.connections, "connections", 400, "connections of wrk")
-	flags.StringVar(&s.page, "page", "", "Markdown page that the table and the plot are written to")
+	s.AddFlags(cmd)
+	cmd.Flags().StringVar(&s.page, "page", "", "Markdown page that the table and the plot are written to")
 	cmd.AddCommand(newShop())
 	return cmd
 }
@@ -82,16 +71,7 @@ func newShop() *cobra.Command {
 				return err
 			}
 			defer func() { err = errors.Join(err, s.close()) }()
-			listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "listening on %s, as %s\n", listener.Addr(), name)
-			defer context.AfterFunc(cmd.Context(), func() { _ = listener.Close() })()
-			if err := serve(ctx, listener, s); cmd.Context().Err() == nil {
-				return err
-			}
-			return nil
+			return lab.Answer(cmd.Context(), cmd.OutOrStdout(), "as "+name, func(l net.Listener) error { return serve(ctx, l, s) })
 		},
 	}
 	flags := cmd.Flags()
@@ -99,13 +79,6 @@ func newShop() *cobra.Command {
 	flags.StringVar(&dir, "dir", "", "an empty folder for it")
 	flags.IntVar(&of.deals, "deals", 1, "deals d-0 …")
 	return cmd
-}
-
-func (s *session) validate() error {
-	if s.rounds < 1 || s.seconds < 1 || s.seconds > secondsMax || s.warmup < 1 || s.warmup > secondsMax {
-		return errors.New("--rounds, --seconds and --warmup must be at least 1")
-	}
-	return nil
 }
 
 // contestant is one server in one of the situations.
@@ -139,27 +112,19 @@ func contestants() []*contestant {
 }
 
 func (s *session) run(ctx context.Context) (err error) {
-	if err := s.validate(); err != nil {
+	if err := s.Validate(); err != nil {
 		return err
 	}
-	if s.dir, err = os.MkdirTemp("", "doorbuster-peers-"); err != nil {
+	end, err := s.Prepare(ctx)
+	defer func() { err = errors.Join(err, end()) }()
+	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(s.dir)) }()
-	if err := os.Chmod(s.dir, 0o711); err != nil { // PostgreSQL's user has a folder in it
-		return err
-	}
-	if s.self, err = os.Executable(); err != nil {
-		return err
-	}
-	if s.server, err = lab.Build(ctx, s.dir); err != nil {
-		return err
-	}
-	if s.wrk, err = lab.NewWrk(s.dir, s.threads, s.connections, "/api/v1/orders"); err != nil {
+	if err := os.Chmod(s.Dir, 0o711); err != nil { // PostgreSQL's user has a folder in it
 		return err
 	}
 	all := contestants()
-	for round := range s.rounds {
+	for round := range s.Rounds {
 		for _, c := range all {
 			load, err := s.round(ctx, c)
 			if err != nil {
@@ -167,7 +132,7 @@ func (s *session) run(ctx context.Context) (err error) {
 			}
 			c.loads = append(c.loads, load)
 			fmt.Fprintf(s.out, "round %d  %4d deals  %-34s %8.0f orders/s  P50 %6.1f ms  P99 %6.1f ms\n",
-				round+1, c.deals, c.name, load.Rate(), millis(load.P50), millis(load.P99))
+				round+1, c.deals, c.name, load.Rate(), page.Millis(load.P50), page.Millis(load.P99))
 		}
 	}
 	section := s.conditions() + table(all)
@@ -180,7 +145,7 @@ func (s *session) run(ctx context.Context) (err error) {
 
 // round measures one server, fresh and warmed up.
 func (s *session) round(ctx context.Context, c *contestant) (_ lab.Load, err error) {
-	dir, err := os.MkdirTemp(s.dir, "r")
+	dir, err := os.MkdirTemp(s.Dir, "r")
 	if err != nil {
 		return lab.Load{}, err
 	}
@@ -190,32 +155,18 @@ func (s *session) round(ctx context.Context, c *contestant) (_ lab.Load, err err
 		return lab.Load{}, err
 	}
 	defer func() { err = errors.Join(err, p.Stop()) }()
-	if _, err := s.wrk.Run(ctx, p.Listen, c.deals, time.Duration(s.warmup)*time.Second); err != nil {
+	if err := s.WarmUp(ctx, p.Listen, c.deals); err != nil {
 		return lab.Load{}, err
 	}
-	load, err := s.wrk.Run(ctx, p.Listen, c.deals, time.Duration(s.seconds)*time.Second)
-	if err == nil && load.Late > 0 {
-		err = fmt.Errorf("%d answers took longer than %v", load.Late, lab.WrkTimeout)
-	}
-	return load, err
+	return s.Load(ctx, p.Listen, c.deals)
 }
 
 func (s *session) start(ctx context.Context, c *contestant, dir string) (*lab.Process, error) {
 	if c.kind != "" {
-		return lab.Start(ctx, s.self, "shop", "--kind", c.kind, "--dir", dir, "--deals", strconv.Itoa(c.deals))
+		return lab.Start(ctx, s.Self, "shop", "--kind", c.kind, "--dir", dir, "--deals", strconv.Itoa(c.deals))
 	}
-	p, err := lab.Serve(ctx, s.server, filepath.Join(dir, "data"))
-	if err != nil {
-		return nil, err
-	}
-	orders := lab.Orders{Deals: c.deals, Prefix: "d-"}
-	if err := orders.Create(ctx, client.Config{Addr: p.Listen}, rule); err != nil {
-		return nil, errors.Join(err, p.Stop())
-	}
-	return p, nil
+	return lab.ServeDeals(ctx, s.Server, filepath.Join(dir, "data"), lab.Orders{Deals: c.deals, Prefix: "d-"}, rule)
 }
-
-func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // median returns the middle value of a figure over the rounds.
 func (c *contestant) median(figure func(lab.Load) float64) float64 {
@@ -223,8 +174,7 @@ func (c *contestant) median(figure func(lab.Load) float64) float64 {
 	for i, l := range c.loads {
 		values[i] = figure(l)
 	}
-	slices.Sort(values)
-	return (values[(len(values)-1)/2] + values[len(values)/2]) / 2
+	return page.Median(values)
 }
 
 func (c *contestant) rate() float64 { return c.median(lab.Load.Rate) }
@@ -236,7 +186,7 @@ func (s *session) conditions() string {
 		"Every server starts fresh for its round, on an empty folder of the same disk. Doorbuster runs a rule (`%s`) for each order; the\n"+
 		"others multiply. They stand behind the same fasthttp server, and reach their database over a Unix socket, with\n"+
 		"pipelining (rueidis) or %d pooled connections (pgxpool). The code: `cmd/benchmark/peers`.\n\n",
-		task, s.rounds, s.seconds, s.rounds, s.seconds, s.warmup, s.wrk, page.Machine(), rule, postgresConnections)
+		task, s.Rounds, s.Seconds, s.Rounds, s.Seconds, s.Warmup, s.Wrk, page.Machine(), rule, postgresConnections)
 }
 
 // table renders the medians; ours is the last of each situation.
@@ -252,7 +202,7 @@ func table(all []*contestant) string {
 			high := slices.MaxFunc(c.loads, byRate)
 			fmt.Fprintf(&out, "| %s | %s | %.0f (%.0f - %.0f) | %.2f | %.1f | %.1f | %s |\n", label, c.name,
 				c.rate(), low.Rate(), high.Rate(), c.rate()/ours,
-				c.median(func(l lab.Load) float64 { return millis(l.P50) }), c.median(func(l lab.Load) float64 { return millis(l.P99) }), c.durable)
+				c.median(func(l lab.Load) float64 { return page.Millis(l.P50) }), c.median(func(l lab.Load) float64 { return page.Millis(l.P99) }), c.durable)
 			label = ""
 		}
 	}

@@ -82,7 +82,7 @@ func (s *session) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(s.dir)) }()
-	busy := machineLoad()
+	busy := page.LoadAverage()
 	all := contestants()
 	defer func() { err = errors.Join(err, closeAll(all)) }()
 	for _, c := range all {
@@ -101,23 +101,7 @@ func (s *session) run(ctx context.Context) (err error) {
 	}
 	section += served
 	fmt.Fprint(s.out, served)
-	if s.page == "" {
-		return nil
-	}
 	return page.WriteSection(s.page, task, section)
-}
-
-// machineLoad is the machine's load as it was before, "unknown" where nobody tells.
-func machineLoad() string {
-	b, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	var one, five string
-	if _, err := fmt.Sscan(string(b), &one, &five); err != nil {
-		return "unknown"
-	}
-	return one + " (5 minutes: " + five + ")"
 }
 
 // prepare builds and opens a contestant, and checks that it knows the rule. That its

@@ -14,6 +14,7 @@ import (
 
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
+	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
 	"github.com/doorbuster/doorbuster/gateway/client"
 	"github.com/doorbuster/doorbuster/plugins/gas/gastest"
 )
@@ -105,12 +106,11 @@ func (s *session) orders(ctx context.Context, server string) (string, error) {
 	fmt.Fprintf(&out, "\nOrders for one hot deal, `%v`, %d rounds of %d s each after %d s of warm-up, durable, medians. The three are `tiered`,\n"+
 		"`membertag` and `region`, in C, and all of them run for each order.\n\n"+
 		"| | orders/s (lowest - highest) | of none | CPU µs/order | P50 ms | P99 ms |\n|---|---|---|---|---|---|\n", wrk, s.orderRounds, s.seconds, s.warmup)
-	millis := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	for _, c := range sellers {
 		rates := sorted(c.loads, round.Rate)
-		fmt.Fprintf(&out, "| %s | %.0f (%.0f - %.0f) | %.2f | %.1f | %.1f | %.1f |\n", c.name, median(rates), rates[0], rates[len(rates)-1],
-			median(rates)/median(sorted(sellers[0].loads, round.Rate)), median(sorted(c.loads, func(l round) float64 { return l.micros })),
-			median(sorted(c.loads, func(l round) float64 { return millis(l.P50) })), median(sorted(c.loads, func(l round) float64 { return millis(l.P99) })))
+		fmt.Fprintf(&out, "| %s | %.0f (%.0f - %.0f) | %.2f | %.1f | %.1f | %.1f |\n", c.name, page.Median(rates), rates[0], rates[len(rates)-1],
+			page.Median(rates)/page.Median(sorted(sellers[0].loads, round.Rate)), page.Median(sorted(c.loads, func(l round) float64 { return l.micros })),
+			page.Median(sorted(c.loads, func(l round) float64 { return page.Millis(l.P50) })), page.Median(sorted(c.loads, func(l round) float64 { return page.Millis(l.P99) })))
 	}
 	return out.String(), nil
 }
@@ -260,7 +260,7 @@ func (s *session) upload(ctx context.Context, server string) (_ string, err erro
 	took = sorted(took, func(ms float64) float64 { return ms })
 	return fmt.Sprintf("\nFrom the upload of a module of %.1f kB (%d functions, compiled in a process of its own) to the answer of the first order\n"+
 		"that it priced, the deal made in between: **%.0f ms** (%.0f - %.0f, %d modules).\n",
-		float64(size)/1000, extraFunctions, median(took), took[0], took[len(took)-1], len(took)), nil
+		float64(size)/1000, extraFunctions, page.Median(took), took[0], took[len(took)-1], len(took)), nil
 }
 
 // extraFunctions are what makes a module of four kilobytes.

@@ -30,10 +30,10 @@ func evaluations(all []*contestant) string {
 		ns := sorted(c.rounds, time)
 		ratio := "-"
 		if all[0].missing == nil {
-			ratio = fmt.Sprintf("%.3g", median(ns)/median(sorted(all[0].rounds, time)))
+			ratio = fmt.Sprintf("%.3g", page.Median(ns)/page.Median(sorted(all[0].rounds, time)))
 		}
-		fmt.Fprintf(&out, "| %s | %s | %.0f (%.0f - %.0f) | %s | %.0f | %s |\n", c.name, c.language, median(ns), ns[0], ns[len(ns)-1], ratio,
-			median(sorted(c.rounds, func(f figures) float64 { return f.allocations })), c.notes)
+		fmt.Fprintf(&out, "| %s | %s | %.0f (%.0f - %.0f) | %s | %.0f | %s |\n", c.name, c.language, page.Median(ns), ns[0], ns[len(ns)-1], ratio,
+			page.Median(sorted(c.rounds, func(f figures) float64 { return f.allocations })), c.notes)
 	}
 	return out.String()
 }
@@ -45,9 +45,4 @@ func sorted[T any](rounds []T, figure func(T) float64) []float64 {
 	}
 	slices.Sort(values)
 	return values
-}
-
-// median is of sorted values, at least one.
-func median(values []float64) float64 {
-	return (values[(len(values)-1)/2] + values[len(values)/2]) / 2
 }

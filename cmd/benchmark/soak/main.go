@@ -140,7 +140,8 @@ func (s *soak) load(ctx context.Context) error {
 		if err := orders.Create(ctx, to, rule); err != nil {
 			return err
 		}
-		_, err := c.Run(ctx, client.Load{Length: min(saleLength, s.length-s.elapsed()), Rate: s.rate, Next: orders.Next, Observe: s.observe})
+		length := max(1, min(saleLength, s.length-s.elapsed())) // creating the deals may have taken what was left
+		_, err := c.Run(ctx, client.Load{Length: length, Rate: s.rate, Next: orders.Next, Observe: s.observe})
 		if err := errors.Join(err, orders.Close(ctx, to)); err != nil {
 			return err
 		}
