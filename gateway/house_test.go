@@ -168,7 +168,7 @@ func newHouse(t testing.TB, tune func(*Config, *actors.Config)) *house {
 	h.node, err = actors.NewNode(context.Background(), h.store, h.clock.Clock(), nodeCfg)
 	must(t, err)
 	t.Cleanup(h.node.Close)
-	hooks.Start(NewOutbox(h.node))
+	hooks.Start(NewOutbox(h.node, h.rules))
 	t.Cleanup(hooks.Close)
 	cfg.Node = h.node
 	h.server, err = New(cfg)

@@ -5,18 +5,25 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/doorbuster/doorbuster/actors"
 	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/runtime/webhook"
 )
 
-// Outbox reads the events that webhooks are told from the journal: a topic is a
-// deal. A Place's Mark is the end by the clock that was told, which is no event.
-type Outbox struct{ node *actors.Node }
+// Outbox reads the events that webhooks are told from what is recorded of them: a topic
+// is a deal, whose journal it reads, or a rule, whose changes it does. Of a deal, a
+// Place's Mark is the end by the clock that was told, which is no event.
+type Outbox struct {
+	node  *actors.Node
+	rules *plugins.Registry
+}
 
 // NewOutbox makes the source of a webhook.Hub.
-func NewOutbox(node *actors.Node) Outbox { return Outbox{node} }
+func NewOutbox(node *actors.Node, rules *plugins.Registry) Outbox { return Outbox{node, rules} }
 
 var _ webhook.Source = Outbox{}
 
@@ -25,6 +32,11 @@ const outboxPage = 1024
 
 // Topics implements webhook.Source.
 func (o Outbox) Topics(ctx context.Context, merchant string, fn func(string, webhook.Place, int64) error) error {
+	for rule, changes := range o.rules.Changes(merchant) {
+		if err := fn(RuleTopic(merchant, rule), webhook.Place{Seq: changes}, 0); err != nil {
+			return err
+		}
+	}
 	q := actors.DealQuery{Merchant: merchant, Limit: outboxPage}
 	for {
 		page, more, err := o.node.Deals(ctx, q)
@@ -49,9 +61,51 @@ func (o Outbox) Topics(ctx context.Context, merchant string, fn func(string, web
 	}
 }
 
-// Read implements webhook.Source. An event of a deal may be two that are told; if
-// they do not fit into one delivery, the first is told twice.
+// ruleTopic begins the topics of rules: no deal's id holds it.
+const ruleTopic = "~rule/"
+
+// RuleTopic is the topic of a merchant's rule.
+func RuleTopic(merchant, rule string) string { return ruleTopic + merchant + "/" + rule }
+
+// Read implements webhook.Source.
 func (o Outbox) Read(ctx context.Context, topic string, at webhook.Place, types []string, fn func(webhook.Event, webhook.Place) error) (webhook.Place, error) {
+	if name, ok := strings.CutPrefix(topic, ruleTopic); ok {
+		merchant, rule, _ := strings.Cut(name, "/")
+		return o.readRule(ctx, merchant, rule, at, types, fn)
+	}
+	return o.readDeal(ctx, topic, at, types, fn)
+}
+
+// typeRolledBack is the one event of a rule: the other changes were asked for, or are an
+// event of a deal.
+const typeRolledBack = "rule.rolled_back"
+
+// readRule reads the changes of a rule.
+func (o Outbox) readRule(ctx context.Context, merchant, rule string, at webhook.Place, types []string, fn func(webhook.Event, webhook.Place) error) (webhook.Place, error) {
+	err := o.rules.Audits(ctx, merchant, rule, at.Seq, func(a plugins.Audit) error {
+		behind := webhook.Place{Seq: a.Seq}
+		if (a.Action == plugins.ActionRollback || a.Action == plugins.ActionAutoRollback) && slices.Contains(types, typeRolledBack) {
+			data, err := json.Marshal(ruleNews{rule, a.From, a.To, a.By, a.Why})
+			if err != nil {
+				return err
+			}
+			id := merchant + "/" + rule + "/" + strconv.FormatUint(a.Seq, 10)
+			if err := fn(webhook.Event{ID: id, Type: typeRolledBack, CreatedAt: webhook.TimeText(a.At), Data: data}, behind); err != nil {
+				return err
+			}
+		}
+		at = behind
+		return nil
+	})
+	if errors.Is(err, webhook.ErrStop) {
+		err = nil
+	}
+	return at, err
+}
+
+// readDeal reads the journal of a deal. An event of it may be two that are told; if
+// they do not fit into one delivery, the first is told twice.
+func (o Outbox) readDeal(ctx context.Context, topic string, at webhook.Place, types []string, fn func(webhook.Event, webhook.Place) error) (webhook.Place, error) {
 	tell := func(behind webhook.Place, id, kind string, ms int64, data any) error {
 		if !slices.Contains(types, kind) {
 			return nil
@@ -115,6 +169,15 @@ type dealNews struct {
 	DealID  string `json:"deal_id"`
 	GroupID string `json:"group_id,omitempty"`
 	RuleID  string `json:"rule_id,omitempty"` // that is switched off
+}
+
+// ruleNews is what is told of a rule that went back.
+type ruleNews struct {
+	RuleID string `json:"rule_id"`
+	From   uint32 `json:"from"`
+	To     uint32 `json:"to"`
+	By     string `json:"by"`
+	Reason string `json:"reason,omitempty"`
 }
 
 // orderNews is what is told of an order. Seq is the event's and rises within a deal.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -131,7 +132,7 @@ func TestWebhookReadsWhatItTells(t *testing.T) {
 		"order.placed order.confirmed": {20, 10},
 	} {
 		told, before := int64(0), h.store.gets.Load()
-		end, err := NewOutbox(h.node).Read(t.Context(), "d", webhook.Place{}, strings.Fields(types), func(webhook.Event, webhook.Place) error {
+		end, err := NewOutbox(h.node, h.rules).Read(t.Context(), "d", webhook.Place{}, strings.Fields(types), func(webhook.Event, webhook.Place) error {
 			told++
 			return nil
 		})
@@ -204,5 +205,41 @@ func TestWebhookHearsOfARuleThatIsOff(t *testing.T) {
 	until(t, "the news", func() bool { return len(in.types()) > 0 })
 	if got := in.types(); !slices.Equal(got, []string{"rule.switched_off"}) || string(in.events[0].Data) != `{"deal_id":"d","rule_id":"broken"}` {
 		t.Errorf("%v %s", got, in.events[0].Data)
+	}
+}
+
+// A rollback is told though the process ended right after it: what is told is read from
+// the record of the change. What was before the webhook is not told.
+func TestWebhookHearsOfARollbackAfterACrash(t *testing.T) {
+	const secret = "0123456789abcdef"
+	h := newHouse(t, nil)
+	in := newInbox(t, secret)
+	for amount := range 2 {
+		h.upload("/api/v1/rules/sale/versions?merchant_id=acme", string(gastest.Rule(fmt.Sprintf("i32.const %d drop unreachable", amount)).Encode())).want(201)
+	}
+	back := func(reason string) {
+		t.Helper()
+		h.post("/api/v1/rules/sale/rollback", fmt.Sprintf(`{"merchant_id":"acme","reason":%q}`, reason)).want(200)
+	}
+	back("before")
+	h.put("/api/v1/webhooks/w?merchant_id=acme", fmt.Sprintf(`{"url":%q,"events":["rule.rolled_back"],"secret":%q}`, in.URL, secret)).want(201)
+	h.server.cfg.Webhooks.Close() // before it can hear of the next one
+	back("too much")
+	h.upload("/api/v1/rules/other/versions?merchant_id=bolt", tiered(t)).want(201)
+
+	hooks, err := webhook.New(t.Context(), webhook.Config{Tables: h.store.Tables(), Clock: h.clock.Clock(), Logger: slog.New(slog.DiscardHandler), Loopback: true})
+	must(t, err)
+	defer hooks.Close()
+	hooks.Start(NewOutbox(h.node, h.rules)) // as the next process does
+	until(t, "the news", func() bool { return len(in.types()) > 0 })
+	e := in.events[0]
+	if e.ID != "acme/sale/4" || e.Type != "rule.rolled_back" || string(e.Data) != `{"rule_id":"sale","from":1,"to":2,"by":"operator:open","reason":"too much"}` {
+		t.Errorf("%s %s %s", e.ID, e.Type, e.Data)
+	}
+	back("again")
+	hooks.Touch("acme", RuleTopic("acme", "sale"), 0)
+	until(t, "more news", func() bool { return len(in.types()) > 1 })
+	if got := in.types(); len(got) != 2 || in.events[1].ID != "acme/sale/5" {
+		t.Errorf("%v", got)
 	}
 }

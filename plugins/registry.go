@@ -91,8 +91,8 @@ type Config struct {
 	// Host is how rules run.
 	Host host.Config
 	// Changed is told of every change of a rollout once it is durable, by whoever made
-	// it, who waits for it. Its Seq is not set. Optional.
-	Changed func(merchant, rule string, a Audit)
+	// it, who waits for it. Optional.
+	Changed func(merchant, rule string)
 	// Loading is told how far the start is, version by version, by whichever goroutine
 	// has loaded one. Optional.
 	Loading func(done, of int)

@@ -244,7 +244,7 @@ func (r *Registry) change(ctx context.Context, audit Audit, merchant, id string,
 		return err
 	})
 	if err == nil && r.config.Changed != nil {
-		r.config.Changed(merchant, id, audit)
+		r.config.Changed(merchant, id)
 	}
 	return next, err
 }

@@ -78,6 +78,18 @@ func (r *Registry) Audits(ctx context.Context, merchant, id string, after uint64
 	})
 }
 
+// Changes returns how many changes there were of each of a merchant's own rules: the Seq
+// of the last one in Audits.
+func (r *Registry) Changes(merchant string) map[string]uint64 {
+	changes := map[string]uint64{}
+	for key, u := range *r.rules.Load() {
+		if key.merchant == merchant {
+			changes[key.id] = u.audits
+		}
+	}
+	return changes
+}
+
 func decodeRow(table, key string, value []byte, row any) error {
 	if err := json.Unmarshal(value, row); err != nil {
 		return fmt.Errorf("%w: %s %q: %w", errBadRow, table, key, err)

@@ -95,7 +95,7 @@ func startServer(ctx context.Context, cfg config.Config, logs io.Writer) (_ *ser
 	if err := s.startNode(ctx); err != nil {
 		return nil, err
 	}
-	s.hooks.Start(gateway.NewOutbox(s.node))
+	s.hooks.Start(gateway.NewOutbox(s.node, s.rules))
 	if err := s.startEdge(ctx); err != nil {
 		return nil, err
 	}
@@ -191,7 +191,7 @@ func (s *server) startNode(ctx context.Context) (err error) {
 	s.rules, err = plugins.New(ctx, plugins.Config{
 		Tables:  s.store.Tables(),
 		Now:     func() int64 { return s.clock.Now().Wall },
-		Changed: func(merchant, rule string, a plugins.Audit) { s.tellRollback(ctx, merchant, rule, a) },
+		Changed: func(merchant, rule string) { s.hooks.Touch(merchant, gateway.RuleTopic(merchant, rule), 0) },
 		Host:    compiler(s.cfg.Data),
 		Loading: func(done, of int) {
 			s.front.Wait(fmt.Sprintf("recovering: %d of %d versions of rules loaded", done, of))
@@ -237,25 +237,6 @@ func (s *server) startNode(ctx context.Context) (err error) {
 
 // askToStop is an operator's wish that the process end.
 func (s *server) askToStop() { s.ask.Do(func() { close(s.asked) }) }
-
-// ruleNews is what webhooks are told of a rule that went back.
-type ruleNews struct {
-	RuleID string `json:"rule_id"`
-	From   uint32 `json:"from"`
-	To     uint32 `json:"to"`
-	By     string `json:"by"`
-	Reason string `json:"reason,omitempty"`
-}
-
-func (s *server) tellRollback(ctx context.Context, merchant, rule string, a plugins.Audit) {
-	if a.Action != plugins.ActionRollback && a.Action != plugins.ActionAutoRollback {
-		return
-	}
-	err := s.hooks.Raise(context.WithoutCancel(ctx), merchant, "rule.rolled_back", ruleNews{rule, a.From, a.To, a.By, a.Why})
-	if err != nil {
-		s.log.Error("a rollback could not be told to webhooks", "merchant_id", merchant, "rule", rule, "error", err)
-	}
-}
 
 func (s *server) startEdge(ctx context.Context) error {
 	auth, err := s.auth(ctx)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -95,11 +96,16 @@ func (s *server) refresh(ctx context.Context, c journal.Change) error {
 	switch {
 	case c.All:
 		s.node.Learn("")
-		return errors.Join(s.rules.Refresh(ctx, ""), s.refreshKeys(ctx, ""), s.hooks.Refresh(ctx, ""))
+		err := errors.Join(s.rules.Refresh(ctx, ""), s.refreshKeys(ctx, ""), s.hooks.Refresh(ctx, ""))
+		s.hooks.Rescan()
+		return err
 	case c.Stream != "":
 		s.node.Learn(c.Stream)
 	case c.Table == plugins.TableRollout:
-		return s.rules.Refresh(ctx, c.Key)
+		err := s.rules.Refresh(ctx, c.Key)
+		merchant, rule, _ := strings.Cut(c.Key, "/")
+		s.hooks.Touch(merchant, gateway.RuleTopic(merchant, rule), 0)
+		return err
 	case c.Table == gateway.TableKeys:
 		return s.refreshKeys(ctx, c.Key)
 	case c.Table == webhook.TableHooks:
