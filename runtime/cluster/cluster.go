@@ -126,6 +126,8 @@ type Cluster struct {
 	born     int64                  // run's: Unix ms in self's id
 	leaving  atomic.Bool            // self is to be marked so
 	marked   chan struct{}          // cap 1: leaving has changed
+	unmarked chan error             // cap 1: why that cannot be written down
+	away     atomic.Bool            // the registry has not answered the last time
 	leaseEnd atomic.Int64           // Mono until which the lease surely lasts
 	beat     atomic.Int64           // Mono at which follow was last seen awake
 	topology atomic.Pointer[Topology]
@@ -164,7 +166,7 @@ func New(cfg Config) (*Cluster, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	c := &Cluster{cfg: cfg, marked: make(chan struct{}, 1), next: make(chan struct{})}
+	c := &Cluster{cfg: cfg, marked: make(chan struct{}, 1), unmarked: make(chan error, 1), next: make(chan struct{})}
 	c.self.Store(&Member{})
 	c.topology.Store(newTopology(0, nil, ""))
 	c.system = actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger {
@@ -217,14 +219,27 @@ func (c *Cluster) await(ctx context.Context, wanted func(*Topology) bool) error 
 
 // Leave marks this node as leaving, in this life and in later ones: it owns nothing
 // any more, and goes on to answer and to ask. It returns when the registry has said
-// so to this node, or with ctx's error; then it is still being tried.
+// so to this node, with an error when the registry does not answer for the second time,
+// or with ctx's; then it is still being tried.
 func (c *Cluster) Leave(ctx context.Context) error {
 	c.leaving.Store(true)
 	select {
 	case c.marked <- struct{}{}:
 	default:
 	}
-	return c.await(ctx, func(t *Topology) bool { return t.Self < 0 || t.Members[t.Self].Leaving })
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case err := <-c.unmarked:
+			cancel(err)
+		case <-ctx.Done():
+		}
+	}()
+	if c.await(ctx, func(t *Topology) bool { return t.Self < 0 || t.Members[t.Self].Leaving }) != nil {
+		return fmt.Errorf("cluster: leaving: %w", context.Cause(ctx))
+	}
+	return nil
 }
 
 // Close ends the membership and all links. What is in flight ends as ErrUnknown. The

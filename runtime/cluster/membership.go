@@ -132,7 +132,9 @@ func (c *Cluster) watch(ctx context.Context, views chan []Member) {
 func (c *Cluster) keep(ctx context.Context) error {
 	ticks, stop := c.ticks(renewsPerTTL)
 	defer stop()
-	for reachable := true; ; {
+	c.away.Store(false)
+	for {
+		reachable := !c.away.Load()
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -142,6 +144,11 @@ func (c *Cluster) keep(ctx context.Context) error {
 		err := c.mark(ctx)
 		if err == nil {
 			err = c.try(ctx, c.cfg.Registry.Renew)
+		} else if c.away.Load() {
+			select {
+			case c.unmarked <- err:
+			default:
+			}
 		}
 		switch {
 		case errors.Is(err, ErrLost):
@@ -151,7 +158,7 @@ func (c *Cluster) keep(ctx context.Context) error {
 		case err == nil && !reachable:
 			c.cfg.Logger.Info("cluster: the registry answers again, and the lease lasts")
 		}
-		reachable = err == nil
+		c.away.Store(err != nil)
 	}
 }
 

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"slices"
 	"strconv"
@@ -46,19 +47,23 @@ func (p provider) StartClient(*proto.Cluster) error {
 	return errors.New("cluster: a node is always a member")
 }
 
-// Shutdown ends the membership. Without grace the record stays until its lease ends.
+// Shutdown ends the membership. Without grace, or a registry that answers, the record
+// stays until its lease ends.
 func (p provider) Shutdown(graceful bool) error {
 	if p.c.stop == nil {
 		return nil // never started
 	}
 	p.c.stop()
 	<-p.c.ended
-	if !graceful {
+	if !graceful || p.c.away.Load() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), p.c.cfg.TTL)
+	ctx, cancel := context.WithTimeout(context.Background(), p.c.cfg.TTL/renewsPerTTL)
 	defer cancel()
-	return p.c.cfg.Registry.Leave(ctx)
+	if err := p.c.cfg.Registry.Leave(ctx); err != nil {
+		p.c.cfg.Logger.Warn("cluster: the registry does not answer; this node is missed once its lease is over", slog.Any("error", err))
+	}
+	return nil
 }
 
 // lookup is Proto.Actor's cluster.IdentityLookup: an identity, of whatever kind, lives
