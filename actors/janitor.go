@@ -151,6 +151,19 @@ func (n *Node) markClock(ctx context.Context, wall int64, durable bool) error {
 	return n.store.Tables().Apply(ctx, []journal.Mutation{{Table: tableMeta, Key: clockKey(n.cfg.Member), Value: value}}, durable)
 }
 
+// lastWait is how long the store may take with the last mark. Without it, time starts
+// late by markAhead.
+const lastWait = time.Second
+
+// lastMark writes the time as it is.
+func (n *Node) lastMark() {
+	ctx, cancel := context.WithTimeout(context.Background(), lastWait)
+	defer cancel()
+	if err := n.markClock(ctx, n.clock.Now().Wall, true); err != nil {
+		n.cfg.Logger.Warn("the clock's mark was not written: time may start up to a second late", "error", err)
+	}
+}
+
 // ClockFloor returns the wall time, in Unix ms, that a clock over this store must not
 // start before; 0 for a new store. member is Config.Member: other nodes' clocks are
 // their own, and a deal's time does not go back whoever has it.

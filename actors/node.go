@@ -496,7 +496,7 @@ func (n *Node) Close() {
 		a.close()
 	}
 	n.loads.Wait()
-	n.report("clock mark", n.markClock(context.Background(), n.clock.Now().Wall, true))
+	n.lastMark()
 	if n.cfg.System == nil {
 		n.system.Shutdown()
 	}

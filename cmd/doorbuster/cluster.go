@@ -152,11 +152,11 @@ func (s *server) leaveCluster(ctx, notice context.Context) {
 	}
 	some, cancel := s.deadline(s.cfg.DrainTimeout / leaveShare)
 	defer cancel()
-	err := s.cluster.Leave(some)
-	if err == nil {
-		err = s.node.HandOver(ctx)
+	if err := s.cluster.Leave(some); err != nil {
+		s.log.Warn("the other nodes cannot be told: this one ends as if it were on its own", "error", err)
+		return
 	}
-	if err != nil {
+	if err := s.node.HandOver(ctx); err != nil {
 		s.log.Warn("not all deals could be handed over", "error", err)
 		return
 	}

@@ -328,6 +328,7 @@ func (s *server) stop() {
 	if err := errors.Join(drained, s.edge.Shutdown(ctx)); err != nil {
 		s.log.Warn("not all that was in flight has ended", "error", err)
 	}
+	defer s.hurry()()
 	s.close()
 }
 

@@ -78,6 +78,16 @@ func openEmbedded(dir string, present *clockd.Clock, log *slog.Logger) (*embedde
 	})
 }
 
+// hurry lets the journal give up what it still tries, after a while: the process ends, and
+// nobody waits for it any more.
+func (s *server) hurry() (stop func()) {
+	patient, ok := s.store.(journal.Patient)
+	if !ok {
+		return func() {}
+	}
+	return s.present.AfterFunc(edgeTimeout, patient.GiveUp)
+}
+
 // openOffline opens the journal for a command instead of a server.
 func openOffline(ctx context.Context, cfg config.Config) (journal.Store, error) {
 	present, err := clockd.New(clockd.Config{})

@@ -241,6 +241,14 @@ type Watcher interface {
 	Watch(ctx context.Context, fn func(Change))
 }
 
+// Patient is a Store that tries again while what it writes to is away.
+type Patient interface {
+	// GiveUp ends that, now and from now on: what is not acknowledged by then is
+	// completed with ErrFailed. It is for a process that ends, and may be called while
+	// a Commit is under way.
+	GiveUp()
+}
+
 // Sharded is a Store over several, each of which has some of the streams.
 type Sharded interface {
 	Store

@@ -71,7 +71,7 @@ func (s *Store) Commit(group []*journal.Write) error {
 	err := s.appendPatiently()
 	if err != nil && !errors.Is(err, journal.ErrReadOnly) {
 		err = fmt.Errorf("postgres: the outcome of a group is unknown: %w", err)
-		if s.alone || s.usable() != nil {
+		if s.alone && s.tries.Err() == nil || s.usable() != nil {
 			return err
 		}
 		s.cfg.Log.Error("journal: deals of this server end until they can be read again", "error", err)
@@ -197,7 +197,7 @@ func (s *Store) appendPatiently() error {
 		if try == 0 {
 			s.cfg.Log.Warn("journal: a group is sent again", "error", err)
 		}
-		if err := s.cfg.Clock.Sleep(s.ctx, s.cfg.RetryEvery); err != nil {
+		if err := s.cfg.Clock.Sleep(s.tries, s.cfg.RetryEvery); err != nil {
 			return err
 		}
 	}
@@ -218,7 +218,7 @@ const statementTimeout = 10 * time.Second
 
 // append sends touched[from:to] once. again: an earlier try may have landed.
 func (s *Store) append(from, to int, again bool) error {
-	ctx, cancel := context.WithTimeout(s.ctx, statementTimeout)
+	ctx, cancel := context.WithTimeout(s.tries, statementTimeout)
 	defer cancel()
 	c := &s.columns
 	if from == 0 {

@@ -535,3 +535,42 @@ func TestPatienceEnds(t *testing.T) {
 		t.Fatal("a group was committed without a server")
 	}
 }
+
+// A process that ends waits for no server that is away.
+func TestGiveUp(t *testing.T) {
+	server := pgtest.Start(t)
+	s := open(t, database(t, server))
+	mustOpen(t, s, "deal")
+	server.Kill(t)
+	w, done := journaltest.Append("deal", 1, 1, "x"), make(chan error, 1)
+	go func() { done <- s.Commit([]*journal.Write{w}) }()
+	select {
+	case err := <-done:
+		t.Fatalf("not tried again: %v, %v", err, w.Err)
+	case <-time.After(300 * time.Millisecond):
+	}
+	s.GiveUp()
+	select {
+	case err := <-done:
+		if err != nil || !errors.Is(w.Err, journal.ErrFailed) {
+			t.Errorf("%v, %v", err, w.Err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it goes on trying")
+	}
+	closeAll(t, s)
+}
+
+// Nor does it wait for connections that nobody answers.
+func TestCloseWithoutAnAnswer(t *testing.T) {
+	p := newProxy(t, fmt.Sprintf("127.0.0.1:%d", server.Port))
+	s := open(t, p.through(database(t, server)))
+	mustOpen(t, s, "a")
+	p.lingers.Store(true)
+	p.deaf.Store(true)
+	begin := time.Now()
+	closeAll(t, s)
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}

@@ -102,6 +102,8 @@ type Store struct {
 	alone  bool            // no other server carries the journal
 	ctx    context.Context // of everything that has none of its own
 	cancel context.CancelFunc
+	tries  context.Context // of groups
+	giveUp context.CancelFunc
 	pool   *pgxpool.Pool
 	commit *pgxpool.Pool // of one connection, so that a group never waits for readers
 	parts  *xsync.Map[int32, struct{}]
@@ -172,6 +174,7 @@ func open(ctx context.Context, cfg Config, of *shard) (*Store, error) {
 		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	s.tries, s.giveUp = context.WithCancel(s.ctx)
 	warning, err := checkServer(ctx, s.pool)
 	if err != nil {
 		_ = s.Close()
@@ -475,13 +478,27 @@ func (s *Store) Stats() journal.Stats {
 	}
 }
 
+// GiveUp implements journal.Patient.
+func (s *Store) GiveUp() { s.giveUp() }
+
+// closeTimeout is how long connections may take to end. Those to a server that is
+// silent are left behind.
+const closeTimeout = 2 * time.Second
+
 // Close implements journal.Store.
 func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return journal.ErrClosed
 	}
 	s.cancel()
-	s.commit.Close()
-	s.pool.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	go func() {
+		defer cancel()
+		var all sync.WaitGroup
+		all.Go(s.commit.Close)
+		all.Go(s.pool.Close)
+		all.Wait()
+	}()
+	<-ctx.Done()
 	return nil
 }

@@ -212,6 +212,15 @@ func (s *Store) Stats() (sum journal.Stats) {
 	return sum
 }
 
+// GiveUp implements journal.Patient, for shards that do.
+func (s *Store) GiveUp() {
+	for _, shard := range s.shards {
+		if p, ok := shard.(journal.Patient); ok {
+			p.GiveUp()
+		}
+	}
+}
+
 // Close implements journal.Store.
 func (s *Store) Close() error { return s.each(func(i int) error { return s.shards[i].Close() }) }
 
