@@ -60,28 +60,30 @@ func (in *Input) Append(dst []byte) ([]byte, error) {
 	return dst, nil
 }
 
-// Fits says whether Append would take the input.
-func (in *Input) Fits() bool {
-	_, ok := in.encodedSize()
-	return ok
-}
-
 // encode fills b, which is as long as encodedSize says. table and texts are where the
 // next array of refs and the next text go.
 func (in *Input) encode(b []byte) {
 	le.PutUint64(b[len(b)-8:], 0) // holds all of the padding; everything else is written
-	in.encodeHeader((*[headerBytes]byte)(b), len(b))
+	header := (*[headerBytes]byte)(b)
+	in.encodeHeader(header, len(b))
 	table, texts := headerBytes, headerBytes+in.tableBytes()
-	texts = putText(b, atDealID, in.DealID, texts)
-	texts = putText(b, atUserID, in.UserID, texts)
-	putRef(b, atCodes, table, len(in.Codes))
+	putRef(header[:], atDealID, texts, len(in.DealID))
+	texts += copy(b[texts:], in.DealID)
+	putRef(header[:], atUserID, texts, len(in.UserID))
+	texts += copy(b[texts:], in.UserID)
+	putRef(header[:], atCodes, table, len(in.Codes))
 	for _, code := range in.Codes {
 		texts = putText(b, table, code, texts)
 		table += refBytes
 	}
-	texts = putAttributes(b, atAttributes, in.Attributes, table, texts)
-	table += len(in.Attributes) * kvBytes
-	putAttributes(b, atDealAttributes, in.DealAttributes, table, texts)
+	for n, list := range [...]*[]KV{&in.Attributes, &in.DealAttributes} {
+		putRef(b, atAttributes+n*refBytes, table, len(*list))
+		for i := range *list {
+			texts = putText(b, table, (*list)[i].Key, texts)
+			texts = putText(b, table+refBytes, (*list)[i].Value, texts)
+			table += kvBytes
+		}
+	}
 }
 
 // Digest identifies an encoded input: it stands in the order's event, so that a
@@ -114,33 +116,24 @@ func (in *Input) tableBytes() int {
 	return len(in.Codes)*refBytes + (len(in.Attributes)+len(in.DealAttributes))*kvBytes
 }
 
-// encodedSize returns the encoding's bytes, a multiple of 8. It stops counting
-// at the bound, so no sum can overflow.
+// encodedSize returns the encoding's bytes, a multiple of 8. No address space has
+// room for slices whose lengths would overflow the sum.
 func (in *Input) encodedSize() (size int, ok bool) {
 	if len(in.Codes) > InputBytesMax || len(in.Attributes) > InputBytesMax || len(in.DealAttributes) > InputBytesMax {
 		return 0, false
 	}
 	size = headerBytes + in.tableBytes() + len(in.DealID) + len(in.UserID)
-	for _, c := range in.Codes {
-		if size > InputBytesMax {
-			return 0, false
-		}
-		size += len(c)
+	for i := range in.Codes {
+		size += len(in.Codes[i])
 	}
-	size = addAttributes(addAttributes(size, in.Attributes), in.DealAttributes)
+	for i := range in.Attributes {
+		size += len(in.Attributes[i].Key) + len(in.Attributes[i].Value)
+	}
+	for i := range in.DealAttributes {
+		size += len(in.DealAttributes[i].Key) + len(in.DealAttributes[i].Value)
+	}
 	size = (size + 7) &^ 7
 	return size, size <= InputBytesMax
-}
-
-// addAttributes adds the texts of attributes to a size, until that is above the bound.
-func addAttributes(size int, kvs []KV) int {
-	for _, kv := range kvs {
-		if size > InputBytesMax {
-			break
-		}
-		size += len(kv.Key) + len(kv.Value)
-	}
-	return size
 }
 
 func putRef(b []byte, at, offset, count int) {
@@ -152,18 +145,6 @@ func putRef(b []byte, at, offset, count int) {
 func putText(b []byte, at int, s []byte, texts int) int {
 	putRef(b, at, texts, len(s))
 	return texts + copy(b[texts:], s)
-}
-
-// putAttributes writes the array at table, and its ref at at. It returns where the
-// next text goes.
-func putAttributes(b []byte, at int, kvs []KV, table, texts int) int {
-	putRef(b, at, table, len(kvs))
-	for _, kv := range kvs {
-		texts = putText(b, table, kv.Key, texts)
-		texts = putText(b, table+refBytes, kv.Value, texts)
-		table += kvBytes
-	}
-	return texts
 }
 
 // DecodeInput is the inverse of Append. The texts of the result point into b.

@@ -2,6 +2,7 @@ package abi
 
 import (
 	"fmt"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -33,7 +34,8 @@ func (v *Verdict) DecodeOutput(memory []byte, result uint64, payable int64) erro
 	return err
 }
 
-// decode fills the Output, which is not to be used after an error.
+// decode fills the Output, which is not to be used after an error. An outcome that
+// gives no discount has none, whatever the guest left in the field.
 func (v *Verdict) decode(memory []byte, result uint64, payable int64) error {
 	b, ok := within(memory, uint32(result>>32), uint32(result))
 	if !ok {
@@ -42,14 +44,19 @@ func (v *Verdict) decode(memory []byte, result uint64, payable int64) error {
 	if len(b) < outputBytes {
 		return fmt.Errorf("%w: %d bytes, not %d", ErrBadOutput, len(b), outputBytes)
 	}
-	flags := le.Uint16(b[atOutputFlags:])
-	if flags&^flagFinal != 0 || le.Uint32(b[4:]) != 0 {
+	head, discount := le.Uint64(b), int64(le.Uint64(b[atDiscount:]))
+	outcome, flags := Outcome(head), head>>(8*atOutputFlags)
+	if flags&^flagFinal != 0 {
 		return fmt.Errorf("%w: a reserved bit is set", ErrBadOutput)
 	}
-	v.Outcome, v.Final = Outcome(le.Uint16(b[atOutcome:])), flags&flagFinal != 0
-	v.Discount = int64(le.Uint64(b[atDiscount:]))
-	if err := v.checkAmount(payable); err != nil {
-		return err
+	if outcome > OutcomeReject {
+		return fmt.Errorf("%w: outcome %d", ErrBadOutput, outcome)
+	}
+	if discount < 0 || discount > payable {
+		return fmt.Errorf("%w: discount %d of %d", ErrBadOutput, discount, payable)
+	}
+	if outcome != OutcomeDiscount {
+		discount = 0
 	}
 	label, ok := text(memory, b[atLabel:], LabelBytesMax)
 	if !ok || !isASCII(label) && !utf8.Valid(label) {
@@ -59,22 +66,8 @@ func (v *Verdict) decode(memory []byte, result uint64, payable int64) error {
 	if !ok || !isReason(reason) {
 		return fmt.Errorf("%w: the reason is not [a-z0-9_], at most %d bytes in memory", ErrBadOutput, ReasonBytesMax)
 	}
+	v.Outcome, v.Final, v.Discount = outcome, flags != 0, discount
 	v.setTexts(label, reason)
-	return nil
-}
-
-// checkAmount refuses a discount that is no discount. An outcome that gives none
-// has none, whatever the guest left in the field.
-func (out *Output) checkAmount(payable int64) error {
-	if out.Outcome > OutcomeReject {
-		return fmt.Errorf("%w: outcome %d", ErrBadOutput, out.Outcome)
-	}
-	if out.Discount < 0 || out.Discount > payable {
-		return fmt.Errorf("%w: discount %d of %d", ErrBadOutput, out.Discount, payable)
-	}
-	if out.Outcome != OutcomeDiscount {
-		out.Discount = 0
-	}
 	return nil
 }
 
@@ -118,19 +111,20 @@ func isASCII(s []byte) bool {
 	return all&high == 0
 }
 
-// reasonBytes says which bytes a reason may have.
-var reasonBytes = func() (ok [256]bool) {
-	for _, c := range []byte("abcdefghijklmnopqrstuvwxyz0123456789_") {
-		ok[c] = true
+// noReason is not 0 for the bytes that a reason may not have.
+var noReason = func() (bad [256]byte) {
+	for c := range bad {
+		if !strings.Contains("abcdefghijklmnopqrstuvwxyz0123456789_", string(rune(c))) {
+			bad[c] = 1
+		}
 	}
-	return ok
+	return bad
 }()
 
 func isReason(s []byte) bool {
+	bad := byte(0)
 	for _, c := range s {
-		if !reasonBytes[c] {
-			return false
-		}
+		bad |= noReason[c]
 	}
-	return true
+	return bad == 0
 }

@@ -99,8 +99,8 @@ const (
 	GlobalFrames  = reservedPrefix + "frames"  // i32: frame units left
 	GlobalRebuild = reservedPrefix + "rebuild" // i32: not 0 after growth or a table write
 	GlobalPrice   = reservedPrefix + "price"   // i32: what the first of these takes; the host sets it, see RebuildPrice
-	GlobalDirty0  = reservedPrefix + "dirty0"  // i64: Dirty[0]
-	GlobalDirty1  = reservedPrefix + "dirty1"  // i64: Dirty[1]
+	GlobalDirty0  = reservedPrefix + "dirty0"  // i64: Dirty.Low
+	GlobalDirty1  = reservedPrefix + "dirty1"  // i64: Dirty.High
 	GlobalSize    = reservedPrefix + "size"    // i32: pages of memory that the source has; with an arena only
 	GlobalDenied  = reservedPrefix + "denied"  // i32: not 0 after the source asked for more; with an arena only
 )

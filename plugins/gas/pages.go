@@ -4,17 +4,17 @@ import "math/bits"
 
 // Pages is how a module marks what it stores to. Memory is cut into pages of
 // 1 << Shift bytes (1 to 4 KiB, not WebAssembly's 64), and the marks are one bit
-// of Dirty[0] by the page's number modulo 64 and, for larger memories, one bit of
-// Dirty[1] by its number divided by 64, modulo 64 again. A page is dirty when
+// of Dirty.Low by the page's number modulo 64 and, for larger memories, one bit of
+// Dirty.High by its number divided by 64, modulo 64 again. A page is dirty when
 // both its bits are set: never too few pages, sometimes a few too many, and no
 // branch and no second memory for a store.
 type Pages struct {
 	Shift uint8
-	Two   bool // Dirty[1] is in use; otherwise it counts as all ones
+	Two   bool // Dirty.High is in use; otherwise it counts as all ones
 }
 
-// Dirty holds the marks.
-type Dirty [2]uint64
+// Dirty holds the marks. It is no array, which would be passed through memory.
+type Dirty struct{ Low, High uint64 }
 
 // storeBytesMax is the widest store: one that starts at the end of a marked
 // page reaches this far into the next, less one byte. Restore copies that too.
@@ -43,9 +43,9 @@ func (p Pages) Mark(d *Dirty, address, n uint32) {
 		return
 	}
 	first, last := address>>p.Shift, (address+n-1)>>p.Shift
-	d[0] |= bitSpan(first, last)
+	d.Low |= bitSpan(first, last)
 	if p.Two {
-		d[1] |= bitSpan(first>>6, last>>6)
+		d.High |= bitSpan(first>>6, last>>6)
 	}
 }
 
@@ -54,9 +54,9 @@ func (p Pages) Mark(d *Dirty, address, n uint32) {
 // every page that they stand for, since Restore copies them all.
 func (p Pages) Price(d Dirty) uint64 {
 	if !p.Two {
-		d[1] = 1
+		d.High = 1
 	}
-	n := bits.OnesCount64(d[0]) * bits.OnesCount64(d[1])
+	n := bits.OnesCount64(d.Low) * bits.OnesCount64(d.High)
 	return uint64(max(n-p.free(), 0) * p.units())
 }
 
@@ -77,15 +77,15 @@ func bitSpan(first, last uint32) uint64 {
 
 // Restore copies the dirty pages from src to dst, which have the same length.
 func (p Pages) Restore(dst, src []byte, d Dirty) {
-	if d[0] == 0 {
+	if d.Low == 0 {
 		return
 	}
 	if !p.Two {
-		d[1] = ^uint64(0)
+		d.High = ^uint64(0)
 	}
 	for group := 0; group < len(dst); group += 64 << p.Shift {
-		if d[1]&1 != 0 {
-			for pages := d[0]; pages != 0; pages &= pages - 1 {
+		if d.High&1 != 0 {
+			for pages := d.Low; pages != 0; pages &= pages - 1 {
 				at := group + bits.TrailingZeros64(pages)<<p.Shift
 				if at >= len(dst) {
 					break
@@ -93,6 +93,6 @@ func (p Pages) Restore(dst, src []byte, d Dirty) {
 				copy(dst[at:min(at+1<<p.Shift+storeBytesMax-1, len(dst))], src[at:])
 			}
 		}
-		d[1] = bits.RotateLeft64(d[1], -1)
+		d.High = bits.RotateLeft64(d.High, -1)
 	}
 }

@@ -301,7 +301,7 @@ func checkRestore(t *testing.T, m api.Module, module *gas.Module, before, after 
 	if len(before) != len(after) {
 		t.Fatal("memory grew without a mark")
 	}
-	dirty := gas.Dirty{m.ExportedGlobal(gas.GlobalDirty0).Get(), m.ExportedGlobal(gas.GlobalDirty1).Get()}
+	dirty := gas.Dirty{Low: m.ExportedGlobal(gas.GlobalDirty0).Get(), High: m.ExportedGlobal(gas.GlobalDirty1).Get()}
 	module.Pages.Restore(after, before, dirty)
 	if !bytes.Equal(before, after) {
 		t.Fatal("a store left no mark")

@@ -205,34 +205,39 @@ func (i *instance) at(s *state) bool {
 
 // dirty returns the marks of what was written.
 func (i *instance) dirty() gas.Dirty {
-	d := gas.Dirty{i.dirty0.Get(), 0}
+	d := gas.Dirty{Low: i.dirty0.Get()}
 	if i.program.module.Pages.Two {
-		d[1] = i.dirty1.Get()
+		d.High = i.dirty1.Get()
 	}
 	return d
 }
 
 func (i *instance) setDirty(d gas.Dirty) {
-	i.dirty0.Set(d[0])
+	i.dirty0.Set(d.Low)
 	if i.program.module.Pages.Two {
-		i.dirty1.Set(d[1])
+		i.dirty1.Set(d.High)
 	}
 }
 
-// reset puts the initial state back, but for the globals and the input, which the next
-// evaluation overwrites itself. It returns false when that is impossible and the
-// instance has to be replaced.
+// reset puts the initial state back, but for the memory, the globals and the input,
+// which the next evaluation puts back itself before it runs. It returns false when that
+// is impossible and the instance has to be replaced.
 func (i *instance) reset() bool {
 	if i.stack[resultRebuild] != 0 {
 		return false
 	}
-	initial := i.program.initial
-	if !plantKeepRuleState {
-		i.program.module.Pages.Restore(i.bytes, initial.memory, gas.Dirty{i.stack[resultDirty0], i.stack[resultDirty1]})
-	}
-	i.random = initial.random
+	i.random = i.program.initial.random
 	i.log.n, i.log.dropped = 0, 0
 	return true
+}
+
+// restore puts back the memory that the evaluation before wrote to. The next one does
+// it, and not that one: the copies then reach memory while it encodes and hashes its
+// input, where giving the instance back would wait for them.
+func (i *instance) restore() {
+	if !plantKeepRuleState {
+		i.program.module.Pages.Restore(i.bytes, i.program.initial.memory, gas.Dirty{Low: i.stack[resultDirty0], High: i.stack[resultDirty1]})
+	}
 }
 
 // setInput notes that the next n bytes of input are in the buffer, and puts back what

@@ -189,6 +189,7 @@ var (
 
 // evaluate runs the rule. The instance is dirty afterwards.
 func (i *instance) evaluate(in *abi.Input, fuel uint64, out *abi.Verdict) error {
+	i.restore()
 	input, err := in.Append(i.bytes[i.buffer : i.buffer : i.buffer+abi.InputBytesMax])
 	if err != nil {
 		i.stack = [results]uint64{} // nothing ran
@@ -218,7 +219,7 @@ func (i *instance) evaluate(in *abi.Input, fuel uint64, out *abi.Verdict) error 
 // the call would have left there.
 func (i *instance) trapped(err error, fuel uint64, out *abi.Verdict) error {
 	d, left := i.dirty(), int64(i.fuel.Get())
-	i.stack = [results]uint64{resultDirty0: d[0], resultDirty1: d[1], resultRebuild: i.rebuild.Get()}
+	i.stack = [results]uint64{resultDirty0: d.Low, resultDirty1: d.High, resultRebuild: i.rebuild.Get()}
 	// A new function has a new stack: recursion may have left one of megabytes.
 	i.evaluateFn = i.module.ExportedFunction(gas.FunctionEvaluate)
 	if left < 0 {

@@ -240,7 +240,7 @@ func checkMarks(ctx context.Context, t *testing.T, source []byte, pages, offset 
 			if _, err := m.ExportedFunction("rule_evaluate").Call(ctx, address); err != nil {
 				continue // out of bounds
 			}
-			dirty := gas.Dirty{global(gas.GlobalDirty0).Get(), global(gas.GlobalDirty1).Get()}
+			dirty := gas.Dirty{Low: global(gas.GlobalDirty0).Get(), High: global(gas.GlobalDirty1).Get()}
 			module.Pages.Restore(memory, before, dirty)
 			if !bytes.Equal(memory, before) {
 				t.Errorf("a store at %d left no mark", at)
