@@ -60,6 +60,12 @@ func (in *Input) Append(dst []byte) ([]byte, error) {
 	return dst, nil
 }
 
+// Fits says whether Append would take the input.
+func (in *Input) Fits() bool {
+	_, ok := in.encodedSize()
+	return ok
+}
+
 // encode fills b, which is as long as encodedSize says. table and texts are where the
 // next array of refs and the next text go.
 func (in *Input) encode(b []byte) {
