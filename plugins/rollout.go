@@ -110,7 +110,9 @@ func (c *Change) validate() error {
 	switch {
 	case c.Candidate == 0 || c.Candidate == c.Stable:
 		return fmt.Errorf("%w: the mode %q needs a candidate besides the stable version", ErrBadRollout, c.Mode)
-	case c.Percent < 0 || c.Percent > 100 || c.Percent == 0 && c.Mode == ModeCanary:
+	case c.Percent == 0 && c.Mode == ModeCanary:
+		return fmt.Errorf("%w: the mode %q needs the percentage of users who get it, 1 to 100", ErrBadRollout, c.Mode)
+	case c.Percent < 0 || c.Percent > 100:
 		return fmt.Errorf("%w: %d percent of users", ErrBadRollout, c.Percent)
 	case c.Bounds != nil:
 		return c.Bounds.validate()

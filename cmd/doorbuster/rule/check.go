@@ -80,9 +80,14 @@ func (o *options) check(cmd *cobra.Command, update bool) error {
 		return err
 	}
 	if !result.OK {
-		return failf(ExitDifference, "%s does not pass: %d faults of the module, %d failures in %d cases", p.Rule, len(result.Faults), len(result.Failures), result.Cases)
+		return result.failure("does not pass")
 	}
 	return nil
+}
+
+// failure says what became of a rule because it does not pass.
+func (c *checked) failure(became string) error {
+	return failf(ExitDifference, "%s %s: %d faults of the module, %d failures in %d cases", c.Rule, became, len(c.Faults), len(c.Failures), c.Cases)
 }
 
 func (p *project) check(ctx context.Context) (*checked, error) {

@@ -32,27 +32,30 @@ func newPush(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "push [module.wasm]",
 		Short: "Upload the project's module, or another, as a version of the rule",
-		Args:  cobra.MaximumNArgs(1),
+		Long: `Upload the project's module, or another, as a version of the rule.
+
+The project's module is checked first, as check does it: one that the server would
+refuse, or that does not answer what vectors.json states, is not uploaded, unless
+--unchecked says so. An upload to a rule that is not pinned prices orders at once.`,
+		Args: cobra.MaximumNArgs(1),
 	}
 	r := addRemote(cmd)
 	flags := cmd.Flags()
 	fuel := flags.Uint64("fuel-limit", 0, "the most that one evaluation may use (default: the project's, or the server's)")
+	unchecked := flags.Bool("unchecked", false, "upload the project's module whatever its vectors say")
 	values := map[string]*string{}
 	for _, p := range functionParts {
 		values[p.flag] = flags.String(p.flag, "", p.usage)
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		wasm, limit, err := o.moduleToPush(cmd, args)
-		if err != nil {
-			return err
-		}
 		if err := r.connect(o); err != nil {
 			return err
 		}
-		ask := request{method: http.MethodPost, path: r.rulePath("/versions"), query: url.Values{}, contentType: "application/wasm", body: wasm}
-		if *fuel != 0 {
-			limit = *fuel
+		wasm, limit, err := o.moduleToPush(cmd, args, *fuel, !*unchecked)
+		if err != nil {
+			return err
 		}
+		ask := request{method: http.MethodPost, path: r.rulePath("/versions"), query: url.Values{}, contentType: "application/wasm", body: wasm}
 		if limit != 0 {
 			ask.query.Set("fuel_limit", strconv.FormatUint(limit, 10))
 		}
@@ -64,19 +67,31 @@ func newPush(o *options) *cobra.Command {
 	return cmd
 }
 
-// moduleToPush returns the module that the arguments name, or the project's with
-// the project's limit.
-func (o *options) moduleToPush(cmd *cobra.Command, args []string) (wasm []byte, fuel uint64, err error) {
+// moduleToPush returns the module that the arguments name, or the project's, and the
+// limit on its fuel: the one that is asked for, or the project's. What does not pass the
+// project's check is shown.
+func (o *options) moduleToPush(cmd *cobra.Command, args []string, fuel uint64, check bool) (wasm []byte, limit uint64, err error) {
 	if len(args) > 0 {
 		wasm, err = readFile(args[0], abi.ModuleBytesMax)
-		return wasm, 0, err
+		return wasm, fuel, err
 	}
 	p, err := o.load()
 	if err != nil {
 		return nil, 0, err
 	}
+	if fuel != 0 {
+		p.FuelLimit = fuel
+	}
 	p.warnStale(cmd.ErrOrStderr())
-	wasm, err = p.wasm()
+	if wasm, err = p.wasm(); err != nil || !check {
+		return wasm, p.FuelLimit, err
+	}
+	result, err := p.check(cmd.Context())
+	if err == nil && !result.OK {
+		if err = o.print(cmd, result, result.text); err == nil {
+			err = result.failure("was not uploaded (--unchecked uploads it all the same)")
+		}
+	}
 	return wasm, p.FuelLimit, err
 }
 
