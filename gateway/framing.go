@@ -16,7 +16,7 @@ import (
 //   - a space within a header's name;
 //   - a target that is not a path (absolute form, authority form, *);
 //   - a version that is neither HTTP/1.1 nor HTTP/1.0;
-//   - two Idempotency-Keys, of which a proxy might see the other.
+//   - two Idempotency-Keys, or two Authorizations, of which a proxy might see the other.
 //
 // fasthttp itself refuses two Content-Lengths, two Hosts, and bytes that may
 // not stand in a header at all.
@@ -43,7 +43,7 @@ func versionKnown(version []byte) bool {
 
 // framingFault looks at the header lines as they came.
 func framingFault(raw []byte) problem {
-	keys := 0
+	keys, callers := 0, 0
 	for len(raw) > 0 {
 		end := bytes.IndexByte(raw, '\n')
 		if end < 1 || raw[end-1] != '\r' {
@@ -62,6 +62,12 @@ func framingFault(raw []byte) problem {
 		case len(nameTransferEncoding):
 			if bytes.EqualFold(name, nameTransferEncoding) {
 				return transferEncodingRefused
+			}
+		case len(headerAuthorization):
+			if bytes.EqualFold(name, headerAuthorization) {
+				if callers++; callers > 1 {
+					return invalidRequest
+				}
 			}
 		case len(headerIdempotencyKey):
 			if bytes.EqualFold(name, headerIdempotencyKey) {

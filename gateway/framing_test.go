@@ -123,6 +123,7 @@ func TestFraming(t *testing.T) {
 		{"CR in a value", get("X-A: b\rX-B: c\r\n"), invalidRequest},
 		{"no host", "GET /livez HTTP/1.1\r\n\r\n", invalidRequest},
 		{"two hosts", get("Host: y\r\n"), invalidRequest},
+		{"two callers", get("Authorization: Bearer a\r\nauthorization: Bearer b\r\n"), invalidRequest},
 		{"two keys", order("/api/v1/orders", length+"Idempotency-Key: other\r\n", body), keyInvalid},
 		{"HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", invalidRequest},
 		{"no version", "GET /livez\r\n\r\n", invalidRequest},

@@ -340,7 +340,7 @@ func framing(ctx *fasthttp.RequestCtx) *refusal {
 	case keyInvalid:
 		return refuse(p, "Idempotency-Key must be given once")
 	default:
-		return refuse(p, "a header line is not one that every parser reads alike")
+		return refuse(p, "a header is not one that every parser reads alike")
 	}
 }
 
