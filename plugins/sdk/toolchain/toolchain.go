@@ -86,13 +86,18 @@ func buildRust(ctx context.Context, source, out string) error {
 	for _, flag := range linkFlags {
 		args = append(args, "-Clink-arg="+flag)
 	}
-	return run(ctx, "", rustc, append(args, source, "-o", out)...)
+	err = run(ctx, "", rustc, append(args, source, "-o", out)...)
+	if err != nil && strings.Contains(err.Error(), "linker `rust-lld` not found") {
+		return fmt.Errorf("%w: rust-lld (%s)", ErrMissing, howRust)
+	}
+	return err
 }
+
+const howRust = "apt-get install rustc libstd-rust-dev-wasm32 lld, or rustup target add wasm32-unknown-unknown"
 
 // findRust finds a rustc that has the core library for wasm32: one that the user
 // put into the path, or the system's own behind it.
 func findRust(ctx context.Context) (string, error) {
-	const how = "apt-get install rustc libstd-rust-dev-wasm32 lld, or rustup target add wasm32-unknown-unknown"
 	for _, rustc := range []string{"rustc", "/usr/bin/rustc"} {
 		folder, err := exec.CommandContext(ctx, rustc, "--print=target-libdir", "--target=wasm32-unknown-unknown").Output()
 		if err != nil {
@@ -102,7 +107,7 @@ func findRust(ctx context.Context) (string, error) {
 			return rustc, nil
 		}
 	}
-	return "", fmt.Errorf("%w: no rustc here has the target wasm32-unknown-unknown (%s)", ErrMissing, how)
+	return "", fmt.Errorf("%w: no rustc here has the target wasm32-unknown-unknown (%s)", ErrMissing, howRust)
 }
 
 // buildAssemblyScript compiles one file. asc reads its flags from the asconfig.json
@@ -110,6 +115,9 @@ func findRust(ctx context.Context) (string, error) {
 func buildAssemblyScript(ctx context.Context, source, out string) error {
 	asc, err := findAssemblyScript(filepath.Dir(source))
 	if err != nil {
+		return err
+	}
+	if _, err := find("node", "apt-get install nodejs"); err != nil { // which asc is a script for
 		return err
 	}
 	out, err = filepath.Abs(out)

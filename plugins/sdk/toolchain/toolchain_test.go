@@ -68,6 +68,25 @@ func TestCompilerErrors(t *testing.T) {
 	}
 }
 
+// TestMissingPrograms: a compiler that is there may need another program.
+func TestMissingPrograms(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	script := write(t, "rule.ts", "")
+	if err := os.MkdirAll(filepath.Join(filepath.Dir(script), "node_modules", ".bin"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(filepath.Dir(script), "node_modules", ".bin", "asc"), []byte("#!/usr/bin/env node\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	rust := "#![no_std]\n#[panic_handler] fn panic(_: &core::panic::PanicInfo) -> ! { loop {} }\n"
+	for source, want := range map[string]string{script: "node (apt-get install nodejs)", write(t, "rule.rs", rust): "rust-lld (apt-get install"} {
+		err := toolchain.Build(t.Context(), source, filepath.Join(t.TempDir(), "rule.wasm"))
+		if !errors.Is(err, toolchain.ErrMissing) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", filepath.Base(source), err)
+		}
+	}
+}
+
 // TestMissingCompilers: an author reads which program is missing, and how to get it.
 // Rust is looked for at the system's own place too, and is left out for that.
 func TestMissingCompilers(t *testing.T) {
