@@ -1,0 +1,116 @@
+package doorbuster_test
+
+import (
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"unicode"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// pages are the Markdown pages, by their paths.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	texts := make(map[string]string)
+	walk(t, func(file string) {
+		if path.Ext(file) != ".md" || strings.Contains(file, "/node_modules/") {
+			return
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[file] = string(text)
+	})
+	if texts["README.md"] == "" || texts["docs/rules.md"] == "" {
+		t.Fatal("found no pages")
+	}
+	return texts
+}
+
+var (
+	linkText = regexp.MustCompile(`\]\(([^()\s]+)\)`)
+	fence    = regexp.MustCompile("(?ms)^```.*?^```")
+	codeText = regexp.MustCompile("`[^`\n]*`")
+)
+
+// TestLinks: what a page links to is there, down to the heading.
+func TestLinks(t *testing.T) {
+	texts := pages(t)
+	links := 0
+	for file, text := range texts {
+		text = codeText.ReplaceAllString(fence.ReplaceAllString(text, ""), "")
+		for _, match := range linkText.FindAllStringSubmatch(text, -1) {
+			target, heading, _ := strings.Cut(match[1], "#")
+			if strings.Contains(target, "://") || strings.HasPrefix(target, "mailto:") {
+				continue
+			}
+			links++
+			to := file
+			if target != "" {
+				to = path.Join(path.Dir(file), target)
+			}
+			if _, err := os.Stat(to); err != nil {
+				t.Errorf("%s links to %s: %v", file, match[1], err)
+			} else if heading != "" && !slices.Contains(anchors(texts[to]), heading) {
+				t.Errorf("%s links to %s, and no heading of %s is that", file, match[1], to)
+			}
+		}
+	}
+	if links < 20 {
+		t.Errorf("found %d links", links)
+	}
+}
+
+// anchors are the names by which a page's headings are linked to.
+func anchors(text string) (names []string) {
+	for line := range strings.Lines(fence.ReplaceAllString(text, "")) {
+		if !strings.HasPrefix(line, "#") {
+			continue
+		}
+		name := strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case unicode.IsLetter(r) || unicode.IsDigit(r) || r == '-' || r == '_':
+				return unicode.ToLower(r)
+			}
+			return -1
+		}, strings.TrimSpace(strings.TrimLeft(line, "#")))
+		names = append(names, name)
+	}
+	return names
+}
+
+var taskText = regexp.MustCompile(`go tool task ([a-z][a-z:]*)`)
+
+// TestTasks: a task that is named anywhere, in a page, in the code or by another task,
+// is there.
+func TestTasks(t *testing.T) {
+	var file struct{ Tasks map[string]any }
+	text, err := os.ReadFile("Taskfile.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		t.Fatal(err)
+	}
+	walk(t, func(name string) {
+		if !slices.Contains([]string{".md", ".go", ".yml", ".yaml"}, path.Ext(name)) || strings.Contains(name, "/node_modules/") {
+			return
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range taskText.FindAllStringSubmatch(string(text), -1) {
+			if task := strings.TrimRight(match[1], ":"); file.Tasks[task] == nil {
+				t.Errorf("%s names the task %q", name, task)
+			}
+		}
+	})
+}
