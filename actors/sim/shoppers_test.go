@@ -1,9 +1,11 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/doorbuster/doorbuster/actors"
 	"github.com/doorbuster/doorbuster/actors/deal"
@@ -87,6 +89,9 @@ var rules = map[string]func(*abi.Input) abi.Output{
 	},
 }
 
+// tooMany attributes are more than a rule can be told of.
+var tooMany = slices.Repeat([]abi.KV{{Key: []byte("note"), Value: bytes.Repeat([]byte("x"), deal.MaxTextLen)}}, deal.MaxAttributes)
+
 var ruleSets = [][]string{nil, {"tenth"}, {"loyal", "tenth"}, {"picky", "loyal"}}
 
 func newShop(w *world) shop {
@@ -156,6 +161,8 @@ func (w *world) placeOrder(id string) {
 		}
 	case x == 15:
 		id = "ghost"
+	case x == 16:
+		c.Attributes = tooMany
 	}
 	if c.Key == nil {
 		w.shop.keys++
