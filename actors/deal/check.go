@@ -14,7 +14,7 @@ import (
 func (s *State) Check() error {
 	c := newRecount(s)
 	if s.Spec == nil {
-		c.must(s.Seq == 0 && s.Stock == 0 && len(s.orders) == 0, "something happened to a deal that was never created")
+		c.must(s.Seq == 0 && s.Stock == 0 && s.orders.len() == 0, "something happened to a deal that was never created")
 		return c.err
 	}
 	c.numbers()
@@ -72,8 +72,8 @@ var possible = [...][]OrderStatus{
 func (c *recount) orders() {
 	s := c.s
 	prev := order{}
-	for i := range s.orders {
-		o := &s.orders[i]
+	for i := range s.orders.len() {
+		o := s.orders.at(i)
 		if o.seq <= prev.seq || o.seq > s.Seq || o.at < prev.at || o.at > s.At || o.expires < prev.expires || o.expires < o.at ||
 			o.quantity == 0 || o.quantity > MaxQuantity || int(o.user) >= len(s.held) || int(o.group) > len(s.groups) ||
 			o.status == Reserved && i < s.nextExpiry {
@@ -145,7 +145,7 @@ func (c *recount) groups() {
 			}
 		})
 		opener := s.findOrder(g.seq)
-		c.must(opener >= 0 && s.orders[opener].group == uint32(i)+1 && s.orders[opener].nextMember == 0, "group %d has no order that opened it", g.seq)
+		c.must(opener >= 0 && s.orders.at(opener).group == uint32(i)+1 && s.orders.at(opener).nextMember == 0, "group %d has no order that opened it", g.seq)
 		c.must(g.seq > prev.seq && g.expires >= prev.expires && (g.status != Forming || i >= s.nextGroup), "group %d is out of place", g.seq)
 		c.must(g.members == n.members && g.paid == n.paid && n.orders == n.chained,
 			"group %d: %d members, %d paid, %d in its chain; its orders say %+v", g.seq, g.members, g.paid, n.chained, *n)
@@ -158,12 +158,12 @@ func (c *recount) groups() {
 func (c *recount) keys() {
 	s := c.s
 	first, after := uint64(s.keys.first), uint64(s.keys.first)+uint64(s.keys.len())
-	if s.keys.len() > MaxKeys || after+uint64(s.keyShift) != uint64(len(s.orders)) {
-		c.must(false, "%d keys from number %d, shifted by %d, for %d orders", s.keys.len(), first, s.keyShift, len(s.orders))
+	if s.keys.len() > MaxKeys || after+uint64(s.keyShift) != uint64(s.orders.len()) {
+		c.must(false, "%d keys from number %d, shifted by %d, for %d orders", s.keys.len(), first, s.keyShift, s.orders.len())
 		return
 	}
 	for k := first; k < after; k++ {
-		o := &s.orders[k+uint64(s.keyShift)]
+		o := s.orders.at(int(k + uint64(s.keyShift)))
 		c.must(binary.LittleEndian.Uint32(s.keys.at(uint32(k))) == o.user, "key %d is not of order %d's user", k, o.seq)
 	}
 }
@@ -178,9 +178,8 @@ func (c *recount) lookups() {
 		n, ok := s.users.find(s.users.at(uint32(i)))
 		c.must(ok && n == uint32(i), "user %d is not found by name", i)
 	}
-	for i := range s.keys.list {
-		k := s.keys.first + uint32(i)
-		if o := &s.orders[k+s.keyShift]; o.at > s.At-KeyWindow {
+	for k := s.keys.first; int(k) < s.keys.list.len(); k++ {
+		if o := s.orders.at(int(k + s.keyShift)); o.at > s.At-KeyWindow {
 			n, ok := s.keys.find(s.keys.at(k))
 			c.must(ok && n == k, "key %d of order %d is not found", k, o.seq)
 		}

@@ -76,7 +76,7 @@ func (s *State) decideOrder(c *Command, rules Rules, r *Reply) {
 		r.refuse(SoldOut)
 		return
 	}
-	if len(s.orders) >= MaxOrders {
+	if s.orders.len() >= MaxOrders {
 		r.Detail = "the deal has taken as many orders as it may"
 		r.refuse(SoldOut)
 		return
@@ -265,7 +265,7 @@ func (s *State) decideChange(c *Command, r *Reply, kind Kind) {
 		r.refuse(OrderNotFound)
 		return
 	}
-	o := &s.orders[i]
+	o := s.orders.at(i)
 	s.describe(o, r)
 	from, to := Reserved, Cancelled
 	switch kind {
@@ -302,7 +302,7 @@ func (s *State) Settled(r *Reply) {
 		return
 	}
 	if i := s.findOrder(r.Order); i >= 0 {
-		s.describe(&s.orders[i], r)
+		s.describe(s.orders.at(i), r)
 	}
 }
 
@@ -341,7 +341,7 @@ func (s *State) GroupOf(e *Event) (GroupView, bool) {
 }
 
 func (s *State) groupOfOrder(seq uint64) (GroupView, bool) {
-	o := &s.orders[s.findOrder(seq)]
+	o := s.orders.at(s.findOrder(seq))
 	if o.group == 0 {
 		return GroupView{}, false
 	}
@@ -354,7 +354,7 @@ func (s *State) lookupOrder(seq uint64, r *Reply) {
 		r.refuse(OrderNotFound)
 		return
 	}
-	s.describe(&s.orders[i], r)
+	s.describe(s.orders.at(i), r)
 }
 
 func (s *State) lookupGroup(seq uint64, r *Reply) {

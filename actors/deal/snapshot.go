@@ -46,11 +46,11 @@ func (s *State) AppendSnapshot(dst []byte) []byte {
 	for i := range s.groups {
 		dst = s.groups[i].append(dst)
 	}
-	dst = binary.AppendUvarint(dst, uint64(len(s.orders)))
+	dst = binary.AppendUvarint(dst, uint64(s.orders.len()))
 	var prev order
-	for i := range s.orders {
-		dst = s.orders[i].append(dst, &prev)
-		prev = s.orders[i]
+	for i := range s.orders.len() {
+		dst = s.orders.at(i).append(dst, &prev)
+		prev = *s.orders.at(i)
 	}
 	return s.appendKeys(dst)
 }
@@ -100,12 +100,9 @@ func (s *State) readOff(r *reader) {
 	}
 }
 
-// The shortest encodings of a user and of an order bound how many of them a
-// record can hold, so that a number in it cannot ask for more room than that.
-const (
-	userBytesMin  = 3
-	orderBytesMin = 15
-)
+// userBytesMin is the shortest encoding of a user. It bounds how many of them a record
+// can hold, so that a number in it cannot ask for more room than that.
+const userBytesMin = 3
 
 func (s *State) readUsers(r *reader) {
 	n := r.uint()
@@ -150,14 +147,13 @@ func (o *order) append(dst []byte, prev *order) []byte {
 
 func (s *State) readOrders(r *reader, version byte) {
 	n := r.uint()
-	s.orders = make([]order, 0, min(n, uint64(len(r.b)/orderBytesMin)))
 	var prev order
 	for ; n > 0 && !r.bad; n-- {
 		prev = readOrder(r, &prev, version)
 		if prev.seq+uint64(prev.moved) > s.Seq || prev.at > s.At || int(prev.user) >= s.users.len() || int(prev.group) > len(s.groups) {
 			r.fail()
 		}
-		s.orders = append(s.orders, prev)
+		s.orders.add(prev)
 	}
 }
 
@@ -180,7 +176,7 @@ func readOrder(r *reader, prev *order, version byte) order {
 // front of each is known from its order.
 func (s *State) appendKeys(dst []byte) []byte {
 	first := s.keys.first
-	for int(first-s.keys.first) < s.keys.len() && s.orders[first+s.keyShift].at <= s.At-KeyWindow {
+	for int(first-s.keys.first) < s.keys.len() && s.orders.at(int(first+s.keyShift)).at <= s.At-KeyWindow {
 		first++
 	}
 	n := s.keys.len() - int(first-s.keys.first)
@@ -193,17 +189,17 @@ func (s *State) appendKeys(dst []byte) []byte {
 
 func (s *State) readKeys(r *reader) {
 	n := r.uint()
-	if n > uint64(len(s.orders)) {
+	if n > uint64(s.orders.len()) {
 		r.fail()
 		return
 	}
-	s.keyShift = uint32(uint64(len(s.orders)) - n)
-	if n > 0 && s.orders[s.keyShift].at <= s.At-KeyWindow {
+	s.keyShift = uint32(uint64(s.orders.len()) - n)
+	if n > 0 && s.orders.at(int(s.keyShift)).at <= s.At-KeyWindow {
 		r.fail()
 	}
 	s.keys = newTable(int(min(n, uint64(len(r.b)))))
 	for i := s.keyShift; n > 0 && !r.bad; n-- {
-		if _, _, again := s.keys.add(s.key(s.orders[i].user, r.text(MaxIDLen))); again {
+		if _, _, again := s.keys.add(s.key(s.orders.at(int(i)).user, r.text(MaxIDLen))); again {
 			r.fail()
 		}
 		i++
@@ -213,8 +209,8 @@ func (s *State) readKeys(r *reader) {
 // relink rebuilds what a snapshot leaves out because it follows from the
 // rest: who sits in which group.
 func (s *State) relink() {
-	for i := range s.orders {
-		o := &s.orders[i]
+	for i := range s.orders.len() {
+		o := s.orders.at(i)
 		if o.group == 0 {
 			continue
 		}

@@ -25,9 +25,9 @@ type State struct {
 	Paused, Closed bool
 	off            []string // rules of Spec that are switched off, in that order
 
-	orders []order // in rising seq
-	groups []group // in rising seq
-	users  table   // numbers index held
+	orders column[order] // in rising seq
+	groups []group       // in rising seq
+	users  table         // numbers index held
 	held   []holding
 	// keys numbers user and idempotency key together. Entry k belongs to
 	// orders[k + keyShift]: every order adds exactly one, and only the oldest
@@ -166,7 +166,7 @@ func (s *State) place(e *Event) bool {
 	if p.GroupMode != Alone && !s.seat(&o, p) {
 		return false
 	}
-	s.orders = append(s.orders, o)
+	s.orders.add(o)
 	s.Available -= int64(p.Quantity)
 	s.Reserved += int64(p.Quantity)
 	return s.remember(u, p.Key, e.At) && s.Available == p.Available
@@ -177,8 +177,8 @@ func (s *State) place(e *Event) bool {
 // order; and whether what it says of the deal is so.
 func (s *State) fits(e *Event) bool {
 	p, last := &e.Placed, e.At
-	if n := len(s.orders); n > 0 {
-		last = max(last, s.orders[n-1].expires)
+	if n := s.orders.len(); n > 0 {
+		last = max(last, s.orders.at(n-1).expires)
 	}
 	return p.Quantity > 0 && p.Quantity <= MaxQuantity &&
 		p.UnitPrice >= 0 && p.UnitPrice <= MaxUnitPrice &&
@@ -201,7 +201,7 @@ func (s *State) seat(o *order, p *Placed) bool {
 	g := &s.groups[i]
 	o.group = uint32(i) + 1
 	o.nextMember = g.newest
-	g.newest = uint32(len(s.orders)) + 1
+	g.newest = uint32(s.orders.len()) + 1
 	g.members++
 	return g.status == Forming && g.members == p.GroupMembers && g.members <= p.GroupSize && p.GroupSize == s.Spec.Group.Size
 }
@@ -210,10 +210,10 @@ func (s *State) seat(o *order, p *Placed) bool {
 // group's last payment confirms all of its members.
 func (s *State) pay(seq uint64) bool {
 	i := s.findOrder(seq)
-	if i < 0 || s.orders[i].status != Reserved {
+	if i < 0 || s.orders.at(i).status != Reserved {
 		return false
 	}
-	o := &s.orders[i]
+	o := s.orders.at(i)
 	if o.group == 0 {
 		s.confirm(o)
 		return true
@@ -234,7 +234,7 @@ func (s *State) pay(seq uint64) bool {
 
 // refer notes which event carries the newest reference of its order.
 func (s *State) refer(e *Event) bool {
-	s.orders[s.findOrder(e.Order)].moved = uint32(e.Seq - e.Order)
+	s.orders.at(s.findOrder(e.Order)).moved = uint32(e.Seq - e.Order)
 	return e.Seq-e.Order <= math.MaxUint32
 }
 
@@ -247,10 +247,10 @@ func (s *State) confirm(o *order) {
 // release gives a reserved order's units back.
 func (s *State) release(seq uint64, to OrderStatus) bool {
 	i := s.findOrder(seq)
-	if i < 0 || s.orders[i].status != Reserved {
+	if i < 0 || s.orders.at(i).status != Reserved {
 		return false
 	}
-	s.giveBack(&s.orders[i], to)
+	s.giveBack(s.orders.at(i), to)
 	return true
 }
 
@@ -287,25 +287,25 @@ func (s *State) failGroup(seq uint64) bool {
 
 func (s *State) refund(e *Event) bool {
 	i := s.findOrder(e.Order)
-	if i < 0 || s.orders[i].status != RefundDue {
+	if i < 0 || s.orders.at(i).status != RefundDue {
 		return false
 	}
-	o := &s.orders[i]
+	o := s.orders.at(i)
 	o.status = Refunded
 	return e.Payment == 0 || e.Payment == o.seq+uint64(o.moved)
 }
 
 // members calls fn with every order that ever sat in g, newest first.
 func (s *State) members(g *group, fn func(*order)) {
-	for n := g.newest; n != 0; n = s.orders[n-1].nextMember {
-		fn(&s.orders[n-1])
+	for n := g.newest; n != 0; n = s.orders.at(int(n - 1)).nextMember {
+		fn(s.orders.at(int(n - 1)))
 	}
 }
 
 // findOrder returns the index of the order whose event was seq, or -1.
 func (s *State) findOrder(seq uint64) int {
-	i := sort.Search(len(s.orders), func(i int) bool { return s.orders[i].seq >= seq })
-	if i == len(s.orders) || s.orders[i].seq != seq {
+	i := sort.Search(s.orders.len(), func(i int) bool { return s.orders.at(i).seq >= seq })
+	if i == s.orders.len() || s.orders.at(i).seq != seq {
 		return -1
 	}
 	return i
@@ -337,7 +337,7 @@ func (s *State) findKey(user uint32, key []byte, now int64) *order {
 	if !ok {
 		return nil
 	}
-	if o := &s.orders[n+s.keyShift]; o.at > now-KeyWindow {
+	if o := s.orders.at(int(n + s.keyShift)); o.at > now-KeyWindow {
 		return o
 	}
 	return nil
@@ -348,7 +348,7 @@ func (s *State) findKey(user uint32, key []byte, now int64) *order {
 func (s *State) remember(user uint32, key []byte, now int64) bool {
 	s.forgetKeys(now)
 	_, before, again := s.keys.add(s.key(user, key))
-	return !again || s.orders[before+s.keyShift].at <= now-KeyWindow
+	return !again || s.orders.at(int(before+s.keyShift)).at <= now-KeyWindow
 }
 
 // forgetMax bounds the keys that one order forgets. More than the one that it
@@ -362,7 +362,7 @@ const forgetMax = 4
 func (s *State) forgetKeys(now int64) {
 	for range forgetMax {
 		n := s.keys.len()
-		if n == 0 || n < MaxKeys && s.orders[s.keys.first+s.keyShift].at > now-KeyWindow {
+		if n == 0 || n < MaxKeys && s.orders.at(int(s.keys.first+s.keyShift)).at > now-KeyWindow {
 			return
 		}
 		s.keys.dropFirst()
@@ -372,8 +372,8 @@ func (s *State) forgetKeys(now int64) {
 // Due fills e with the next event that the passing of time owes the deal at
 // now, and says whether there is one: an expired reservation, a failed group.
 func (s *State) Due(now int64, e *Event) bool {
-	for ; s.nextExpiry < len(s.orders); s.nextExpiry++ {
-		if o := &s.orders[s.nextExpiry]; o.status == Reserved {
+	for ; s.nextExpiry < s.orders.len(); s.nextExpiry++ {
+		if o := s.orders.at(s.nextExpiry); o.status == Reserved {
 			if o.expires > now {
 				break
 			}
@@ -396,9 +396,9 @@ func (s *State) Due(now int64, e *Event) bool {
 // NextExpiry returns when Due will next have something to say; 0 = never.
 func (s *State) NextExpiry() int64 {
 	var next int64
-	for i := s.nextExpiry; i < len(s.orders); i++ {
-		if s.orders[i].status == Reserved {
-			next = s.orders[i].expires
+	for i := s.nextExpiry; i < s.orders.len(); i++ {
+		if s.orders.at(i).status == Reserved {
+			next = s.orders.at(i).expires
 			break
 		}
 	}
@@ -497,7 +497,7 @@ func (s *State) KeyCount() int { return int(s.keys.first) + s.keys.len() }
 func (s *State) EachKey(from int, fn func(user, key []byte)) (next int) {
 	next = s.KeyCount()
 	for n := max(uint32(from), s.keys.first); n < uint32(next); n++ {
-		fn(s.users.at(s.orders[n+s.keyShift].user), s.keys.at(n)[userBytes:])
+		fn(s.users.at(s.orders.at(int(n+s.keyShift)).user), s.keys.at(n)[userBytes:])
 	}
 	return next
 }
