@@ -744,7 +744,7 @@ func TestMutualTLS(t *testing.T) {
 	dir := t.TempDir()
 	node := func(name string, allowed ...string) *station {
 		return startStation(t, name, direct(t), func(c *Config) {
-			files, err := mtls.Issue(dir, name, nil, time.Now())
+			files, err := mtls.Issue(dir, name, nil, time.Now(), false)
 			if err != nil {
 				t.Fatal(err)
 			}

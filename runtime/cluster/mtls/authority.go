@@ -1,6 +1,7 @@
 package mtls
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -35,17 +37,23 @@ var nodeName = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])
 type Files struct{ CA, Cert, Key string }
 
 // Issue makes a certificate for the node of a name, good for a year from now, in
-// dir/name.pem and dir/name-key.pem, replacing what is there. hosts are put into it as
-// addresses or DNS names. If dir holds no authority, Issue makes one first: a private
-// one, for a test or a small installation, whose key stands there for whoever can read
-// the folder.
-func Issue(dir, name string, hosts []string, now time.Time) (Files, error) {
+// dir/name.pem and dir/name-key.pem. hosts are put into it as addresses or DNS names.
+// What is there is an error that matches fs.ErrExist, unless the node's files are to be
+// renewed. If dir holds no authority, Issue makes one first: a private one, for a test or
+// a small installation, whose key stands there for whoever can read the folder. It never
+// replaces one, nor what is left of one.
+func Issue(dir, name string, hosts []string, now time.Time, renew bool) (Files, error) {
 	files := Files{CA: filepath.Join(dir, CAFile), Cert: filepath.Join(dir, name+".pem"), Key: filepath.Join(dir, name+"-key.pem")}
-	if !nodeName.MatchString(name) || files.CA == files.Cert || files.Cert == filepath.Join(dir, caKeyFile) {
-		return Files{}, fmt.Errorf("mtls: %q cannot be a node's name, which is letters, digits, dots and dashes", name)
+	if !nodeName.MatchString(name) || files.CA == files.Cert || strings.HasSuffix(name, "-key") {
+		return Files{}, fmt.Errorf("mtls: %q cannot be a node's name, which is letters, digits, dots and dashes, and whose file is nobody else's", name)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return Files{}, err
+	}
+	if !renew {
+		if err := absent(files.Cert, files.Key); err != nil {
+			return Files{}, err
+		}
 	}
 	ca, caKey, err := openAuthority(dir, now)
 	if err != nil {
@@ -65,10 +73,23 @@ func Issue(dir, name string, hosts []string, now time.Time) (Files, error) {
 	return files, sign(cert, ca, caKey, files.Cert, files.Key)
 }
 
+// absent refuses to go on over files that are there.
+func absent(files ...string) error {
+	for _, file := range files {
+		if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("mtls: %s: %w", file, cmp.Or(err, fs.ErrExist))
+		}
+	}
+	return nil
+}
+
 // openAuthority returns the folder's authority, and makes it if there is none.
 func openAuthority(dir string, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	certFile, keyFile := filepath.Join(dir, CAFile), filepath.Join(dir, caKeyFile)
 	if _, err := os.Stat(certFile); errors.Is(err, fs.ErrNotExist) {
+		if err := absent(keyFile); err != nil {
+			return nil, nil, err
+		}
 		ca := template("Doorbuster private CA", now, authorityLife)
 		ca.IsCA, ca.BasicConstraintsValid, ca.MaxPathLenZero = true, true, true
 		ca.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageCRLSign

@@ -187,6 +187,24 @@ func (c *Credentials) config(usage x509.ExtKeyUsage) *tls.Config {
 	}
 }
 
+// Check says whether the other nodes would take this one's certificate, as both sides of a
+// connection, and until when.
+func (c *Credentials) Check() (until time.Time, err error) {
+	now := c.current()
+	chain := make([]*x509.Certificate, len(now.own.Certificate))
+	for i, der := range now.own.Certificate {
+		if chain[i], err = x509.ParseCertificate(der); err != nil {
+			return until, fmt.Errorf("mtls: %s: %w", c.cfg.Cert, err)
+		}
+	}
+	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
+		if err := c.verify(chain, now.authorities, usage); err != nil {
+			return until, err
+		}
+	}
+	return chain[0].NotAfter, nil
+}
+
 func (c *Credentials) verify(chain []*x509.Certificate, authorities *x509.CertPool, usage x509.ExtKeyUsage) error {
 	if len(chain) == 0 {
 		return errors.New("mtls: the other side shows no certificate")
@@ -204,7 +222,7 @@ func (c *Credentials) verify(chain []*x509.Certificate, authorities *x509.CertPo
 			return nil
 		}
 	}
-	return fmt.Errorf("mtls: the other side is %q, which is not on the list of nodes", chain[0].DNSNames)
+	return fmt.Errorf("mtls: the certificate is %q's, which is not on the list of nodes", chain[0].DNSNames)
 }
 
 // Transport returns the credentials as gRPC wants them, for both sides.

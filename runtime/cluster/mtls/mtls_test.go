@@ -1,9 +1,11 @@
 package mtls
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -21,7 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func issue(t *testing.T, dir, name string, now time.Time) Files {
 	t.Helper()
-	files, err := Issue(dir, name, []string{"127.0.0.1", "localhost"}, now)
+	files, err := Issue(dir, name, []string{"127.0.0.1", "localhost"}, now, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,16 +260,38 @@ func TestIssue(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"", ".", "..", "a/b", "ca", "ca-key"} {
-		if _, err := Issue(dir, name, nil, time.Now()); err == nil {
+		if _, err := Issue(dir, name, nil, time.Now(), false); err == nil {
 			t.Errorf("%q is a node's name", name)
 		}
+	}
+	key, err := os.ReadFile(a.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Issue(dir, "a", nil, time.Now(), false); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a node's files are there: %v", err)
+	}
+	if now, err := os.ReadFile(a.Key); err != nil || !bytes.Equal(now, key) {
+		t.Error("they were replaced", err)
+	}
+	if _, err := Issue(dir, "a", nil, time.Now(), true); err != nil {
+		t.Errorf("to be renewed: %v", err)
+	}
+	if err := os.Remove(b.CA); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Issue(dir, "d", nil, time.Now(), true); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("over the key of an authority: %v", err)
+	}
+	if err := os.WriteFile(b.CA, after, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	// Another authority's key is found out before anything is signed with it.
 	issue(t, filepath.Join(dir, "x"), "a", time.Now())
 	if err := os.Rename(filepath.Join(dir, "x", caKeyFile), filepath.Join(dir, caKeyFile)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Issue(dir, "c", nil, time.Now()); err == nil {
+	if _, err := Issue(dir, "c", nil, time.Now(), false); err == nil {
 		t.Error("signed with a key that is not the authority's")
 	}
 }
