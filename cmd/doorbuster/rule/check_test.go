@@ -62,7 +62,8 @@ func TestCheck(t *testing.T) {
 		"beyond the sum": {off(9901), ExitDifference, "", []string{"a tenth: bad_output"}, "    got   fault bad_output: "},
 		"never ends": {
 			gastest.Rule("loop void br 0 end" + gastest.Result), ExitDifference, "",
-			[]string{"a tenth: out_of_fuel", "sample.json: out_of_fuel"}, "fuel     at most 5000 of 5000",
+			[]string{"a tenth: out_of_fuel", "sample.json: out_of_fuel"},
+			"fuel     at most 5000 of 5000",
 		},
 		"traps": {gastest.Rule("unreachable"), ExitDifference, "", []string{"a tenth: trap", "sample.json: trap"}, "of which 2 failed"},
 		"starts": {
