@@ -64,7 +64,7 @@ var layers = []layer{
 	{pkg: "runtime/journal/postgres/pgtest"},
 	{pkg: "runtime/journal/postgres", imports: []string{"runtime/journal", "clockd"}, tests: []string{"runtime/journal/journaltest", "runtime/journal/postgres/pgtest"}},
 	{pkg: "runtime/cluster/etcd/etcdtest", imports: []string{"clockd"}},
-	{pkg: "runtime/cluster/etcd", imports: []string{"runtime/cluster"}, tests: []string{"runtime/cluster/clustertest", "runtime/cluster/registrytest", "runtime/cluster/etcd/etcdtest", "clockd"}},
+	{pkg: "runtime/cluster/etcd", imports: []string{"runtime/cluster"}, tests: []string{"runtime/cluster/mtls", "runtime/cluster/clustertest", "runtime/cluster/registrytest", "runtime/cluster/etcd/etcdtest", "clockd"}},
 	{pkg: "runtime/cluster/k8s", imports: []string{"runtime/cluster", "clockd"}, tests: []string{"runtime/cluster/clustertest", "runtime/cluster/registrytest"}},
 	{pkg: "runtime/cluster/registrytest", imports: []string{"runtime/cluster", "clockd"}},
 	{pkg: "runtime/cluster", imports: []string{"runtime/cluster/batch", "runtime/cluster/mtls", "clockd"}, tests: []string{"runtime/cluster/clustertest", "runtime/cluster/registrytest"}},

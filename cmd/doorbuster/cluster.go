@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -52,12 +55,43 @@ func (s *server) registry() (cluster.Registry, error) {
 	case config.ProviderStatic:
 		return cluster.Static(names(s.cfg.Peers)...), nil
 	default:
-		c := etcd.Config{Endpoints: names(s.cfg.Etcd), Logger: s.log.Logger}
-		if slices.ContainsFunc(c.Endpoints, func(url string) bool { return strings.HasPrefix(url, "https:") }) {
-			c.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+		c, err := etcdConfig(&s.cfg)
+		if err != nil {
+			return nil, err
 		}
+		c.Logger = s.log.Logger
 		return etcd.New(c)
 	}
+}
+
+// etcdConfig is how to reach etcd. The client's certificate is read for each connection,
+// so that it may be renewed under a running node.
+func etcdConfig(cfg *config.Config) (etcd.Config, error) {
+	c := etcd.Config{Endpoints: names(cfg.Etcd), Username: cfg.EtcdUser, Password: cfg.EtcdPassword}
+	if !slices.ContainsFunc(c.Endpoints, func(url string) bool { return strings.HasPrefix(url, "https:") }) {
+		return c, nil
+	}
+	c.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	if cfg.EtcdCA != "" {
+		text, err := os.ReadFile(cfg.EtcdCA)
+		if err != nil {
+			return c, err
+		}
+		if c.TLS.RootCAs = x509.NewCertPool(); !c.TLS.RootCAs.AppendCertsFromPEM(text) {
+			return c, fmt.Errorf("%s holds no certificate", cfg.EtcdCA)
+		}
+	}
+	if cfg.EtcdCert != "" {
+		read := func() (*tls.Certificate, error) {
+			cert, err := tls.LoadX509KeyPair(cfg.EtcdCert, cfg.EtcdKey)
+			return &cert, err
+		}
+		if _, err := read(); err != nil {
+			return c, err
+		}
+		c.TLS.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return read() }
+	}
+	return c, nil
 }
 
 // clusterView is what the edge shows of the cluster, nil if there is none.

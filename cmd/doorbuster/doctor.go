@@ -62,7 +62,8 @@ the data folder is neither made nor opened, what is written to time a sync is go
 the end, and a PostgreSQL server gets no tables and no rows.`,
 		Args: cobra.NoArgs,
 	}
-	s := addSettings(cmd, "listen", "admin", "data", "postgres", "auth")
+	s := addSettings(cmd, "listen", "admin", "data", "postgres", "auth", "cluster", "advertise", "provider", "etcd", "etcd-ca", "etcd-cert", "etcd-key",
+		"etcd-user", "etcd-password", "peers", "cluster-tls-ca", "cluster-tls-cert", "cluster-tls-key", "cluster-names")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := s.load()
 		if err != nil {
@@ -102,7 +103,10 @@ func checks(cfg config.Config) []check {
 		list = list[:1]
 	}
 	for _, url := range cfg.Postgres {
-		list = append(list, check{"postgres", func(ctx context.Context, _ config.Config) finding { return checkPostgres(ctx, url) }})
+		list = append(list, check{"postgres", func(ctx context.Context, _ config.Config) finding { return checkPostgres(ctx, url, cfg.Cluster) }})
+	}
+	if cfg.Cluster {
+		list = append(list, clusterChecks(cfg)...)
 	}
 	return append(
 		list,
@@ -205,13 +209,17 @@ func checkSync(_ context.Context, cfg config.Config) finding {
 	return f
 }
 
-// checkPostgres looks at a server that keeps the journal instead of the folder.
-func checkPostgres(ctx context.Context, url string) finding {
+// checkPostgres looks at a server that keeps the journal instead of the folder, which
+// the nodes of a cluster share.
+func checkPostgres(ctx context.Context, url string, shared bool) finding {
 	h, err := postgres.Examine(ctx, url)
 	if err != nil {
 		return failed(err, "")
 	}
 	f := finding{seen: fmt.Sprintf("version %s, a commit takes %v in the median", h.Version, h.Commit.Round(time.Microsecond))}
+	if shared && h.Holder != "" {
+		f.seen, h.Holder = f.seen+"; in use by "+h.Holder, ""
+	}
 	switch {
 	case h.Holder != "":
 		f.grade, f.advice = poor, "another node serves from it: "+h.Holder

@@ -81,6 +81,11 @@ type Config struct {
 	Advertise         string        // host:port by which the other nodes reach this one
 	Provider          string        // ProviderEtcd, ProviderK8s or ProviderStatic
 	Etcd              string        // URLs of etcd's servers, by commas
+	EtcdCA            string        // file of the authority of etcd's servers; empty = the system's
+	EtcdCert          string        // file of the certificate that etcd asks for; empty = none
+	EtcdKey           string        // file of its key
+	EtcdUser          string        // user of etcd; empty = none
+	EtcdPassword      string        // and the password; secret
 	Peers             string        // host:port of all nodes, by commas, for ProviderStatic
 	ClusterTLSCA      string        // file of the nodes' authority; without TLS, nodes are on loopback
 	ClusterTLSCert    string        // file of this node's certificate
@@ -146,6 +151,11 @@ func (c *Config) Flags() *pflag.FlagSet {
 	t.StringVar(&c.Advertise, "advertise", c.Advertise, "address by which the other nodes of the cluster reach this one, and on which it listens for them")
 	t.StringVar(&c.Provider, "provider", c.Provider, "where nodes find each other: etcd, k8s or static")
 	t.StringVar(&c.Etcd, "etcd", c.Etcd, "URLs of etcd's servers, by commas, for --provider etcd")
+	t.StringVar(&c.EtcdCA, "etcd-ca", c.EtcdCA, "file of the authority that signs the certificates of etcd's servers (default: the system's)")
+	t.StringVar(&c.EtcdCert, "etcd-cert", c.EtcdCert, "file of the certificate by which etcd knows its clients (default: none)")
+	t.StringVar(&c.EtcdKey, "etcd-key", c.EtcdKey, "file of its key")
+	t.StringVar(&c.EtcdUser, "etcd-user", c.EtcdUser, "user of etcd (default: none)")
+	t.StringVar(&c.EtcdPassword, "etcd-password", c.EtcdPassword, "and the password, better put into the environment or the file")
 	t.StringVar(&c.Peers, "peers", c.Peers, "addresses of all nodes, by commas, for --provider static")
 	t.StringVar(&c.ClusterTLSCA, "cluster-tls-ca", c.ClusterTLSCA, "file of the authority that signs the nodes' certificates (default: no TLS, for nodes on loopback only)")
 	t.StringVar(&c.ClusterTLSCert, "cluster-tls-cert", c.ClusterTLSCert, "file of this node's certificate")
@@ -170,7 +180,7 @@ func (c *Config) Flags() *pflag.FlagSet {
 	t.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	t.StringVar(&c.LogFormat, "log-format", c.LogFormat, "text or json")
 	t.StringVar(&c.Key, "key", c.Key, "operator's key, for commands that ask a running server")
-	for _, name := range []string{"postgres", "stock-guard", "key"} {
+	for _, name := range []string{"postgres", "stock-guard", "etcd-password", "key"} {
 		t.Lookup(name).Annotations = map[string][]string{secret: nil}
 	}
 	return t
@@ -402,6 +412,9 @@ func (c *Config) validateCluster() (problems []error) {
 	problems = append(problems, address("advertise", c.Advertise), oneOf("provider", c.Provider, ProviderEtcd, ProviderK8s, ProviderStatic))
 	need(len(c.Postgres) > 0, "cluster: nodes share a journal on PostgreSQL: set postgres too")
 	need(c.Provider != ProviderEtcd || c.Etcd != "", "etcd: name its servers")
+	if c.Provider == ProviderEtcd {
+		problems = append(problems, c.validateEtcd()...)
+	}
 	need(c.Provider != ProviderStatic || c.Peers != "", "peers: name the nodes")
 	files := 0
 	for _, file := range []string{c.ClusterTLSCA, c.ClusterTLSCert, c.ClusterTLSKey} {
@@ -411,7 +424,30 @@ func (c *Config) validateCluster() (problems []error) {
 	}
 	need(files == 0 || files == 3, "cluster-tls-ca, cluster-tls-cert, cluster-tls-key: set all three or none")
 	need(files == 0 || c.ClusterNames != "", "cluster-names: name the nodes, or everybody with a certificate of the authority is one")
-	need(files > 0 || isLoopback(c.Advertise), "advertise: nodes that are not on loopback need cluster-tls-ca, cluster-tls-cert and cluster-tls-key")
+	need(files > 0 || c.Advertise == "" || isLoopback(c.Advertise), "advertise: nodes that are not on loopback need cluster-tls-ca, cluster-tls-cert and cluster-tls-key")
+	return problems
+}
+
+// validateEtcd reports what would be sent in the clear, or not at all.
+func (c *Config) validateEtcd() (problems []error) {
+	if (c.EtcdCert == "") != (c.EtcdKey == "") {
+		problems = append(problems, errors.New("etcd-cert, etcd-key: set both or none"))
+	}
+	if (c.EtcdUser == "") != (c.EtcdPassword == "") {
+		problems = append(problems, errors.New("etcd-user, etcd-password: set both or none"))
+	}
+	for _, server := range strings.FieldsFunc(c.Etcd, func(r rune) bool { return r == ',' || r == ' ' }) {
+		u, err := url.Parse(server)
+		switch {
+		case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+			problems = append(problems, fmt.Errorf("etcd: %q is not a URL like https://etcd-1:2379", server))
+		case u.Scheme == "https":
+		case c.EtcdCA != "" || c.EtcdCert != "":
+			problems = append(problems, fmt.Errorf("etcd: %s is not https, and etcd-ca and etcd-cert are only for that", server))
+		case c.EtcdUser != "" && !isLoopback(u.Host):
+			problems = append(problems, fmt.Errorf("etcd: %s would get the password in the clear: use https", server))
+		}
+	}
 	return problems
 }
 

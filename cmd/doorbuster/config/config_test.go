@@ -166,6 +166,13 @@ func TestValidate(t *testing.T) {
 		{"--cluster --advertise 127.0.0.1:7946 --provider k8s", "set postgres too"},
 		{"--cluster --postgres db --provider k8s", "advertise: "},
 		{"--cluster --postgres db --advertise 127.0.0.1:7946", "etcd: "},
+		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd https://etcd:2379 --etcd-ca a --etcd-cert b --etcd-key c --etcd-user u --etcd-password p", ""},
+		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd http://127.0.0.1:2379 --etcd-user u --etcd-password p", ""},
+		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd etcd:2379", "is not a URL"},
+		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd http://etcd:2379 --etcd-user u --etcd-password p", "in the clear"},
+		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd https://etcd:2379,http://etcd:2379 --etcd-ca a", "is not https"},
+		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd https://etcd:2379 --etcd-cert b", "set both or none"},
+		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd https://etcd:2379 --etcd-user u", "set both or none"},
 		{"--cluster --postgres db --advertise 127.0.0.1:7946 --provider static", "peers: "},
 		{"--cluster --postgres db --advertise 127.0.0.1:7946 --provider dns", "provider: "},
 		{"--cluster --postgres db --advertise node-1:7946 --provider k8s", "not on loopback need"},
@@ -270,5 +277,16 @@ func TestServers(t *testing.T) {
 		if err != nil || !slices.Equal(c.Postgres, test.want) {
 			t.Errorf("%s: %q, %v, want %q", test.name, c.Postgres, err, test.want)
 		}
+	}
+}
+
+// What is wrong with an address that was not given is that, and nothing about TLS.
+func TestNoAdvertise(t *testing.T) {
+	c, err := load(t, "", nil, strings.Fields("--cluster --postgres db --provider k8s")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Validate(); err == nil || strings.Contains(err.Error(), "loopback") {
+		t.Errorf("%v", err)
 	}
 }

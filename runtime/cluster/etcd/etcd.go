@@ -69,7 +69,8 @@ type Registry struct {
 	lease clientv3.LeaseID
 }
 
-// New makes a registry. It does not wait until etcd answers.
+// New makes a registry. It does not wait until etcd answers, unless with a Username,
+// which etcd has to know.
 func New(cfg Config) (*Registry, error) {
 	name := cfg.Name
 	if name == "" {
@@ -84,6 +85,7 @@ func New(cfg Config) (*Registry, error) {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints: cfg.Endpoints, TLS: cfg.TLS, Username: cfg.Username, Password: cfg.Password,
 		DialOptions:       []grpc.DialOption{grpc.WithConnectParams(reconnecting)},
+		DialTimeout:       pingTimeout, // of the exchange of the password for a token
 		DialKeepAliveTime: pingEvery, DialKeepAliveTimeout: pingTimeout,
 		Logger: zap.NewNop(), // what goes wrong is returned
 	})
@@ -95,6 +97,24 @@ func New(cfg Config) (*Registry, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &Registry{client: client, prefix: "/" + name + "/members/", log: log}, nil
+}
+
+// Members returns the records as they are. It asks once.
+func (r *Registry) Members(ctx context.Context) ([]cluster.Member, error) {
+	members, _, err := r.list(ctx)
+	return slices.Collect(maps.Values(members)), err
+}
+
+func (r *Registry) list(ctx context.Context) (members map[string]cluster.Member, revision int64, err error) {
+	list, err := r.client.Get(ctx, r.prefix, clientv3.WithPrefix())
+	if err != nil {
+		return nil, 0, fmt.Errorf("etcd: listing: %w", err)
+	}
+	members = map[string]cluster.Member{}
+	for _, kv := range list.Kvs {
+		r.put(members, kv.Key, kv.Value)
+	}
+	return members, list.Header.Revision, nil
 }
 
 // Join writes the record of a member, under a lease of its own.
@@ -179,16 +199,12 @@ func (r *Registry) Leave(ctx context.Context) error {
 func (r *Registry) Watch(ctx context.Context, changed func([]cluster.Member)) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx)) // ends the watch
 	defer cancel()
-	list, err := r.client.Get(ctx, r.prefix, clientv3.WithPrefix())
+	members, revision, err := r.list(ctx)
 	if err != nil {
-		return fmt.Errorf("etcd: listing: %w", err)
-	}
-	members := map[string]cluster.Member{}
-	for _, kv := range list.Kvs {
-		r.put(members, kv.Key, kv.Value)
+		return err
 	}
 	changed(slices.Collect(maps.Values(members)))
-	for got := range r.client.Watch(ctx, r.prefix, clientv3.WithPrefix(), clientv3.WithRev(list.Header.Revision+1)) {
+	for got := range r.client.Watch(ctx, r.prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1)) {
 		if err := got.Err(); err != nil {
 			return fmt.Errorf("etcd: watching: %w", err)
 		}

@@ -127,6 +127,13 @@ type (
 	}
 )
 
+// Members returns how many Leases of members there are. It asks once.
+func (r *Registry) Members(ctx context.Context) (int, error) {
+	var list leaseList
+	err := r.api.do(ctx, http.MethodGet, "", r.selector(), nil, &list)
+	return len(list.Items), wrap("listing", err)
+}
+
 // Join creates the Lease of a member.
 func (r *Registry) Join(ctx context.Context, m cluster.Member, ttl time.Duration) error {
 	record, err := json.Marshal(m)

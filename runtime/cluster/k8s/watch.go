@@ -59,8 +59,8 @@ func (r *Registry) Watch(ctx context.Context, changed func([]cluster.Member)) er
 	}
 }
 
-func (w *watcher) selector() url.Values {
-	return url.Values{"labelSelector": {labelKey + "=" + w.name}}
+func (r *Registry) selector() url.Values {
+	return url.Values{"labelSelector": {labelKey + "=" + r.name}}
 }
 
 func (w *watcher) list(ctx context.Context) error {

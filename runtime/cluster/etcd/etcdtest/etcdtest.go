@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -24,16 +26,19 @@ type Server struct {
 	Endpoint string // URL for clients
 	peers    string
 	dir      string
+	flags    []string
+	health   string
 	process  *exec.Cmd
 	exited   chan struct{}
 }
 
 const readyTimeout = 30 * time.Second
 
-// Start makes and starts a server that ends with the test.
-func Start(t testing.TB) *Server {
+// Start makes and starts a server that ends with the test. flags are etcd's own; with
+// --cert-file its clients need TLS.
+func Start(t testing.TB, flags ...string) *Server {
 	t.Helper()
-	s, err := New()
+	s, err := New(flags...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,16 +47,19 @@ func Start(t testing.TB) *Server {
 }
 
 // New is Start for a server that outlives a test: the caller must Close it.
-func New() (*Server, error) {
+func New(flags ...string) (*Server, error) {
 	dir, err := os.MkdirTemp("", "etcdtest-")
 	if err != nil {
 		return nil, fmt.Errorf("etcdtest: %w", err)
 	}
-	s := &Server{dir: dir}
+	s := &Server{dir: dir, flags: flags}
 	for _, url := range []*string{&s.Endpoint, &s.peers} {
 		if *url, err = freeURL(); err != nil {
 			return nil, fmt.Errorf("etcdtest: %w", err)
 		}
+	}
+	if slices.Contains(flags, "--cert-file") {
+		s.Endpoint = strings.Replace(s.Endpoint, "http:", "https:", 1)
 	}
 	if err := s.up(); err != nil {
 		s.Close()
@@ -73,12 +81,18 @@ func (s *Server) up() error {
 	if err != nil {
 		return errors.New("etcd is missing (Debian: apt-get install etcd-server)")
 	}
-	s.process = exec.Command(path, "--data-dir", filepath.Join(s.dir, "data"), "--name", "test",
+	metrics, err := freeURL() // answers /health without TLS
+	if err != nil {
+		return err
+	}
+	s.health = metrics + "/health"
+	args := append([]string{"--data-dir", filepath.Join(s.dir, "data"), "--name", "test",
 		"--listen-client-urls", s.Endpoint, "--advertise-client-urls", s.Endpoint,
-		"--listen-peer-urls", s.peers, "--initial-advertise-peer-urls", s.peers, "--initial-cluster", "test="+s.peers,
+		"--listen-peer-urls", s.peers, "--initial-advertise-peer-urls", s.peers, "--initial-cluster", "test=" + s.peers,
 		// The shortest lease is one and a half elections.
 		"--heartbeat-interval", "50", "--election-timeout", "500",
-		"--logger", "zap", "--log-level", "error")
+		"--logger", "zap", "--log-level", "error", "--listen-metrics-urls", metrics}, s.flags...)
+	s.process = exec.Command(path, args...)
 	said, err := os.Create(filepath.Join(s.dir, "log"))
 	if err != nil {
 		return err
@@ -113,7 +127,7 @@ func (s *Server) ready() error {
 }
 
 func (s *Server) healthy(ctx context.Context) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Endpoint+"/health", http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.health, http.NoBody)
 	if err != nil {
 		return false
 	}
