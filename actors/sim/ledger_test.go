@@ -434,6 +434,8 @@ func (l *ledger) refused(o *op) bool {
 		return c.Quantity < 1
 	case deal.RuleRejected:
 		return len(l.spec.Rules) > 0
+	case deal.OrderTooLarge:
+		return len(l.spec.Rules) > 0 && len(c.Attributes) > 0
 	case deal.GroupNotOffered:
 		return l.spec.Group.Size == 0
 	case deal.GroupNotFound:
