@@ -227,7 +227,9 @@ func asRefusal(err error) *refusal {
 			no.faults = append(no.faults, fault{field: f.Section, message: f.Reason, section: f.Section, offset: int64(f.Offset)})
 		}
 	}
-	if no.problem == invalidRequest || no.problem == ruleStateConflict || errors.Is(err, plugins.ErrTooMany) {
+	switch {
+	case no.problem == invalidRequest, no.problem == ruleStateConflict, no.problem == ruleNotFound, no.problem == versionNotFound,
+		errors.Is(err, plugins.ErrTooMany):
 		no.detail = err.Error()
 	}
 	return no

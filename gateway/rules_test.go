@@ -63,7 +63,16 @@ func TestRules(t *testing.T) {
 	h.post("/api/v1/rules/mine/rollout/promote?merchant_id=acme", "").want(200).has(map[string]any{"stable": 2})
 	h.post("/api/v1/rules/mine/rollout/rollback?merchant_id=acme", "").want(200).has(map[string]any{"stable": 1})
 	h.post("/api/v1/rules/nope/rollback?merchant_id=acme", "").refused(ruleNotFound)
-	h.post("/api/v1/rules/nope/promote?merchant_id=acme", "").refused(ruleNotFound)
+	h.post("/api/v1/rules/nope/promote?merchant_id=acme", "").refused(ruleNotFound).has(map[string]any{"detail": `rule not found: "nope"`})
+	for _, path := range []string{"/promote", "/rollback"} {
+		h.post("/api/v1/rules/tiered"+path+"?merchant_id=acme", "").refused(ruleNotFound).has(map[string]any{
+			"detail": `rule not found: "tiered" is a house rule, which no merchant changes`,
+		})
+	}
+	h.get("/api/v1/rules/tiered/logs?merchant_id=acme").refused(ruleNotFound).has(map[string]any{
+		"detail": `rule not found: "tiered" is a house rule, whose log no merchant sees`,
+	})
+	h.get("/api/v1/rules/mine/versions/9?merchant_id=acme").refused(versionNotFound).has(map[string]any{"detail": `version not found: 9 of "mine"`})
 	h.post("/api/v1/rules/nope/promote", "").refused(invalidRequest)
 	h.post("/api/v1/rules/nope/rollback", "").refused(invalidRequest)
 

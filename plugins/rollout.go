@@ -219,6 +219,9 @@ func (r *Registry) change(ctx context.Context, audit Audit, merchant, id string,
 	}
 	decided := func(load loader) (*rule, *rule, error) {
 		old := (*r.rules.Load())[ruleKey{merchant, id}]
+		if old == nil && r.Exists("", id) {
+			return nil, nil, fmt.Errorf("%w: %q is a house rule, which no merchant changes", ErrRuleNotFound, id)
+		}
 		if old == nil {
 			return nil, nil, fmt.Errorf("%w: %q", ErrRuleNotFound, id)
 		}
