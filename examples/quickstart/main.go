@@ -68,7 +68,7 @@ func run(ctx context.Context, server string, out io.Writer) error {
 	_, err = shop.post(ctx, "/api/v1/orders", "bob-1", fmt.Sprintf(`{"deal_id": %q, "user_id": "bob", "quantity": 3}`, id))
 	var no *problem
 	if !errors.As(err, &no) {
-		return fmt.Errorf("bob was not refused: %w", err)
+		return errors.Join(errors.New("bob was not refused"), err)
 	}
 	fmt.Fprintf(out, "refused: %d %s\n", no.Status, no.Code)
 

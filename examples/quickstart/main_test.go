@@ -4,6 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -34,6 +37,44 @@ func TestQuickstart(t *testing.T) {
 func TestQuickstartWithoutServer(t *testing.T) {
 	if err := run(t.Context(), "http://127.0.0.1:1", new(bytes.Buffer)); err == nil {
 		t.Error("no error")
+	}
+}
+
+// TestQuickstartStops: whatever step goes wrong, the program says what the server said,
+// and does not go on.
+func TestQuickstartStops(t *testing.T) {
+	answer := func(w http.ResponseWriter, status int, body string) {
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+	for good, says := range []string{
+		"503 overloaded: later", "503 overloaded: later", "503 overloaded: later", "503 overloaded: later",
+		"", // bob, who is to be refused
+		"503 overloaded: later", "503 overloaded: later",
+	} {
+		asked := 0
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			switch asked++; {
+			case asked == good+1:
+				answer(w, 503, `{"status":503,"code":"overloaded","detail":"later"}`)
+			case asked == 5:
+				answer(w, 409, `{"status":409,"code":"sold_out"}`)
+			default:
+				answer(w, 201, `{"deal_id":"d","order_id":"o"}`)
+			}
+		}))
+		err := run(t.Context(), server.URL, io.Discard)
+		server.Close()
+		if says != "" && (err == nil || err.Error() != says || asked != good+1) || says == "" && (err != nil || asked != 7) {
+			t.Errorf("after %d good answers of %d: %v", good, asked, err)
+		}
+	}
+	for says, body := range map[string]string{"bob was not refused": "{}", "unexpected EOF": "{"} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w, 200, body) }))
+		if err := run(t.Context(), server.URL, io.Discard); err == nil || err.Error() != says {
+			t.Errorf("%s: %v", body, err)
+		}
+		server.Close()
 	}
 }
 
