@@ -22,6 +22,7 @@ type state struct {
 
 // instance is one instantiated module. One goroutine uses it at a time.
 type instance struct {
+	Guest
 	program *Program
 	module  api.Module
 	ctx     context.Context // carries the instance to the imports
@@ -32,14 +33,12 @@ type instance struct {
 	evaluateFn api.Function // gas.FunctionEvaluate
 	stack      [results]uint64
 
-	fuel, rebuild, price, dirty0, dirty1 api.MutableGlobal
-	mutable                              []api.MutableGlobal
+	rebuild, price, dirty0, dirty1 api.MutableGlobal
+	mutable                        []api.MutableGlobal
 
-	// What one evaluation sees and leaves, besides the module's own state.
-	now    int64 // Unix ms
-	random uint64
-	log    guestLog
-	input  int // bytes of the buffer that are not in the initial state
+	// What one evaluation leaves, besides the module's own state.
+	log   guestLog
+	input int // bytes of the buffer that are not in the initial state
 }
 
 // What the stack of a call holds: of gas.FunctionEvaluate the parameters, then the
@@ -86,6 +85,7 @@ func (c *callContext) Value(key any) any {
 // the same.
 func newInstance(p *Program) (*instance, error) {
 	i := &instance{program: p}
+	i.Memory, i.Write = i, func(_ uint32, text []byte) { i.log.add(text) }
 	i.ctx = &callContext{context.Background(), i}
 	module, err := p.engine.runtime.InstantiateModule(i.ctx, p.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
 	if err != nil {
@@ -115,7 +115,7 @@ func (i *instance) bindGlobals() {
 	global := func(name string) api.MutableGlobal {
 		return i.module.ExportedGlobal(name).(api.MutableGlobal) // gas injects them, mutable
 	}
-	i.fuel, i.rebuild, i.price = global(gas.GlobalFuel), global(gas.GlobalRebuild), global(gas.GlobalPrice)
+	i.Fuel, i.rebuild, i.price = global(gas.GlobalFuel), global(gas.GlobalRebuild), global(gas.GlobalPrice)
 	i.dirty0, i.dirty1 = global(gas.GlobalDirty0), global(gas.GlobalDirty1)
 	for _, name := range i.program.module.Mutable {
 		i.mutable = append(i.mutable, global(name))
@@ -128,9 +128,9 @@ func (i *instance) initialise() error {
 	fuel := uint64(InitFuel)
 	run := func(name string, argument uint64) (uint64, error) {
 		result, err := i.call(name, argument, fuel)
-		left := int64(i.fuel.Get())
+		left := int64(i.Fuel.Get())
 		if left < 0 {
-			return 0, fmt.Errorf("%s: %w", name, errOutOfFuel)
+			return 0, fmt.Errorf("%s: %w", name, ErrOutOfFuel)
 		}
 		fuel = uint64(left)
 		if err != nil {
@@ -171,8 +171,8 @@ func (i *instance) initialise() error {
 
 // call calls one of the source's functions under a budget of fuel.
 func (i *instance) call(name string, argument, fuel uint64) (uint64, error) {
-	i.now = initNow
-	i.fuel.Set(fuel)
+	i.Now = initNow
+	i.Fuel.Set(fuel)
 	i.stack[0] = argument
 	err := i.module.ExportedFunction(name).CallWithStack(i.ctx, i.stack[:])
 	return i.stack[0], err
@@ -186,7 +186,7 @@ func (i *instance) view() []byte {
 
 // state copies what reset has to put back.
 func (i *instance) state() *state {
-	s := &state{memory: bytes.Clone(i.view()), random: i.random}
+	s := &state{memory: bytes.Clone(i.view()), random: i.Random}
 	for _, g := range i.mutable {
 		s.globals = append(s.globals, g.Get())
 	}
@@ -200,7 +200,7 @@ func (i *instance) at(s *state) bool {
 			return false
 		}
 	}
-	return i.random == s.random && bytes.Equal(i.view(), s.memory)
+	return i.Random == s.random && bytes.Equal(i.view(), s.memory)
 }
 
 // dirty returns the marks of what was written.
@@ -226,7 +226,7 @@ func (i *instance) reset() bool {
 	if i.stack[resultRebuild] != 0 {
 		return false
 	}
-	i.random = i.program.initial.random
+	i.Random = i.program.initial.random
 	i.log.n, i.log.dropped = 0, 0
 	return true
 }

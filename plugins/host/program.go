@@ -109,13 +109,13 @@ func (p *Program) Evaluate(in *abi.Input, fuel uint64, out *abi.Verdict, trace *
 	if s.instance == nil {
 		if err := s.fill(p); err != nil {
 			out.Fault = abi.FaultRuleInit
-			trace.note(nil, err)
+			trace.Note(nil, 0, err)
 			return true
 		}
 	}
 	i := s.instance
 	err := i.evaluate(in, min(fuel, abi.FuelMax), out)
-	trace.note(&i.log, err)
+	trace.Note(i.log.text[:i.log.n], i.log.dropped, err)
 	if !i.reset() {
 		s.empty()
 		// The evaluation has paid for this. A failure shows at the next one, which
@@ -171,21 +171,14 @@ func (p *Program) Abandon() error {
 	return err
 }
 
-func (t *Trace) note(l *guestLog, err error) {
-	if t == nil {
-		return
-	}
-	t.Err = err
-	t.Logs, t.Dropped = t.Logs[:0], 0
-	if l != nil {
-		t.Logs, t.Dropped = append(t.Logs, l.text[:l.n]...), l.dropped
+// Note copies what an evaluation leaves. t may be nil.
+func (t *Trace) Note(logs []byte, dropped int, err error) {
+	if t != nil {
+		t.Logs, t.Dropped, t.Err = append(t.Logs[:0], logs...), dropped, err
 	}
 }
 
-var (
-	errOutOfFuel = errors.New("out of fuel")
-	errExit      = errors.New("the module ended itself (proc_exit)")
-)
+var errExit = errors.New("the module ended itself (proc_exit)")
 
 // evaluate runs the rule. The instance is dirty afterwards.
 func (i *instance) evaluate(in *abi.Input, fuel uint64, out *abi.Verdict) error {
@@ -198,7 +191,7 @@ func (i *instance) evaluate(in *abi.Input, fuel uint64, out *abi.Verdict) error 
 	}
 	i.setInput(len(input))
 	out.Digest = abi.Digest(input)
-	i.now = in.Now
+	i.Now = in.Now
 	i.stack = [results]uint64{paramLength: uint64(len(input)), paramFuel: fuel}
 	if err := i.evaluateFn.CallWithStack(i.ctx, i.stack[:]); err != nil {
 		return i.trapped(err, fuel, out)
@@ -218,13 +211,13 @@ func (i *instance) evaluate(in *abi.Input, fuel uint64, out *abi.Verdict) error 
 // trapped says what became of an evaluation that trapped, and brings the stack to what
 // the call would have left there.
 func (i *instance) trapped(err error, fuel uint64, out *abi.Verdict) error {
-	d, left := i.dirty(), int64(i.fuel.Get())
+	d, left := i.dirty(), int64(i.Fuel.Get())
 	i.stack = [results]uint64{resultDirty0: d.Low, resultDirty1: d.High, resultRebuild: i.rebuild.Get()}
 	// A new function has a new stack: recursion may have left one of megabytes.
 	i.evaluateFn = i.module.ExportedFunction(gas.FunctionEvaluate)
 	if left < 0 {
 		out.Fault, out.Fuel = abi.FaultOutOfFuel, fuel
-		return errOutOfFuel
+		return ErrOutOfFuel
 	}
 	out.Fault, out.Fuel = abi.FaultTrap, fuel-uint64(left)
 	return err

@@ -3,8 +3,6 @@ package shopify
 import (
 	"encoding/binary"
 	"math"
-
-	"github.com/doorbuster/doorbuster/plugins/gas"
 )
 
 // The Shopify Function API. A module imports it under the names that its compiler
@@ -172,7 +170,7 @@ const unitsPerStep = 8
 func (i *instance) lookUp(stack []uint64, name []byte) {
 	before := i.input.steps
 	stack[0] = i.input.property(stack[0], name)
-	i.pay((i.input.steps - before) * unitsPerStep)
+	i.Pay((i.input.steps - before) * unitsPerStep)
 }
 
 func (i *instance) inputInterned(stack []uint64) {
@@ -182,7 +180,7 @@ func (i *instance) inputInterned(stack []uint64) {
 func (i *instance) inputElement(stack []uint64, keys bool) {
 	before := i.input.steps
 	stack[0] = i.input.element(stack[0], uint32(stack[1]), keys)
-	i.pay((i.input.steps - before) * unitsPerStep)
+	i.Pay((i.input.steps - before) * unitsPerStep)
 }
 
 // inputRead copies a text, which the place in its value names, or as much of it as
@@ -190,12 +188,12 @@ func (i *instance) inputElement(stack []uint64, keys bool) {
 func (i *instance) inputRead(stack []uint64) {
 	text := i.inputText(uint32(stack[0]))
 	address, n := uint32(stack[1]), uint32(stack[2])
-	if i.bytesAt(address, n) == nil {
+	if i.At(address, n) == nil {
 		panic(errOutOfBounds)
 	}
 	n = min(n, uint32(len(text)))
-	i.pay(uint64(n) / gas.BytesPerUnit)
-	copy(i.writable(address, n), text)
+	i.payText(n)
+	copy(i.Writable(address, n), text)
 }
 
 func (i *instance) inputText(place uint32) []byte {
@@ -297,7 +295,7 @@ func (i *instance) outputFinalize(stack []uint64) {
 func (i *instance) intern(stack []uint64) {
 	s := i.read(stack[0], stack[1])
 	place := i.room(uint32(len(s)))
-	copy(i.writable(place, uint32(len(s))), s)
+	copy(i.Writable(place, uint32(len(s))), s)
 	stack[0] = i.keep(place, uint32(len(s)))
 }
 
@@ -330,7 +328,7 @@ func (i *instance) logRoom(stack []uint64) {
 	kept := min(n, LogBytesMax)
 	i.log.dropped += int(n - kept)
 	numbers, place := i.room(20), i.room(kept)
-	b := i.writable(numbers, 20)
+	b := i.Writable(numbers, 20)
 	for k, v := range []uint32{n - kept, place, kept, place, 0} {
 		binary.LittleEndian.PutUint32(b[4*k:], v)
 	}

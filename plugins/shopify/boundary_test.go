@@ -38,7 +38,7 @@ func FuzzBoundary(f *testing.F) {
 	f.Fuzz(func(t *testing.T, calls []byte) {
 		i.inputs.start(&i.input, p.settings, *order(), InstructionsMax)
 		i.inputs.write()
-		i.fuel.Set(InstructionsMax)
+		i.Fuel.Set(InstructionsMax)
 		if err := i.api.offer(i); err != nil {
 			t.Fatal(err)
 		}

@@ -269,13 +269,13 @@ func (p *Program) Evaluate(in *abi.Input, fuel uint64, out *abi.Verdict, trace *
 	if s.instance == nil {
 		if err := s.fill(p); err != nil {
 			out.Fault = abi.FaultRuleInit
-			note(trace, nil, err)
+			trace.Note(nil, 0, err)
 			return true
 		}
 	}
 	i := s.instance
 	err := i.evaluate(in, min(fuel, InstructionsMax), out)
-	note(trace, &i.log, err)
+	trace.Note(i.log.text[:i.log.n], i.log.dropped, err)
 	if !i.reset() {
 		s.empty()
 		// The evaluation has paid for this. A failure shows at the next one, which
@@ -283,16 +283,6 @@ func (p *Program) Evaluate(in *abi.Input, fuel uint64, out *abi.Verdict, trace *
 		_ = s.fill(p)
 	}
 	return true
-}
-
-func note(t *host.Trace, l *guestLog, err error) {
-	if t == nil {
-		return
-	}
-	t.Err, t.Logs, t.Dropped = err, t.Logs[:0], 0
-	if l != nil {
-		t.Logs, t.Dropped = append(t.Logs, l.text[:l.n]...), l.dropped
-	}
 }
 
 // take locks a slot that is free, or waits for one.

@@ -2,7 +2,6 @@ package shopify
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -60,7 +59,7 @@ func instantiateImports(ctx context.Context, r wazero.Runtime) error {
 		a := answers[key]
 		fn := api.GoFunc(func(ctx context.Context, stack []uint64) {
 			i := ctx.Value(instanceKey{}).(*instance)
-			i.pay(gas.CallUnits)
+			i.Pay(gas.CallUnits)
 			a(i, stack)
 		})
 		builders[key[0]].NewFunctionBuilder().WithGoFunction(fn, []byte(signature.Params), []byte(signature.Results)).Export(key[1])
@@ -74,31 +73,13 @@ func instantiateImports(ctx context.Context, r wazero.Runtime) error {
 }
 
 var (
-	errFuel        = errors.New("out of fuel")
 	errOutOfBounds = errors.New("a pointer is out of bounds")
 	errNoText      = errors.New("a number is that of no text")
 	errRegion      = errors.New("the provider's memory, of 1 MiB here, is full")
 )
 
-// pay takes fuel for what the host does while the function calls it, and ends the
-// evaluation when there is not enough.
-func (i *instance) pay(units uint64) {
-	if i.take(units) < 0 {
-		panic(errFuel)
-	}
-}
-
-// take takes fuel and returns what is left. Below 0, the function's first
-// instruction ends the evaluation.
-func (i *instance) take(units uint64) int64 {
-	left := int64(i.fuel.Get()) - int64(units)
-	i.fuel.Set(uint64(left))
-	return left
-}
-
-// bytesAt returns a range of the function's memory or of the region, or nil when
-// it is out of bounds.
-func (i *instance) bytesAt(address, n uint32) []byte {
+// At is host.Memory's: a range of the function's memory or of the region.
+func (i *instance) At(address, n uint32) []byte {
 	end := uint64(address) + uint64(n)
 	if end > i.size.Get()<<wasmPageShift && (address < arena.RegionAt() || end > uint64(arena.RegionEnd())) {
 		return nil
@@ -106,28 +87,24 @@ func (i *instance) bytesAt(address, n uint32) []byte {
 	return i.memory[address:end:end]
 }
 
-// writable returns a range to write to, or nil, and pays for it and marks it as the
-// function's own stores do. What is written there costs by its size besides.
-func (i *instance) writable(address, n uint32) []byte {
-	b := i.bytesAt(address, n)
-	if b != nil {
-		i.pay(i.mark(address, n))
-	}
-	return b
-}
+// Mark is host.Memory's.
+func (i *instance) Mark(address, n uint32) { i.Pay(i.mark(address, n)) }
 
 // mark marks a range and returns what putting it back costs.
 func (i *instance) mark(address, n uint32) uint64 {
 	return uint64(arena.Mark(i.memory, address, n)) * gas.ArenaPageUnits
 }
 
+// payText pays for n bytes that are copied.
+func (i *instance) payText(n uint32) { i.Pay(uint64(n) / gas.BytesPerUnit) }
+
 // give writes the input into memory. A range that is out of bounds is an error.
 func (i *instance) give(address uint32, b []byte) error {
-	to := i.bytesAt(address, uint32(len(b)))
+	to := i.At(address, uint32(len(b)))
 	if to == nil {
 		return errOutOfBounds
 	}
-	i.take(i.mark(address, uint32(len(b))))
+	i.Take(i.mark(address, uint32(len(b))))
 	copy(to, b)
 	return nil
 }
@@ -135,30 +112,12 @@ func (i *instance) give(address uint32, b []byte) error {
 // read returns a range that the function passes to the host, which pays for it. One
 // that is out of bounds traps.
 func (i *instance) read(address, n uint64) []byte {
-	b := i.bytesAt(uint32(address), uint32(n))
+	b := i.At(uint32(address), uint32(n))
 	if b == nil {
 		panic(errOutOfBounds)
 	}
-	i.pay(uint64(uint32(n)) / gas.BytesPerUnit)
+	i.payText(uint32(n))
 	return b
-}
-
-func (i *instance) put32(address, v uint32) uint32 {
-	b := i.writable(address, 4)
-	if b == nil {
-		return errnoFault
-	}
-	binary.LittleEndian.PutUint32(b, v)
-	return errnoSuccess
-}
-
-func (i *instance) put64(address uint32, v uint64) uint32 {
-	b := i.writable(address, 8)
-	if b == nil {
-		return errnoFault
-	}
-	binary.LittleEndian.PutUint64(b, v)
-	return errnoSuccess
 }
 
 // guestLog keeps the last bytes that an evaluation logs, as Shopify does.

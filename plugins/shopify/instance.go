@@ -13,6 +13,7 @@ import (
 
 	"github.com/doorbuster/doorbuster/plugins/abi"
 	"github.com/doorbuster/doorbuster/plugins/gas"
+	"github.com/doorbuster/doorbuster/plugins/host"
 )
 
 // state is all of a module that an evaluation can change and reset puts back.
@@ -24,6 +25,7 @@ type state struct {
 // instance is one instantiated function, with its provider when it has one. One
 // goroutine uses it at a time.
 type instance struct {
+	host.Guest
 	program  *Program
 	module   api.Module
 	provider api.Module      // nil: none
@@ -31,12 +33,10 @@ type instance struct {
 	memory   []byte          // the whole arena: it never grows
 	run      api.Function
 
-	fuel, frames, rebuild, price, size, denied api.MutableGlobal
-	mutable                                    []api.MutableGlobal
+	frames, rebuild, price, size, denied api.MutableGlobal
+	mutable                              []api.MutableGlobal
 
 	// What one evaluation sees and leaves, besides the module's own state.
-	now    int64 // Unix ms
-	random uint64
 	log    guestLog
 	exit   *uint32 // code of proc_exit, nil: not called
 	stdin  []byte  // what is left of it
@@ -67,6 +67,7 @@ type instanceKey struct{}
 // every other one must come to the same.
 func newInstance(p *Program) (*instance, error) {
 	i := &instance{program: p}
+	i.Memory, i.Write = i, i.write
 	i.ctx = context.WithValue(context.Background(), instanceKey{}, i)
 	i.api.reset()
 	i.input.grow()
@@ -114,7 +115,7 @@ func (i *instance) instantiate() (err error) {
 	global := func(name string) api.MutableGlobal {
 		return m.ExportedGlobal(name).(api.MutableGlobal) // gas injects them, mutable
 	}
-	i.fuel, i.frames, i.rebuild, i.price = global(gas.GlobalFuel), global(gas.GlobalFrames), global(gas.GlobalRebuild), global(gas.GlobalPrice)
+	i.Fuel, i.frames, i.rebuild, i.price = global(gas.GlobalFuel), global(gas.GlobalFrames), global(gas.GlobalRebuild), global(gas.GlobalPrice)
 	i.size, i.denied = global(gas.GlobalSize), global(gas.GlobalDenied)
 	for _, name := range p.memoryModule().Mutable {
 		i.mutable = append(i.mutable, global(name))
@@ -139,15 +140,15 @@ var zeros [1 << wasmPageShift]byte
 // initialise runs _initialize, which a WASI reactor has. A new instance costs an
 // evaluation what this costs, and the whole arena, which is made and looked through.
 func (i *instance) initialise() error {
-	i.now = initNow
-	i.fuel.Set(initFuel)
+	i.Now = initNow
+	i.Fuel.Set(initFuel)
 	if fn := i.module.ExportedFunction("_initialize"); fn != nil {
 		if _, err := i.call(fn); err != nil {
 			return fmt.Errorf("_initialize: %w", err)
 		}
 	}
 	p := i.program
-	price := p.memoryModule().RebuildPrice(uint32(len(i.memory)>>wasmPageShift), initFuel-i.fuel.Get())
+	price := p.memoryModule().RebuildPrice(uint32(len(i.memory)>>wasmPageShift), initFuel-i.Fuel.Get())
 	if p.provider != nil {
 		price += p.module.RebuildPrice(0, 0)
 	}
@@ -221,7 +222,7 @@ func (i *instance) reset() bool {
 	}
 	i.size.Set(initial.globals[len(i.mutable)])
 	i.denied.Set(0)
-	i.random, i.exit = 0, nil
+	i.Random, i.exit = 0, nil
 	i.stdin, i.stdout = nil, i.stdout[:0]
 	i.log.n, i.log.dropped = 0, 0
 	i.api.reset()
@@ -254,10 +255,10 @@ func (i *instance) evaluate(in *abi.Input, fuel uint64, out *abi.Verdict) error 
 		out.Fault = abi.FaultBadOutput
 		return err
 	}
-	i.now = order.Now
+	i.Now = order.Now
 	i.inputs.start(&i.input, i.program.settings, order, fuel)
 	i.inputs.write()
-	i.fuel.Set(fuel)
+	i.Fuel.Set(fuel)
 	if err = i.offer(); err == nil {
 		i.payInput()
 		_, err = i.call(i.run)
@@ -270,7 +271,7 @@ func (i *instance) evaluate(in *abi.Input, fuel uint64, out *abi.Verdict) error 
 	if err == nil {
 		answer, err = i.collect()
 	}
-	spent := int64(i.fuel.Get())
+	spent := int64(i.Fuel.Get())
 	out.Fuel = fuel - uint64(max(spent, 0))
 	if err != nil {
 		return i.failed(err, spent, out)
@@ -310,7 +311,7 @@ func (i *instance) failed(err error, fuel int64, out *abi.Verdict) error {
 // function's first instruction ends the evaluation.
 func (i *instance) payInput() {
 	units := uint64(len(i.input.nodes))*unitsPerStep + uint64(len(i.input.text))/gas.BytesPerUnit + i.inputs.spent
-	i.take(units)
+	i.Take(units)
 }
 
 // offer gives the input to the function.
@@ -368,12 +369,12 @@ func (i *instance) finalise() error {
 	if err != nil {
 		return err
 	}
-	numbers := i.bytesAt(place, 24)
+	numbers := i.At(place, 24)
 	if numbers == nil {
 		return errors.New("the provider's result is out of bounds")
 	}
 	part := func(n int) []byte {
-		return i.bytesAt(binary.LittleEndian.Uint32(numbers[8*n:]), binary.LittleEndian.Uint32(numbers[8*n+4:]))
+		return i.At(binary.LittleEndian.Uint32(numbers[8*n:]), binary.LittleEndian.Uint32(numbers[8*n+4:]))
 	}
 	i.log.add(part(1))
 	i.log.add(part(2))

@@ -322,15 +322,15 @@ func TestHostile(t *testing.T) {
 	pages := uint32(i.size.Get()) << wasmPageShift
 	i.input.null()
 	i.input.string("short")
-	i.fuel.Set(InstructionsMax)
+	i.Fuel.Set(InstructionsMax)
 	i.inputRead([]uint64{uint64(len(i.input.nodes)), 0, uint64(pages)})
 	if left := arena.Mark(i.memory, 0, pages); left != int(pages>>12)-1 {
 		t.Errorf("a text of 5 bytes leaves %d of %d pages", left, pages>>12)
 	}
 	i.reset()
-	i.fuel.Set(InstructionsMax)
-	i.writable(0, pages)
-	if paid := InstructionsMax - i.fuel.Get(); paid != uint64(pages>>12)*gas.ArenaPageUnits {
+	i.Fuel.Set(InstructionsMax)
+	i.Writable(0, pages)
+	if paid := InstructionsMax - i.Fuel.Get(); paid != uint64(pages>>12)*gas.ArenaPageUnits {
 		t.Errorf("%d pages cost %d units", pages>>12, paid)
 	}
 	i.reset()
