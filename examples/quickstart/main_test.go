@@ -54,10 +54,11 @@ func TestQuickstartStops(t *testing.T) {
 	} {
 		asked := 0
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			switch asked++; {
-			case asked == good+1:
+			asked++
+			switch asked {
+			case good + 1:
 				answer(w, 503, `{"status":503,"code":"overloaded","detail":"later"}`)
-			case asked == 5:
+			case 5:
 				answer(w, 409, `{"status":409,"code":"sold_out"}`)
 			default:
 				answer(w, 201, `{"deal_id":"d","order_id":"o"}`)
