@@ -18,6 +18,8 @@ import (
 	"syscall"
 
 	"github.com/tetratelabs/wazero"
+
+	"github.com/doorbuster/doorbuster/clockd"
 )
 
 // cache is a folder of compiled code. wazero names and reads the files of code;
@@ -127,15 +129,25 @@ func (c *cache) forget(key string) {
 	_ = os.Remove(c.note(key))
 }
 
-// make has a child compile a module, into a folder of its own first. What a child
-// says about the module, and what it takes to compile it, is a *gas.Error.
+// make has a child compile a module. What a child says about the module, and what it
+// takes to compile it, is a *gas.Error. A machine that is too busy to compile for
+// nothing pays for it: no upload fails because many orders come.
 func (c *cache) make(ctx context.Context, key string, wasm []byte) error {
+	err := c.makeAt(ctx, idle, key, wasm)
+	if errors.Is(err, errStarved) {
+		err = c.makeAt(ctx, nice, key, wasm)
+	}
+	return err
+}
+
+// makeAt is make with a priority. The child has a folder of its own.
+func (c *cache) makeAt(ctx context.Context, p priority, key string, wasm []byte) error {
 	scratch, err := os.MkdirTemp(c.folder, scratchPrefix)
 	if err != nil {
 		return fmt.Errorf("host: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(scratch) }() // the next start tries again
-	if err := c.compile(ctx, scratch, wasm); err != nil {
+	if err := c.compile(ctx, p, scratch, wasm); err != nil {
 		return err
 	}
 	return c.adopt(key, scratch)
@@ -170,30 +182,58 @@ func (c *cache) adopt(key, scratch string) error {
 // reportMax bounds what is read of a child's output.
 const reportMax = 4 << 10
 
-// compile runs a child.
-func (c *cache) compile(ctx context.Context, scratch string, wasm []byte) error {
+// compile runs a child. It ends an idle one that gets no processor, with errStarved.
+func (c *cache) compile(ctx context.Context, p priority, scratch string, wasm []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, CompileWait)
 	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	child := exec.CommandContext(ctx, c.config.Compiler[0], c.config.Compiler[1:]...)
-	child.Args = append(child.Args, scratch,
-		strconv.FormatUint(c.config.CompileMemory, 10), strconv.Itoa(int(c.config.CompileCPU.Seconds())))
-	child.Env = []string{"GOMAXPROCS=2"}
+	child.Args = append(child.Args, scratch, strconv.FormatUint(c.config.CompileMemory, 10),
+		strconv.Itoa(int(c.config.CompileCPU.Seconds())), string(p))
+	child.Env = []string{"GOMAXPROCS=1"} // the other processors are for orders
 	child.Dir = scratch
 	child.Stdin = bytes.NewReader(wasm)
 	report := &head{max: reportMax}
 	child.Stdout, child.Stderr = report, report
-	// It must not outlive the server, and stands back behind orders as a group: a
-	// priority is each thread's own.
+	// It must not outlive the server, and stands back behind orders as a group.
 	child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	err := child.Run()
+	err := child.Start()
+	if err == nil {
+		if p == idle {
+			// It does so itself, but starting a process of this size takes 9 ms. What goes
+			// wrong here goes wrong there too, and is told.
+			_ = makeIdle(child.Process.Pid)
+			go watchIdle(ctx, child.Process.Pid, end)
+		}
+		err = child.Wait()
+	}
 	if err == nil {
 		return nil
 	}
 	var exit *exec.ExitError
-	if ctx.Err() != nil || !errors.As(err, &exit) {
+	switch {
+	case errors.Is(context.Cause(ctx), errStarved):
+		return errStarved
+	case ctx.Err() != nil || !errors.As(err, &exit):
 		return fmt.Errorf("host: the compiler did not run to its end: %w", err)
 	}
 	return c.childFault(exit, report.String())
+}
+
+// errStarved: an idle child got less than its share.
+var errStarved = errors.New("host: the machine is too busy to compile for nothing")
+
+// watchIdle ends a child's context with errStarved when it has not got CompileShare of
+// a processor in CompilePatience, looking once in so long, until the context ends.
+func watchIdle(ctx context.Context, pid int, end context.CancelCauseFunc) {
+	begin := clockd.Mono()
+	for clockd.SleepUntil(ctx, clockd.Mono()+int64(CompilePatience)) == nil {
+		used, err := processorTime(pid)
+		if err == nil && int64(used) < (clockd.Mono()-begin)/CompileShare {
+			end(errStarved)
+		}
+	}
 }
 
 // outOfMemory is how a child of Go ends when it gets no more: from the heap, a

@@ -23,20 +23,20 @@ const exitRefused = 3
 // CompileChild is the whole of a compiler's process (Config.Compiler). It limits
 // itself, compiles the rewritten module that it reads from in, and returns the exit
 // code. Its arguments are the folder for the code, the memory that it may take, in
-// bytes, and the processor time, in seconds. What is wrong with the module goes to
-// out.
+// bytes, the processor time, in seconds, and its priority. What is wrong with the module
+// goes to out.
 //
 // Nothing else may run in the process: its limits are for good.
 func CompileChild(arguments []string, in io.Reader, out io.Writer) int {
-	if len(arguments) != 3 {
-		fmt.Fprintln(out, "want a folder, bytes and seconds")
+	if len(arguments) != 4 {
+		fmt.Fprintln(out, "want a folder, bytes, seconds and a priority")
 		return 2
 	}
 	memory, err1 := strconv.ParseUint(arguments[1], 10, 64)
 	seconds, err2 := strconv.ParseUint(arguments[2], 10, 64)
 	err := errors.Join(err1, err2)
 	if err == nil {
-		err = limitChild(memory, seconds)
+		err = limitChild(memory, seconds, priority(arguments[3]))
 	}
 	if err != nil {
 		fmt.Fprintln(out, err)
@@ -63,7 +63,7 @@ func CompileChild(arguments []string, in io.Reader, out io.Writer) int {
 
 // limitChild sets the limits of this process. Memory counts from what it has
 // already: a runtime's own, or what a race detector set aside.
-func limitChild(memory, seconds uint64) error {
+func limitChild(memory, seconds uint64, p priority) error {
 	data, err := dataBytes()
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ func limitChild(memory, seconds uint64) error {
 		both := syscall.Rlimit{Cur: limit.value, Max: limit.value}
 		err = errors.Join(err, syscall.Setrlimit(limit.resource, &both))
 	}
-	return errors.Join(err, syscall.Setpriority(syscall.PRIO_PGRP, 0, CompileNice))
+	return errors.Join(err, p.take())
 }
 
 // dataBytes is the private memory that this process may write to.

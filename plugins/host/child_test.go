@@ -8,10 +8,13 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/doorbuster/doorbuster/plugins/abi"
 	"github.com/doorbuster/doorbuster/plugins/gas"
@@ -195,7 +198,7 @@ func TestChildFails(t *testing.T) {
 			t.Errorf("%q: %v", command, err)
 		}
 	}
-	for _, arguments := range [][]string{nil, {"folder"}, {"folder", "bytes", "1"}, {"folder", "1", "s"}} {
+	for _, arguments := range [][]string{nil, {"folder"}, {"folder", "1", "1"}, {"folder", "bytes", "1", "nice"}, {"folder", "1", "s", "nice"}} {
 		if code := host.CompileChild(arguments, strings.NewReader(""), new(strings.Builder)); code != 2 {
 			t.Errorf("%q: exit code %d", arguments, code)
 		}
@@ -271,5 +274,80 @@ func TestRefusedTogether(t *testing.T) {
 	uploads.Wait()
 	if left := files(t, config.Cache); len(left) != 0 {
 		t.Errorf("left behind: %q", left)
+	}
+}
+
+// TestCompilesIdle: no thread of a compiler takes a processor that an order wants.
+func TestCompilesIdle(t *testing.T) {
+	e := engine(t, withChild(t.TempDir()))
+	done := make(chan error, 1)
+	go func() {
+		_, err := e.Compile(t.Context(), ruleOf(gastest.Result, func(m *gastest.Module) { m.Funcs[0] = blocksAndLocals(720) }), nil)
+		done <- err
+	}()
+	for settled := false; !settled; { // it begins as all processes do
+		select {
+		case err := <-done:
+			t.Fatal("never were all threads of the compiler idle: ", err)
+		default:
+			idle, others := childThreads(t)
+			settled = idle > 1 && others == 0
+		}
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// childThreads counts the threads of this process's children, those that the kernel
+// runs when no other wants to, and others.
+func childThreads(t *testing.T) (idle, others int) {
+	t.Helper()
+	const fieldPolicy = 41 - 3 // of those behind the name, in proc(5)
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range lists {
+		children, _ := os.ReadFile(list) // the thread may have ended
+		for child := range strings.FieldsSeq(string(children)) {
+			stats, _ := filepath.Glob("/proc/" + child + "/task/*/stat")
+			for _, path := range stats {
+				stat, _ := os.ReadFile(path)
+				_, behind, _ := strings.Cut(string(stat), ") ")
+				switch fields := strings.Fields(behind); {
+				case len(fields) <= fieldPolicy: // it has ended
+				case fields[fieldPolicy] == strconv.Itoa(unix.SCHED_IDLE):
+					idle++
+				default:
+					others++
+				}
+			}
+		}
+	}
+	return idle, others
+}
+
+// TestStarvedCompiler: a compilation that orders leave no processor to is begun again
+// with a share of its own, and costs nobody an upload.
+func TestStarvedCompiler(t *testing.T) {
+	t.Parallel() // it sleeps
+	config := withChild(t.TempDir())
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The idle one sleeps, which is all that one without a processor can do.
+	config.Compiler = []string{"/bin/sh", "-c", `[ "$4" = idle ] && exec sleep 600; exec ` + self + ` "$0" "$@"`, compileRule}
+	begin := time.Now()
+	p, err := engine(t, config).Compile(t.Context(), gastest.Rule(discount("i64.const 990")).Encode(), nil)
+	if err != nil || discountOf(t, p) != 990 {
+		t.Fatal(err)
+	}
+	if took := time.Since(begin); took < host.CompilePatience {
+		t.Errorf("compiled in %s", took)
+	}
+	if left, err := filepath.Glob(filepath.Join(config.Cache, "*", "compiling-*")); err != nil || len(left) != 0 {
+		t.Fatalf("%q %v", left, err)
 	}
 }

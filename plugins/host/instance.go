@@ -62,6 +62,10 @@ const initNow = 1
 // wasmPageShift divides by WebAssembly's page of 64 KiB.
 const wasmPageShift = 16
 
+// pieceBytes is how much memory is copied or compared without a pause: 10 to 100 µs,
+// the kernel's work on new pages included.
+const pieceBytes = 64 << 10
+
 // callContext carries the instance of a call to the imports. The engine asks it for
 // values of its own at every call, so that it looks no further.
 type callContext struct {
@@ -186,7 +190,14 @@ func (i *instance) view() []byte {
 
 // state copies what reset has to put back.
 func (i *instance) state() *state {
-	s := &state{memory: bytes.Clone(i.view()), random: i.Random}
+	s := &state{random: i.Random}
+	// In pieces: Go's runtime, which has to stop all goroutines now and then, cannot
+	// stop one in the middle of a copy, and all orders would wait for 16 MiB.
+	memory := i.view()
+	s.memory = make([]byte, len(memory))
+	for at := 0; at < len(memory); at += pieceBytes {
+		copy(s.memory[at:], memory[at:min(at+pieceBytes, len(memory))])
+	}
 	for _, g := range i.mutable {
 		s.globals = append(s.globals, g.Get())
 	}
@@ -200,7 +211,17 @@ func (i *instance) at(s *state) bool {
 			return false
 		}
 	}
-	return i.Random == s.random && bytes.Equal(i.view(), s.memory)
+	memory := i.view()
+	if i.Random != s.random || len(memory) != len(s.memory) {
+		return false
+	}
+	for at := 0; at < len(memory); at += pieceBytes { // as in state
+		end := min(at+pieceBytes, len(memory))
+		if !bytes.Equal(memory[at:end], s.memory[at:end]) {
+			return false
+		}
+	}
+	return true
 }
 
 // dirty returns the marks of what was written.

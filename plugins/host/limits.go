@@ -29,8 +29,12 @@ const (
 	// CompilersMax bounds compilations at one time: they must leave the CPU to
 	// orders, and one merchant's bomb must not keep the others' uploads waiting.
 	CompilersMax = 2
-	// CompileNice is how far compilations stand back behind orders.
-	CompileNice = 10
+	// CompilePatience is how long a compilation that takes only what orders leave may
+	// do without a part of 1/CompileShare of a processor. Then it is begun again with
+	// CompileNice, which is a small share, but one for certain.
+	CompilePatience = 5 * time.Second
+	CompileShare    = 4
+	CompileNice     = 10
 	// CompiledMax bounds the machine code of one module, in bytes.
 	CompiledMax = 256 << 20
 )
