@@ -28,5 +28,4 @@ func tuneProcess() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(processors + spareProcessors)
 	}
-	reserveHugePages()
 }

@@ -157,7 +157,6 @@ func (s *server) startJournal(ctx context.Context) (err error) {
 		return err
 	}
 	s.clock.Start()
-	go followGrowth(s.clock)
 	return nil
 }
 
