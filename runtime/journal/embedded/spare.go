@@ -20,6 +20,12 @@ import (
 // sparesMax is how many logs pebble begins before the first becomes free for reuse.
 const sparesMax = 2
 
+// spareWrite is how much of a spare is written at once, bytes: a page. What is written in
+// larger pieces Linux keeps in larger ones, and each sync of a group would then count as
+// a write of such a piece as a whole, in what the system tells operators and where it
+// slows down who writes too much.
+const spareWrite = 4 << 10
+
 func spareName(i int) string { return fmt.Sprintf("SPARE-%d", i) }
 
 // spareFS makes new logs from spares while there are any.
@@ -48,7 +54,7 @@ func (s *spareFS) make(path string, size int64) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyBuffer(writerOnly{f}, io.LimitReader(zeros{}, size), make([]byte, 1<<20))
+	_, err = io.CopyBuffer(writerOnly{f}, io.LimitReader(zeros{}, size), make([]byte, spareWrite))
 	if err == nil {
 		err = f.Sync()
 	}
