@@ -378,7 +378,8 @@ func startServer(t *testing.T) (api, admin string) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../cmd/doorbuster").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	server := exec.Command(binary, "serve", "--data", t.TempDir(), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+	server := exec.Command(binary, "serve", "--data", t.TempDir(), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0",
+		"--stock-guard", "redis://127.0.0.1:1") // where nobody answers: it has its metrics all the same
 	server.Stderr = t.Output()
 	stdout, err := server.StdoutPipe()
 	if err != nil {
