@@ -41,8 +41,11 @@ func (r *Registry) refresh(ctx context.Context, key ruleKey) error {
 	for replaced := false; !replaced; {
 		old := (*r.rules.Load())[key]
 		changed, err := r.stored(ctx, key, old)
-		if err != nil || changed == nil {
+		if err != nil {
 			return err
+		}
+		if changed == nil {
+			break
 		}
 		if err = r.loadInUse(ctx, changed); err == nil {
 			replaced = r.replace(old, changed)
@@ -51,9 +54,11 @@ func (r *Registry) refresh(ctx context.Context, key ruleKey) error {
 			r.unloadUnused(changed.inUse()...)
 		}
 		if err != nil {
+			r.behind.Store(key, nil)
 			return err
 		}
 	}
+	r.behind.Delete(key)
 	return nil
 }
 

@@ -126,6 +126,7 @@ type Registry struct {
 	life    context.Context // ends with Close
 	end     context.CancelFunc
 	mending sync.WaitGroup
+	behind  sync.Map // ruleKeys of rules whose changes by another node could not be loaded
 
 	// rules is the current map. It is read without a lock and never changed: a
 	// writer, under mu, puts a changed copy in its place.

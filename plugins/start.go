@@ -116,12 +116,17 @@ func (r *Registry) NotRunnable() (n int) {
 }
 
 // mend tries again, until the registry is closed, what could not be done at the start:
-// to add the house rules, and to load versions that price orders.
+// to add the house rules, and to load versions that price orders; and to take over what
+// other nodes have changed since.
 func (r *Registry) mend(house error) {
 	for ctx := r.life; r.config.Sleep(ctx, mendEvery) == nil; {
 		if house != nil {
 			house = r.addHouseRules(ctx)
 		}
+		r.behind.Range(func(key, _ any) bool {
+			_ = r.refresh(ctx, key.(ruleKey)) // or with the next round
+			return true
+		})
 		for _, u := range *r.rules.Load() {
 			for _, v := range u.inUse() {
 				if f := v.failure.Load(); v.program.Load() == nil && f != nil && !f.lasting() {

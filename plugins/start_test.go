@@ -68,33 +68,37 @@ func TestStartWithoutCompiler(t *testing.T) {
 	start(t, plugins.Config{Tables: journaltest.NewMemory().Tables(), Host: host.Config{Instances: 1, Compiler: []string{"/bin/false"}, Cache: t.TempDir()}})
 }
 
-// TestMend: what could not be loaded at the start is tried again, and what is the
-// module's own fault is not.
+// sleeper lets a test have a registry mend. again returns after the next round.
+func sleeper() (sleep func(context.Context, time.Duration) error, again func()) {
+	waits, wake := make(chan struct{}), make(chan struct{})
+	sleep = func(ctx context.Context, _ time.Duration) error {
+		for _, step := range []chan struct{}{waits, wake} {
+			select {
+			case step <- struct{}{}:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	}
+	first := true
+	return sleep, func() {
+		if first {
+			<-waits
+			first = false
+		}
+		<-wake
+		<-waits
+	}
+}
+
+// TestMend: what could not be loaded at the start is tried again.
 func TestMend(t *testing.T) {
 	tables := journaltest.NewMemory().Tables()
 	upload(t, open(t, tables), "acme", "sale", fixed(1))
 	var healthy atomic.Bool
-	waits, tried := make(chan struct{}), make(chan struct{})
-	r := start(t, plugins.Config{
-		Tables: ofRules{tables, func() error {
-			if healthy.Load() {
-				return nil
-			}
-			return errDisk
-		}},
-		Sleep: func(ctx context.Context, _ time.Duration) error {
-			for _, step := range []chan struct{}{tried, waits} {
-				select {
-				case step <- struct{}{}:
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-			}
-			return nil
-		},
-	})
-	again := func() { <-waits; <-tried }
-	<-tried
+	sleep, again := sleeper()
+	r := start(t, plugins.Config{Tables: unless(tables, &healthy), Sleep: sleep})
 	if again(); !faults(r, "sale") {
 		t.Fatal("it runs without its module")
 	}
@@ -104,6 +108,37 @@ func TestMend(t *testing.T) {
 	if r.NotRunnable() != 0 {
 		t.Error(r.NotRunnable())
 	}
+}
+
+// TestMendWhatAnotherNodeChanged: until its version can be loaded, the earlier one goes on.
+func TestMendWhatAnotherNodeChanged(t *testing.T) {
+	tables := journaltest.NewMemory().Tables()
+	a := open(t, tables)
+	upload(t, a, "acme", "sale", fixed(1))
+	var healthy atomic.Bool
+	healthy.Store(true)
+	sleep, again := sleeper()
+	b := start(t, plugins.Config{Tables: unless(tables, &healthy), Sleep: sleep})
+	upload(t, a, "acme", "sale", fixed(2))
+	healthy.Store(false)
+	if err := b.Refresh(t.Context(), "acme/sale"); !errors.Is(err, errDisk) {
+		t.Fatal(err)
+	}
+	again()
+	expect(t, b, "acme", "sale", 1, 1)
+	healthy.Store(true)
+	again()
+	expect(t, b, "acme", "sale", 2, 2)
+}
+
+// unless gives no module while it is not healthy.
+func unless(tables journal.Tables, healthy *atomic.Bool) journal.Tables {
+	return ofRules{tables, func() error {
+		if healthy.Load() {
+			return nil
+		}
+		return errDisk
+	}}
 }
 
 // TestStartLoadsInParallel: a few versions at a time, and it tells how far it is.
