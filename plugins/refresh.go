@@ -63,8 +63,7 @@ func (r *Registry) refresh(ctx context.Context, key ruleKey) error {
 }
 
 // loadInUse loads the versions that price orders. One that does not pass this
-// release's validation stays without a program: see
-// Rule.NotRunnable.
+// release's validation stays without a program: see Rule.NotRunnable.
 func (r *Registry) loadInUse(ctx context.Context, u *rule) error {
 	for _, v := range u.inUse() {
 		var invalid *InvalidError
