@@ -9,6 +9,8 @@ import (
 
 	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/runtime/guard"
+	"github.com/doorbuster/doorbuster/runtime/guard/redistest"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/journal/embedded"
 	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
@@ -19,28 +21,57 @@ import (
 // HTTP: 400 callers, one hot deal or a thousand, on a real file or in memory.
 func BenchmarkPlace(b *testing.B) {
 	for _, deals := range []int{1, 1000} {
-		b.Run(fmt.Sprintf("memory/deals=%d", deals), func(b *testing.B) { benchmarkPlace(b, journaltest.NewMemory(), deals) })
-		b.Run(fmt.Sprintf("synced/deals=%d", deals), func(b *testing.B) {
-			store, err := embedded.Open(embedded.Config{Dir: b.TempDir(), Now: clockd.Mono, Wall: func() int64 { return start }, Fatal: func(err error) { b.Error(err) }})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer func() { _ = store.Close() }()
-			benchmarkPlace(b, store, deals)
-		})
+		b.Run(fmt.Sprintf("memory/deals=%d", deals), func(b *testing.B) { benchmarkPlace(b, journaltest.NewMemory(), deals, "") })
+		b.Run(fmt.Sprintf("synced/deals=%d", deals), func(b *testing.B) { benchmarkSynced(b, deals, "") })
 	}
 }
 
-func benchmarkPlace(b *testing.B, store journal.Store, deals int) {
+// BenchmarkPlaceGuarded is BenchmarkPlace on a real file, with and without a stock guard
+// whose Redis is on the same machine.
+func BenchmarkPlaceGuarded(b *testing.B) {
+	for _, deals := range []int{1, 1000} {
+		b.Run(fmt.Sprintf("without/deals=%d", deals), func(b *testing.B) { benchmarkSynced(b, deals, "") })
+		b.Run(fmt.Sprintf("with/deals=%d", deals), func(b *testing.B) { benchmarkSynced(b, deals, redistest.Start(b).URL()) })
+	}
+}
+
+func benchmarkSynced(b *testing.B, deals int, redis string) {
+	store, err := embedded.Open(embedded.Config{Dir: b.TempDir(), Now: clockd.Mono, Wall: func() int64 { return start }, Fatal: func(err error) { b.Error(err) }})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = store.Close() }()
+	benchmarkPlace(b, store, deals, redis)
+}
+
+// benchmarkPlace has a stock guard if redis is not "".
+func benchmarkPlace(b *testing.B, store journal.Store, deals int, redis string) {
 	clock, err := clockd.New(clockd.Config{})
 	if err != nil {
 		b.Fatal(err)
 	}
 	clock.Start()
 	defer clock.Close()
+	var witness Guard
+	if redis != "" {
+		g, err := guard.New(guard.Config{URL: redis, Clock: clock, Logger: discard})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer func() {
+			st := g.Stats()
+			if st.Refused > 0 {
+				b.Errorf("the guard refuses what is right: %+v", st)
+			}
+			b.ReportMetric(100*float64(st.Aside)/float64(st.Asked+st.Aside), "%aside")
+		}()
+		defer g.Close()
+		witness = g
+	}
 	var groups, events atomic.Int64
 	node, err := NewNode(b.Context(), store, clock, Config{
 		Rules: rulesFunc(tenPercent), Logger: discard, Fatal: func(err error) { b.Error(err) },
+		Guard:   witness,
 		Observe: func(g journal.Group) { groups.Add(1); events.Add(int64(g.Events)) },
 	})
 	if err != nil {
