@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/tetratelabs/wazero"
@@ -40,6 +41,8 @@ type cache struct {
 	// files is held to remove code, and shared to load it: what was there when wazero
 	// began to look for it is there when it finds it.
 	files sync.RWMutex
+
+	busyUntil atomic.Int64 // Mono; an idle child has got no processor of late
 }
 
 // scratchPrefix begins the names of children's own folders.
@@ -133,11 +136,14 @@ func (c *cache) forget(key string) {
 // takes to compile it, is a *gas.Error. A machine that is too busy to compile for
 // nothing pays for it: no upload fails because many orders come.
 func (c *cache) make(ctx context.Context, key string, wasm []byte) error {
-	err := c.makeAt(ctx, idle, key, wasm)
-	if errors.Is(err, errStarved) {
-		err = c.makeAt(ctx, nice, key, wasm)
+	if clockd.Mono() >= c.busyUntil.Load() {
+		err := c.makeAt(ctx, idle, key, wasm)
+		if !errors.Is(err, errStarved) {
+			return err
+		}
+		c.busyUntil.Store(clockd.Mono() + int64(CompileBusy))
 	}
-	return err
+	return c.makeAt(ctx, nice, key, wasm)
 }
 
 // makeAt is make with a priority. The child has a folder of its own.
@@ -224,8 +230,9 @@ func (c *cache) compile(ctx context.Context, p priority, scratch string, wasm []
 // errStarved: an idle child got less than its share.
 var errStarved = errors.New("host: the machine is too busy to compile for nothing")
 
-// watchIdle ends a child's context with errStarved when it has not got CompileShare of
-// a processor in CompilePatience, looking once in so long, until the context ends.
+// watchIdle ends a child's context with errStarved when the child has got less than
+// 1/CompileShare of a processor since it began. It looks every CompilePatience until the
+// context ends.
 func watchIdle(ctx context.Context, pid int, end context.CancelCauseFunc) {
 	begin := clockd.Mono()
 	for clockd.SleepUntil(ctx, clockd.Mono()+int64(CompilePatience)) == nil {

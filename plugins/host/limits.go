@@ -31,9 +31,11 @@ const (
 	CompilersMax = 2
 	// CompilePatience is how long a compilation that takes only what orders leave may
 	// do without a part of 1/CompileShare of a processor. Then it is begun again with
-	// CompileNice, which is a small share, but one for certain.
-	CompilePatience = 5 * time.Second
-	CompileShare    = 4
+	// CompileNice, which is a small share, but one for certain, and so are those of the
+	// next CompileBusy: the machine has nothing to give away.
+	CompilePatience = 2 * time.Second
+	CompileShare    = 10
+	CompileBusy     = 30 * time.Second
 	CompileNice     = 10
 	// CompiledMax bounds the machine code of one module, in bytes.
 	CompiledMax = 256 << 20
