@@ -2,7 +2,6 @@ package abi
 
 import (
 	"fmt"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -111,12 +110,13 @@ func isASCII(s []byte) bool {
 	return all&high == 0
 }
 
-// noReason is not 0 for the bytes that a reason may not have.
+// noReason is 0 for the bytes that a reason may have.
 var noReason = func() (bad [256]byte) {
 	for c := range bad {
-		if !strings.Contains("abcdefghijklmnopqrstuvwxyz0123456789_", string(rune(c))) {
-			bad[c] = 1
-		}
+		bad[c] = 1
+	}
+	for _, c := range []byte("abcdefghijklmnopqrstuvwxyz0123456789_") {
+		bad[c] = 0
 	}
 	return bad
 }()
