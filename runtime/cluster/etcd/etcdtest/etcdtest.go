@@ -86,12 +86,14 @@ func (s *Server) up() error {
 		return err
 	}
 	s.health = metrics + "/health"
-	args := append([]string{"--data-dir", filepath.Join(s.dir, "data"), "--name", "test",
+	args := append([]string{
+		"--data-dir", filepath.Join(s.dir, "data"), "--name", "test",
 		"--listen-client-urls", s.Endpoint, "--advertise-client-urls", s.Endpoint,
 		"--listen-peer-urls", s.peers, "--initial-advertise-peer-urls", s.peers, "--initial-cluster", "test=" + s.peers,
 		// The shortest lease is one and a half elections.
 		"--heartbeat-interval", "50", "--election-timeout", "500",
-		"--logger", "zap", "--log-level", "error", "--listen-metrics-urls", metrics}, s.flags...)
+		"--logger", "zap", "--log-level", "error", "--listen-metrics-urls", metrics,
+	}, s.flags...)
 	s.process = exec.Command(path, args...)
 	said, err := os.Create(filepath.Join(s.dir, "log"))
 	if err != nil {
