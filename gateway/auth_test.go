@@ -388,6 +388,11 @@ func TestJWKSOfAnIssuer(t *testing.T) {
 	if who := knownTo(tokens, []byte(i.sign(jose.RS256, i.rs, "enc", good)), start); who != nil {
 		t.Error("a token that a key for encryption has signed is believed")
 	}
+	tokens, err = NewTokens(set(jose.JSONWebKey{Key: i.ed.Public()})) // a name is a hint where to look, and this key has none
+	must(t, err)
+	if who := knownTo(tokens, []byte(i.sign(jose.EdDSA, i.ed, "ed", good)), start); who == nil {
+		t.Error("a token that names its key is not believed where the JWKS does not")
+	}
 	if _, err := NewTokens(set(encrypts)); err == nil {
 		t.Error("a JWKS without a key that signs was accepted")
 	}

@@ -165,7 +165,7 @@ func (t *Tokens) verified(token *jwt.JSONWebToken, claims *jwt.Claims) bool {
 	h := token.Headers[0]
 	for i := range t.keys {
 		k := &t.keys[i]
-		if k.Algorithm == h.Algorithm && (h.KeyID == "" || h.KeyID == k.KeyID) && token.Claims(k.Key, claims) == nil {
+		if k.Algorithm == h.Algorithm && (h.KeyID == "" || k.KeyID == "" || h.KeyID == k.KeyID) && token.Claims(k.Key, claims) == nil {
 			return true
 		}
 	}
