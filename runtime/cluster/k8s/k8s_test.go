@@ -343,6 +343,11 @@ func TestDeleted(t *testing.T) {
 	t.Parallel()
 	server := newServer(t)
 	members, addresses := start(t, server, 2)
+	look := server.open(t).(*k8s.Registry)
+	defer look.Close()
+	if n, err := look.Members(t.Context()); err != nil || n != 2 {
+		t.Errorf("%d members, %v", n, err)
+	}
 	victim, id := members[0], members[0].ID()
 	server.set(func() {
 		o := server.objects["doorbuster-"+id]
