@@ -1,5 +1,7 @@
 package deal
 
+import "slices"
+
 // columnChunk is how many elements lie together.
 const columnChunk = 4096
 
@@ -51,7 +53,7 @@ func (c *column[T]) addRun(run []T) int {
 // begin makes the room for all of a chunk at once if the ones before were full.
 func (c *column[T]) begin() {
 	if c.last == nil && len(c.full) > 0 {
-		c.last = make([]T, 0, columnChunk)
+		c.last = slices.Grow(c.last, columnChunk)
 	}
 }
 
