@@ -125,3 +125,26 @@ func TestOneShopperSwitchesNothingOff(t *testing.T) {
 		t.Fatal(n)
 	}
 }
+
+// TestRuleThatIsNotLoadedStaysOn: once it runs again, orders get its discount.
+func TestRuleThatIsNotLoadedStaysOn(t *testing.T) {
+	loaded := false
+	h := newHouse(t, func(c *Config) {
+		c.Rules = rulesFunc(func(rule string, in *abi.Input, out *abi.Verdict) {
+			if loaded {
+				tenPercent(rule, in, out)
+				return
+			}
+			out.Reset()
+			out.Version, out.Fault = 1, abi.FaultRuleInit
+		})
+	})
+	h.create("d", func(s *deal.Spec) { s.Stock, s.Rules, s.OnRuleError = 1000, []string{"ten"}, deal.SkipOnRuleError })
+	for n := range 2 * ruleFaultsMax {
+		h.place("d", fmt.Sprint("u", n), "k", 1)
+	}
+	loaded = true
+	if a := h.place("d", "late", "k", 1); a.code != deal.OK || a.total*10 != 9900*9 || h.node.Stats().RulesOff != 0 {
+		t.Errorf("%+v, and %d rules are off", a, h.node.Stats().RulesOff)
+	}
+}
