@@ -19,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"runtime"
 	"sync"
@@ -118,8 +119,9 @@ type Store struct {
 	failed    chan struct{}         // closed when failure is set
 	snapshots sync.Mutex            // held over a PutSnapshot, so that none overtakes
 	heads     *xsync.Map[string, *head]
-	releases  atomic.Uint64                // heads that left the map; moves under mu
-	corrupt   *xsync.Map[string, struct{}] // streams that were found corrupt
+	releases  [releaseStripes]atomic.Uint64 // heads that left the map, by the hash of their stream; move under mu
+	seed      maphash.Seed                  // of that hash
+	corrupt   *xsync.Map[string, struct{}]  // streams that were found corrupt
 
 	counts struct {
 		groups, writes, events, bytes, refused atomic.Uint64
@@ -171,6 +173,7 @@ func Open(cfg Config) (*Store, error) {
 		cfg:     cfg,
 		lock:    lock,
 		failed:  make(chan struct{}),
+		seed:    maphash.MakeSeed(),
 		heads:   xsync.NewMap[string, *head](),
 		corrupt: xsync.NewMap[string, struct{}](),
 	}
@@ -324,13 +327,14 @@ func (s *Store) lockedHead(stream string) (*head, error) {
 			// Nobody in this process owns the stream, so what is on disk stands
 			// still, unless somebody comes and goes meanwhile; of two that load it at
 			// once, the second finds the first's head.
-			before := s.releases.Load()
+			releases := s.releasesOf(stream)
+			before := releases.Load()
 			loaded, err := s.loadHead(stream)
 			if err != nil {
 				return nil, err
 			}
 			s.mu.Lock()
-			if s.releases.Load() == before {
+			if releases.Load() == before {
 				h, _ = s.heads.LoadOrStore(stream, loaded)
 				return h, nil
 			}
@@ -345,6 +349,14 @@ func (s *Store) lockedHead(stream string) (*head, error) {
 	}
 }
 
+// releaseStripes is how many counts of released heads there are. A load begins again if
+// its own count has moved, which other streams seldom do.
+const releaseStripes = 1024
+
+func (s *Store) releasesOf(stream string) *atomic.Uint64 {
+	return &s.releases[maphash.String(s.seed, stream)%releaseStripes]
+}
+
 // Release implements journal.Store.
 func (s *Store) Release(stream string, epoch uint64) {
 	s.mu.Lock()
@@ -352,7 +364,7 @@ func (s *Store) Release(stream string, epoch uint64) {
 	if h, ok := s.heads.Load(stream); ok && h.epoch.Load() == epoch {
 		h.released = true
 		s.heads.Delete(stream)
-		s.releases.Add(1)
+		s.releasesOf(stream).Add(1)
 	}
 }
 

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -99,4 +100,25 @@ func TestHeadsAreNotTakenOverStale(t *testing.T) {
 		s.Release("d", h.Epoch)
 	}
 	t.Logf("%d writes, %d epochs", last.Seq, last.Epoch)
+}
+
+// TestReleaseDisturbsFew: a stream that leaves does not make the loads of others begin again.
+func TestReleaseDisturbsFew(t *testing.T) {
+	s := mustOpen(t, testConfig(t, vfs.NewMem(), "data"))
+	defer mustClose(t, s)
+	h, err := s.Open(t.Context(), "leaving")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Release("leaving", h.Epoch)
+	if s.releasesOf("leaving").Load() == 0 {
+		t.Error("a load of the stream itself would not begin again")
+	}
+	disturbed := 0
+	for i := range 1000 {
+		disturbed += int(s.releasesOf(fmt.Sprintf("deal-%d", i)).Load())
+	}
+	if disturbed > 50 {
+		t.Errorf("loads of %d streams in 1000 would begin again", disturbed)
+	}
 }
