@@ -56,7 +56,8 @@ func (p *pulse) heard(b *batch.Pulse, mono, wall int64) bool {
 		p.ponged, p.quiet = b.Pong, 0
 		// RFC 5905, 8: what the peer's clock shows beyond ours, if both ways took equally long.
 		p.samples[p.taken%pulseMemory] = sample{
-			trip: time.Duration(mono-m.mono) - time.Duration(b.Sent-b.Received)*time.Millisecond,
+			// The peer's part of it is in whole ms, and may seem longer than the whole.
+			trip: max(0, time.Duration(mono-m.mono)-time.Duration(b.Sent-b.Received)*time.Millisecond),
 			skew: time.Duration(b.Received-m.wall+b.Sent-wall) * time.Millisecond / 2,
 		}
 		p.taken++
