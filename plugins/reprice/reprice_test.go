@@ -3,6 +3,7 @@ package reprice_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/doorbuster/doorbuster/plugins/abi"
 	"github.com/doorbuster/doorbuster/plugins/gas/gastest"
 	"github.com/doorbuster/doorbuster/plugins/reprice"
+	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
 )
 
@@ -147,6 +149,43 @@ func TestVerifyFindsTheSame(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestVerifyOrderOfRuleThatDidNotRun: what was not evaluated proves the price that it
+// left, now that the rule runs.
+func TestVerifyOrderOfRuleThatDidNotRun(t *testing.T) {
+	tables := journaltest.NewMemory()
+	upload(t, open(t, tables), "ten", off(10))
+	broken, err := plugins.New(t.Context(), plugins.Config{Tables: withoutModules{tables.Tables()}, Now: func() int64 { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newShop(t, broken, deal.SkipOnRuleError, "ten")
+	e := s.order("ann", 1)
+	if err := broken.Close(); err != nil {
+		t.Error(err)
+	}
+	if recorded := &e.Placed.Evaluations[0]; recorded.Fault != abi.FaultRuleInit || recorded.Version != 1 {
+		t.Fatalf("%+v", recorded)
+	}
+	s.rules = open(t, tables)
+	if v := s.verify(e); !v.Same() {
+		t.Errorf("%+v", v)
+	}
+	e.Placed.Evaluations[0].Discount = 10
+	if v := s.verify(e); len(v.Rules[0].Differences) != 1 {
+		t.Errorf("a discount of a rule that did not run: %+v", v)
+	}
+}
+
+// withoutModules are tables whose modules cannot be read.
+type withoutModules struct{ journal.Tables }
+
+func (w withoutModules) Get(ctx context.Context, table, key string) ([]byte, error) {
+	if table == "rule_wasm" {
+		return nil, errors.New("no disk")
+	}
+	return w.Tables.Get(ctx, table, key)
 }
 
 // TestVerifyFindsDifferences: each field of an event that is not what the rules

@@ -77,12 +77,16 @@ func (a *Again) evaluate(ctx context.Context, rules *plugins.Registry, merchant 
 		a.Differences = a.compare(recorded)
 		return nil
 	}
+	if recorded.Fault == abi.FaultRuleInit && recorded.Digest == 0 && recorded.Fuel == 0 {
+		// It was not evaluated, since the version did not run there at that time.
+		a.Fault, a.Version, a.SHA256, a.House = recorded.Fault, recorded.Version, recorded.SHA256, recorded.House
+		a.Differences = a.compare(recorded)
+		return nil
+	}
 	now, err := rules.EvaluateVersion(ctx, ownerOf(recorded, merchant), string(recorded.Rule), recorded.Version, in)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case err != nil && isInvalid(err) && recorded.Fault == abi.FaultRuleInit:
-		a.Fault, a.Version, a.SHA256, a.House = abi.FaultRuleInit, recorded.Version, recorded.SHA256, recorded.House
 	case err != nil:
 		a.Differences = []Difference{{"version", strconv.FormatUint(uint64(recorded.Version), 10), "not there: " + err.Error()}}
 		return nil
