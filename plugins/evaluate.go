@@ -42,7 +42,7 @@ func (r *Registry) Evaluate(merchant, id string, in *abi.Input, out *abi.Verdict
 			v.sign(out)
 		}
 		found.counters.add(out)
-		if found.comparison != nil {
+		if found.comparison != nil && out.Fault != abi.FaultRuleInit { // which says nothing of the candidate
 			r.steward.watch(found, byCandidate, in, out)
 		}
 		if found.counters.log.wants(in, out) {

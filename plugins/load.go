@@ -37,6 +37,9 @@ func (r *Registry) load(ctx context.Context, v *version) (*program, error) {
 	if p := v.program.Load(); p != nil {
 		return p, nil
 	}
+	if f := v.failure.Load(); f != nil && f.lasting() {
+		return nil, f.error
+	}
 	wasm, err := r.wasm(ctx, v)
 	if err != nil {
 		v.failure.Store(&failure{err})

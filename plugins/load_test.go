@@ -2,6 +2,7 @@ package plugins_test
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/doorbuster/doorbuster/plugins"
@@ -80,5 +81,41 @@ func TestLookingWhileOthersLeave(t *testing.T) {
 	all.Wait()
 	if n := r.Loaded(); n > plugins.LoadedMax+2 {
 		t.Errorf("%d are loaded", n)
+	}
+}
+
+// TestPublishedVersionsAreLoaded: while another node's change is loaded, the shelf may
+// have no room for a version of it that was loaded before.
+func TestPublishedVersionsAreLoaded(t *testing.T) {
+	tables := journaltest.NewMemory().Tables()
+	a := open(t, tables)
+	for n := range 3 {
+		upload(t, a, "acme", "sale", fixed(n+1))
+	}
+	for n := range plugins.LoadedMax + 2 {
+		upload(t, a, "bolt", "r", fixed(100+n))
+	}
+	var b *plugins.Registry
+	crowd := func() { // as soon as version 2 is read
+		for n := range uint32(plugins.LoadedMax + 1) {
+			if _, err := b.EvaluateVersion(t.Context(), "bolt", "r", n+1, &abi.Input{Subtotal: 500}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	var changing, crowded atomic.Bool
+	b = start(t, plugins.Config{Tables: ofRules{tables, func() error {
+		if changing.Load() && crowded.CompareAndSwap(false, true) {
+			crowd()
+		}
+		return nil
+	}}})
+	look(t, b, 1)
+	pin(t, a, plugins.Change{Stable: 1, Candidate: 2, Mode: plugins.ModeShadow})
+	changing.Store(true)
+	refresh(t, b, "acme/sale")
+	expect(t, b, "acme", "sale", 1, 1)
+	if !crowded.Load() || b.NotRunnable() != 0 || !b.HasProgram("acme", "sale", 2) {
+		t.Errorf("%d do not run", b.NotRunnable())
 	}
 }

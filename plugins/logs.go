@@ -1,7 +1,6 @@
 package plugins
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -196,22 +195,27 @@ func (r *Registry) startLogger() *logger {
 	go func() {
 		defer close(l.ended)
 		for job := range l.jobs {
-			r.logAgain(&job)
+			if r.life.Err() == nil {
+				r.logAgain(&job)
+			}
 		}
 	}()
 	return l
 }
 
-// logAgain does an evaluation of the order path again and keeps what it logs.
+// logAgain does an evaluation of the order path again and keeps what it logs. A version
+// that could not be loaded stays so: orders make the server compile nothing twice.
 func (r *Registry) logAgain(job *logJob) {
 	in, err := abi.DecodeInput(job.input)
 	if err != nil {
 		return // texts that are not UTF-8; an order has none
 	}
-	e, err := r.EvaluateVersion(context.Background(), job.key.merchant, job.key.id, job.version, &in)
-	if err != nil {
-		e = &Evaluation{FaultDetail: "the version does not run in this release"}
-		e.Fault, e.Verdict.Version = abi.FaultRuleInit, job.version
+	e := &Evaluation{FaultDetail: "the version is not loaded"}
+	e.Fault, e.Verdict.Version = abi.FaultRuleInit, job.version
+	if v, err := r.version(r.life, job.key.merchant, job.key.id, job.version); err == nil && v.failure.Load() == nil {
+		if again, err := r.EvaluateVersion(r.life, job.key.merchant, job.key.id, job.version, &in); err == nil {
+			e = again
+		}
 	}
 	job.log.add(LogEntry{At: in.Now, Evaluation: *e})
 }
@@ -228,7 +232,8 @@ func (l *logger) offer(u *rule, version uint32, in *abi.Input) {
 	}
 }
 
-// stop waits for the evaluation under way. Nothing may be offered any more.
+// stop waits for the evaluation under way, once the registry's life has ended, and
+// forgets the others. Nothing may be offered any more.
 func (l *logger) stop() {
 	close(l.jobs)
 	<-l.ended

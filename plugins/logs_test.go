@@ -3,6 +3,7 @@ package plugins_test
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 
 	"github.com/doorbuster/doorbuster/plugins"
@@ -170,5 +171,31 @@ func TestFollowingCostsNothingWhenNobodyDoes(t *testing.T) {
 	in := &abi.Input{Quantity: 1, UnitPrice: 100, Subtotal: 100}
 	if n := testing.AllocsPerRun(100, func() { r.Evaluate("acme", "tiered", in, &v) }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestLogsLoadNothingAgain: the orders of a rule that could not be loaded do not make
+// the server try.
+func TestLogsLoadNothingAgain(t *testing.T) {
+	tables := journaltest.NewMemory().Tables()
+	if _, _, err := open(t, tables).Upload(t.Context(), plugins.Upload{Merchant: "acme", RuleID: "mine", Wasm: talkative()}); err != nil {
+		t.Fatal(err)
+	}
+	var tries atomic.Int32
+	r := start(t, plugins.Config{Tables: ofRules{tables, func() error { tries.Add(1); return errDisk }}})
+	before := tries.Load()
+	f, err := r.Follow("acme", "mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if fault := priceAt(r, 1, 1000); fault != abi.FaultRuleInit {
+		t.Fatal(fault)
+	}
+	if got := next(t, f); len(got) != 1 || got[0].Fault != abi.FaultRuleInit || got[0].Version != 1 || got[0].FaultDetail == "" {
+		t.Errorf("%+v", got)
+	}
+	if now := tries.Load(); now != before {
+		t.Errorf("%d tries, and %d after an order", before, now)
 	}
 }

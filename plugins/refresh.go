@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/doorbuster/doorbuster/runtime/journal"
@@ -74,11 +75,12 @@ func (r *Registry) loadInUse(ctx context.Context, u *rule) error {
 	return nil
 }
 
-// replace publishes a rule unless another moment of it has taken the place of old.
+// replace publishes a rule unless another moment of it has taken the place of old, or
+// one of its versions was unloaded since it was loaded: until now it priced no orders.
 func (r *Registry) replace(old, changed *rule) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if (*r.rules.Load())[changed.key] != old {
+	if (*r.rules.Load())[changed.key] != old || slices.ContainsFunc(changed.inUse(), (*version).loadable) {
 		return false
 	}
 	r.publish(changed)

@@ -33,19 +33,22 @@ type failure struct{ error }
 // lasting says whether the module is to blame: another try would fail as well.
 func (f *failure) lasting() bool { return errors.As(f.error, new(*InvalidError)) }
 
-// notRunnable says in words for the merchant why the version does not run, "" if it
-// does.
+// loadable says whether the version has no program, and may get one.
+func (v *version) loadable() bool {
+	f := v.failure.Load()
+	return v.program.Load() == nil && (f == nil || !f.lasting())
+}
+
+// notRunnable says in words for the merchant why a version that prices orders does not
+// run, "" if it does.
 func (v *version) notRunnable() string {
-	if v.program.Load() != nil {
-		return ""
-	}
 	switch f := v.failure.Load(); {
+	case v.program.Load() != nil:
+		return ""
 	case f != nil && f.lasting():
 		return fmt.Sprintf("version %d is not valid in this release: %v", v.Version.Version, f.error)
-	case f != nil:
-		return fmt.Sprintf("version %d could not be compiled; the server tries again", v.Version.Version)
 	}
-	return "" // it is being loaded or unloaded in this moment
+	return fmt.Sprintf("version %d could not be compiled; the server tries again", v.Version.Version)
 }
 
 // loadAll loads the versions that price orders. It fails only with its context.
@@ -129,7 +132,7 @@ func (r *Registry) mend(house error) {
 		})
 		for _, u := range *r.rules.Load() {
 			for _, v := range u.inUse() {
-				if f := v.failure.Load(); v.program.Load() == nil && f != nil && !f.lasting() {
+				if v.loadable() {
 					r.mendOne(ctx, v)
 				}
 			}

@@ -110,6 +110,25 @@ func TestMend(t *testing.T) {
 	}
 }
 
+// TestCandidateThatIsNotLoadedStays: what one machine cannot load says nothing of the
+// candidate, and ends it on none.
+func TestCandidateThatIsNotLoadedStays(t *testing.T) {
+	tables := journaltest.NewMemory().Tables()
+	a := open(t, tables)
+	upload(t, a, "acme", "sale", fixed(1))
+	upload(t, a, "acme", "sale", fixed(2))
+	pin(t, a, plugins.Change{Stable: 1, Candidate: 2, Mode: plugins.ModeCanary, Percent: 100})
+	b := start(t, plugins.Config{Tables: unless(tables, new(atomic.Bool))})
+	for user := range 2 * plugins.WindowOrders {
+		if out := buy(b, user); out.Fault != abi.FaultRuleInit || out.Version != 2 {
+			t.Fatalf("%+v", out)
+		}
+	}
+	if c, err := b.Compare("acme", "sale"); err != nil || c == nil || c.Candidate.Orders != 0 {
+		t.Errorf("the candidate is judged by %+v, %v", c, err)
+	}
+}
+
 // TestMendWhatAnotherNodeChanged: until its version can be loaded, the earlier one goes on.
 func TestMendWhatAnotherNodeChanged(t *testing.T) {
 	tables := journaltest.NewMemory().Tables()

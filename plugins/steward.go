@@ -1,7 +1,6 @@
 package plugins
 
 import (
-	"context"
 	"errors"
 	"sync"
 
@@ -103,8 +102,8 @@ func (s *steward) shadow(job *shadow, out *abi.Verdict) {
 	if err != nil || c.tripped.Load() {
 		return
 	}
-	if !v.run(&in, out) {
-		return // the rollout has ended
+	if !v.run(&in, out) || out.Fault == abi.FaultRuleInit {
+		return // the rollout has ended, or the candidate was not evaluated
 	}
 	if out.Fault != abi.FaultNone && job.rule.counters.log.wants(&in, out) {
 		s.registry.logs.offer(job.rule, out.Version, &in)
@@ -123,7 +122,7 @@ func (s *steward) runTrips() {
 		case <-s.quit:
 			return
 		case t := <-s.trips:
-			err := s.registry.giveUp(context.Background(), t.comparison, t.why)
+			err := s.registry.giveUp(s.registry.life, t.comparison, t.why)
 			if err != nil && !errors.Is(err, ErrNothingToChange) {
 				// The candidate sees no orders all the same, and a restart judges it anew.
 				s.registry.config.Logger.Error("a rollback could not be stored", "merchant", t.comparison.key.merchant,
