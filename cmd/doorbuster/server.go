@@ -279,8 +279,14 @@ func (s *server) auth(ctx context.Context) (*gateway.Auth, error) {
 		return nil, nil //nolint:nilnil // that is how the gateway knows open mode
 	}
 	var err error
-	if s.keys, err = gateway.LoadKeys(ctx, s.store.Tables()); err != nil || s.cfg.JWKS == "" {
-		return &gateway.Auth{Keys: s.keys, Clock: s.clock}, err
+	if s.keys, err = gateway.LoadKeys(ctx, s.store.Tables()); err != nil {
+		return nil, err
+	}
+	if s.cfg.JWKS == "" {
+		if len(s.keys.List()) == 0 {
+			s.log.Warn("there are no keys, so nobody can call: stop the server and run doorbuster keys create --role operator")
+		}
+		return &gateway.Auth{Keys: s.keys, Clock: s.clock}, nil
 	}
 	text, err := os.ReadFile(s.cfg.JWKS)
 	if err != nil {
