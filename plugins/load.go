@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"github.com/doorbuster/doorbuster/plugins/abi"
 )
 
 // loader is program, or load for a caller that holds mu.
@@ -37,8 +39,8 @@ func (r *Registry) load(ctx context.Context, v *version) (*program, error) {
 	if p := v.program.Load(); p != nil {
 		return p, nil
 	}
-	if f := v.failure.Load(); f != nil && f.lasting() {
-		return nil, f.error
+	if err := v.invalid(); err != nil {
+		return nil, err
 	}
 	wasm, err := r.wasm(ctx, v)
 	if err != nil {
@@ -119,16 +121,15 @@ func (r *Registry) unload(v *version) {
 
 // fits says whether a merchant's versions that price orders may hold the memory that
 // they hold once a rule has changed. One that needs no more than before always may:
-// nothing keeps a candidate from being given up. The versions in use are loaded; old
-// is nil for a new rule.
+// nothing keeps a candidate from being given up. old is nil for a new rule.
 func (r *Registry) fits(old, changed *rule) error {
-	bytes := changed.footprint()
-	if old != nil && bytes <= old.footprint() {
+	bytes := r.footprint(changed)
+	if old != nil && bytes <= r.footprint(old) {
 		return nil
 	}
 	for key, u := range *r.rules.Load() {
 		if key.merchant == changed.key.merchant && key != changed.key {
-			bytes += u.footprint()
+			bytes += r.footprint(u)
 		}
 	}
 	if most := MerchantMemoryMax * r.engines.rules.Instances(); bytes > most {
@@ -137,11 +138,14 @@ func (r *Registry) fits(old, changed *rule) error {
 	return nil
 }
 
-// footprint is the memory that a rule's versions may come to hold.
-func (u *rule) footprint() (bytes int) {
+// footprint is the memory that a rule's versions may come to hold. One that is not
+// loaded and may be at any time counts as the largest, but for its code.
+func (r *Registry) footprint(u *rule) (bytes int) {
 	for _, v := range u.inUse() {
 		if p := v.program.Load(); p != nil {
 			bytes += p.Footprint()
+		} else if v.invalid() == nil {
+			bytes += (1 + r.engines.rules.Instances()) * abi.MemoryPagesMax << 16
 		}
 	}
 	return bytes

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -440,6 +441,39 @@ func function(n int) []byte {
 		Types: []gastest.Type{{}}, Funcs: []gastest.Func{{Code: fmt.Sprintf("i32.const %d drop", n)}}, MemoryMin: 1,
 		Exports: []gastest.Export{{Name: "memory", Kind: 2}, {Name: "run"}}, Custom: map[string]string{"doorbuster:classes": "ORDER"},
 	}).Encode()
+}
+
+// TestMemoryQuotaOfWhatIsNotLoaded: a start that loads nothing makes no room.
+func TestMemoryQuotaOfWhatIsNotLoaded(t *testing.T) {
+	tables := journaltest.NewMemory().Tables()
+	up := func(r *plugins.Registry, n int, wasm []byte) error {
+		_, _, err := r.Upload(t.Context(), plugins.Upload{Merchant: "acme", RuleID: fmt.Sprint("r-", n), Wasm: wasm})
+		return err
+	}
+	a := start(t, plugins.Config{Tables: tables, Host: host.Config{Instances: 1}})
+	n := 0
+	for up(a, n, function(n)) == nil {
+		n++
+	}
+	var healthy atomic.Bool
+	sleep, again := sleeper()
+	b := start(t, plugins.Config{Tables: unless(tables, &healthy), Sleep: sleep, Host: host.Config{Instances: 1}})
+	if b.NotRunnable() != n+len(b.Rules("")) {
+		t.Fatalf("%d do not run", b.NotRunnable())
+	}
+	for range 2 {
+		if err := up(b, n, function(n)); !errors.Is(err, plugins.ErrTooMany) {
+			t.Errorf("a function more than %d: %v", n, err)
+		}
+		if err := up(b, 0, function(-1)); err != nil {
+			t.Errorf("one in the place of another: %v", err)
+		}
+		healthy.Store(true)
+		again()
+		if b.NotRunnable() != 0 {
+			t.Fatalf("%d do not run", b.NotRunnable())
+		}
+	}
 }
 
 // TestMemoryQuota: what a merchant's rules may hold is bounded, by whichever way a

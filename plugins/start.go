@@ -33,20 +33,25 @@ type failure struct{ error }
 // lasting says whether the module is to blame: another try would fail as well.
 func (f *failure) lasting() bool { return errors.As(f.error, new(*InvalidError)) }
 
-// loadable says whether the version has no program, and may get one.
-func (v *version) loadable() bool {
-	f := v.failure.Load()
-	return v.program.Load() == nil && (f == nil || !f.lasting())
+// invalid is why the version never gets a program in this release, or nil.
+func (v *version) invalid() error {
+	if f := v.failure.Load(); f != nil && f.lasting() {
+		return f.error
+	}
+	return nil
 }
+
+// loadable says whether the version has no program, and may get one.
+func (v *version) loadable() bool { return v.program.Load() == nil && v.invalid() == nil }
 
 // notRunnable says in words for the merchant why a version that prices orders does not
 // run, "" if it does.
 func (v *version) notRunnable() string {
-	switch f := v.failure.Load(); {
-	case v.program.Load() != nil:
+	if v.program.Load() != nil {
 		return ""
-	case f != nil && f.lasting():
-		return fmt.Sprintf("version %d is not valid in this release: %v", v.Version.Version, f.error)
+	}
+	if err := v.invalid(); err != nil {
+		return fmt.Sprintf("version %d is not valid in this release: %v", v.Version.Version, err)
 	}
 	return fmt.Sprintf("version %d could not be compiled; the server tries again", v.Version.Version)
 }
