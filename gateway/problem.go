@@ -144,7 +144,8 @@ func problemOfError(err error) problem {
 		return draining
 	case errors.Is(err, actors.ErrDeadline):
 		return deadlineExceeded
-	case errors.Is(err, actors.ErrUnavailable), errors.Is(err, actors.ErrReadOnly), errors.Is(err, journal.ErrUnreachable):
+	case errors.Is(err, actors.ErrUnavailable), errors.Is(err, actors.ErrReadOnly), errors.Is(err, journal.ErrUnreachable),
+		errors.Is(err, plugins.ErrNotCompiled):
 		return unavailable
 	case errors.Is(err, actors.ErrDealExists):
 		return dealExists

@@ -283,7 +283,7 @@ func (s *Server) dispatch(ctx *fasthttp.RequestCtx, routes *router) {
 		}
 		if err != nil {
 			no := asRefusal(err)
-			if no.problem == internalError {
+			if no.problem == internalError || errors.Is(err, plugins.ErrNotCompiled) {
 				s.cfg.Logger.Error("a request failed", about(ctx, "error", err)...)
 			}
 			s.refuse(ctx, no.problem, no.detail, no.faults)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/doorbuster/doorbuster/actors"
 	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 )
 
@@ -38,7 +39,7 @@ func TestProblemsAreComplete(t *testing.T) {
 		}
 	}
 	if problemOfError(errors.New("x")) != internalError || problemOfError(fmt.Errorf("x: %w", actors.ErrOverloaded)) != overloaded ||
-		problemOfError(fmt.Errorf("x: %w", journal.ErrUnreachable)) != unavailable {
+		problemOfError(fmt.Errorf("x: %w", journal.ErrUnreachable)) != unavailable || problemOfError(fmt.Errorf("x: %w", plugins.ErrNotCompiled)) != unavailable {
 		t.Error("errors are not mapped")
 	}
 	data, err := os.ReadFile("openapi.yaml")

@@ -72,6 +72,7 @@ var (
 	ErrBadRollout      = errors.New("bad rollout")
 	ErrNothingToChange = errors.New("the rollout has no other version to go to")
 	ErrTooMany         = errors.New("too many")
+	ErrNotCompiled     = host.ErrNotCompiled // by this machine, now
 	errNoSleep         = errors.New("plugins: no Sleep")
 	errBadRow          = errors.New("plugins: unreadable row")
 )

@@ -17,10 +17,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 
 	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/plugins/gas"
 )
 
 // cache is a folder of compiled code. wazero names and reads the files of code;
@@ -42,7 +44,8 @@ type cache struct {
 	// began to look for it is there when it finds it.
 	files sync.RWMutex
 
-	busyUntil atomic.Int64 // Mono; an idle child has got no processor of late
+	wait      time.Duration // CompileWait
+	busyUntil atomic.Int64  // Mono; an idle child has got no processor of late
 }
 
 // scratchPrefix begins the names of children's own folders.
@@ -55,7 +58,7 @@ func openCache(config *Config) (*cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
-	c := &cache{folder: filepath.Join(root, wazeroVersion()), config: config}
+	c := &cache{folder: filepath.Join(root, wazeroVersion()), config: config, wait: CompileWait}
 	if err := os.MkdirAll(c.folder, 0o700); err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
@@ -132,10 +135,23 @@ func (c *cache) forget(key string) {
 	_ = os.Remove(c.note(key))
 }
 
+// ErrNotCompiled: this machine could not compile a module just now, whatever the module
+// is like. Another try may do.
+var ErrNotCompiled = errors.New("host: the module could not be compiled now")
+
 // make has a child compile a module. What a child says about the module, and what it
-// takes to compile it, is a *gas.Error. A machine that is too busy to compile for
-// nothing pays for it: no upload fails because many orders come.
+// takes to compile it, is a *gas.Error; all else is ErrNotCompiled.
 func (c *cache) make(ctx context.Context, key string, wasm []byte) error {
+	err := c.makeSomehow(ctx, key, wasm)
+	if err == nil || errors.As(err, new(*gas.Error)) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrNotCompiled, err)
+}
+
+// makeSomehow is make. A machine that is too busy to compile for nothing pays for it: no
+// upload fails because many orders come.
+func (c *cache) makeSomehow(ctx context.Context, key string, wasm []byte) error {
 	if clockd.Mono() >= c.busyUntil.Load() {
 		err := c.makeAt(ctx, idle, key, wasm)
 		if !errors.Is(err, errStarved) {
@@ -188,9 +204,14 @@ func (c *cache) adopt(key, scratch string) error {
 // reportMax bounds what is read of a child's output.
 const reportMax = 4 << 10
 
-// compile runs a child. It ends an idle one that gets no processor, with errStarved.
+// compile runs a child. It ends an idle one that gets too little of a processor, or so
+// little that it is not done in time, with errStarved.
 func (c *cache) compile(ctx context.Context, p priority, scratch string, wasm []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, CompileWait)
+	late := errLate
+	if p == idle {
+		late = errStarved
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, c.wait, late)
 	defer cancel()
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
@@ -221,14 +242,20 @@ func (c *cache) compile(ctx context.Context, p priority, scratch string, wasm []
 	switch {
 	case errors.Is(context.Cause(ctx), errStarved):
 		return errStarved
-	case ctx.Err() != nil || !errors.As(err, &exit):
-		return fmt.Errorf("host: the compiler did not run to its end: %w", err)
+	case ctx.Err() != nil:
+		return fmt.Errorf("host: the compiler was ended: %w", context.Cause(ctx))
+	case !errors.As(err, &exit):
+		return fmt.Errorf("host: the compiler did not run: %w", err)
 	}
 	return c.childFault(exit, report.String())
 }
 
-// errStarved: an idle child got less than its share.
-var errStarved = errors.New("host: the machine is too busy to compile for nothing")
+var (
+	// errStarved: an idle child got less than its share, or than it took in CompileWait.
+	errStarved = errors.New("host: the machine is too busy to compile for nothing")
+	// errLate: so did one that has a share of its own.
+	errLate = errors.New("host: the machine is too busy to compile")
+)
 
 // watchIdle ends a child's context with errStarved when the child has got less than
 // 1/CompileShare of a processor since it began. It looks every CompilePatience until the
@@ -243,9 +270,9 @@ func watchIdle(ctx context.Context, pid int, end context.CancelCauseFunc) {
 	}
 }
 
-// outOfMemory is how a child of Go ends when it gets no more: from the heap, a
-// mapping for code, and a thread's stack, by Go's runtime or by C's.
-var outOfMemory = []string{"out of memory", "cannot allocate memory", "failed to create new OS thread", "pthread_create failed"}
+// outOfMemory is how a child of Go ends when it gets no more, from the heap or a mapping
+// for code, and a thread's stack, by Go's runtime (ENOMEM; EAGAIN is the machine's) or C's.
+var outOfMemory = []string{"out of memory", "cannot allocate memory", "errno=12)", "pthread_create failed"}
 
 // childFault says why a child failed.
 func (c *cache) childFault(exit *exec.ExitError, report string) error {

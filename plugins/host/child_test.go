@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -22,13 +24,38 @@ import (
 	"github.com/doorbuster/doorbuster/plugins/host"
 )
 
-// compileRule makes this binary a compiler, as the server's own hidden command does.
-const compileRule = "compile-rule"
+const (
+	// compileRule makes this binary a compiler, as the server's own hidden command does.
+	compileRule = "compile-rule"
+	// compileBoxed makes it one in a sandbox.
+	compileBoxed = "compile-rule-boxed"
+	// takeIdle makes it a process that does nothing but become idle.
+	takeIdle = "take-idle"
+)
 
 func init() {
-	if len(os.Args) > 1 && os.Args[1] == compileRule {
-		os.Exit(host.CompileChild(os.Args[2:], os.Stdin, os.Stdout))
+	if len(os.Args) < 2 {
+		return
 	}
+	switch os.Args[1] {
+	case compileBoxed:
+		runtime.LockOSThread() // no_new_privs is a thread's, and TSYNC the others'
+		if err := noSchedSetattr(); err != nil {
+			panic(err)
+		}
+		runtime.UnlockOSThread()
+	case takeIdle:
+		if err := host.TakeIdle(); err != nil {
+			panic(err)
+		}
+		fmt.Println()
+		_, _ = os.Stdin.Read(make([]byte, 1))
+		os.Exit(0)
+	case compileRule:
+	default:
+		return
+	}
+	os.Exit(host.CompileChild(os.Args[2:], os.Stdin, os.Stdout))
 }
 
 // withChild is an engine's configuration whose compiler is a process.
@@ -194,7 +221,7 @@ func TestChildFails(t *testing.T) {
 		config := withChild(t.TempDir())
 		config.Compiler = command
 		_, err := engine(t, config).Compile(t.Context(), rule, nil)
-		if faults := (*gas.Error)(nil); err == nil || errors.As(err, &faults) {
+		if faults := (*gas.Error)(nil); !errors.Is(err, host.ErrNotCompiled) || errors.As(err, &faults) {
 			t.Errorf("%q: %v", command, err)
 		}
 	}
@@ -202,6 +229,34 @@ func TestChildFails(t *testing.T) {
 		if code := host.CompileChild(arguments, strings.NewReader(""), new(strings.Builder)); code != 2 {
 			t.Errorf("%q: exit code %d", arguments, code)
 		}
+	}
+}
+
+// TestNoThreads: a machine without another thread is not the module's fault.
+func TestNoThreads(t *testing.T) {
+	config := withChild(t.TempDir())
+	config.Compiler = []string{"/bin/sh", "-c", "cat >/dev/null; echo 'runtime: failed to create new OS thread (have 5 already; errno=11)' >&2; exit 2"}
+	_, err := engine(t, config).Compile(t.Context(), gastest.Rule(gastest.Result).Encode(), nil)
+	if faults := (*gas.Error)(nil); !errors.Is(err, host.ErrNotCompiled) || errors.As(err, &faults) {
+		t.Error(err)
+	}
+}
+
+// TestLateCompiler: one that gets enough not to be starved at each look, and is not done
+// in time, has a share of its own in the second try; then the machine is to blame.
+func TestLateCompiler(t *testing.T) {
+	t.Parallel() // it sleeps
+	config := withChild(t.TempDir())
+	begun := filepath.Join(t.TempDir(), "begun")
+	config.Compiler = []string{"/bin/sh", "-c", "echo $3 >>" + begun + "; exec sleep 600"}
+	e := engine(t, config)
+	e.SetWait(host.CompilePatience * 3 / 4) // before the first look
+	_, err := e.Compile(t.Context(), gastest.Rule(gastest.Result).Encode(), nil)
+	if faults := (*gas.Error)(nil); !errors.Is(err, host.ErrNotCompiled) || errors.As(err, &faults) {
+		t.Error(err)
+	}
+	if as, err := os.ReadFile(begun); err != nil || string(as) != "idle\nnice\n" {
+		t.Errorf("%q %v", as, err)
 	}
 }
 
@@ -277,26 +332,82 @@ func TestRefusedTogether(t *testing.T) {
 	}
 }
 
-// TestCompilesIdle: no thread of a compiler takes a processor that an order wants.
-func TestCompilesIdle(t *testing.T) {
-	e := engine(t, withChild(t.TempDir()))
+// TestBeginsIdle: a compiler takes no processor that an order wants before it can see to
+// that itself.
+func TestBeginsIdle(t *testing.T) {
+	config := withChild(t.TempDir())
+	config.Compiler = []string{"/bin/sh", "-c", "exec sleep 600"}
+	e := engine(t, config)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	done := make(chan error, 1)
 	go func() {
-		_, err := e.Compile(t.Context(), ruleOf(gastest.Result, func(m *gastest.Module) { m.Funcs[0] = blocksAndLocals(720) }), nil)
+		_, err := e.Compile(ctx, gastest.Rule(gastest.Result).Encode(), nil)
 		done <- err
 	}()
-	for settled := false; !settled; { // it begins as all processes do
-		select {
-		case err := <-done:
-			t.Fatal("never were all threads of the compiler idle: ", err)
-		default:
-			idle, others := childThreads(t)
-			settled = idle > 1 && others == 0
+	for idle, others := 0, 0; idle != 1 || others != 0; idle, others = childThreads(t) {
+		if ctx.Err() != nil {
+			t.Fatalf("%d threads are idle, %d are not", idle, others)
 		}
 	}
-	if err := <-done; err != nil {
+	stop()
+	<-done
+}
+
+// TestTakesIdle: a process makes all the threads idle that it had before.
+func TestTakesIdle(t *testing.T) {
+	child := exec.CommandContext(t.Context(), "/proc/self/exe", takeIdle)
+	in, err := child.StdinPipe()
+	if err != nil {
 		t.Fatal(err)
 	}
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil { // it has done so
+		t.Error(err)
+	}
+	if idle, others := childThreads(t); idle < 2 || others != 0 {
+		t.Errorf("%d threads are idle, %d are not", idle, others)
+	}
+	if err := errors.Join(in.Close(), child.Wait()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestNoIdle: where a sandbox knows no sched_setattr, compilers are nice.
+func TestNoIdle(t *testing.T) {
+	config := withChild(t.TempDir())
+	config.Compiler[1] = compileBoxed
+	p, err := engine(t, config).Compile(t.Context(), gastest.Rule(discount("i64.const 990")).Encode(), nil)
+	if err != nil || discountOf(t, p) != 990 {
+		t.Fatal(err)
+	}
+}
+
+// noSchedSetattr has all threads of this process find no such system call.
+func noSchedSetattr() error {
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // the system call's number
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_SCHED_SETATTR, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
+	if errno != 0 {
+		return errno
+	}
+	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr}, 0); !errors.Is(err, unix.ENOSYS) {
+		return fmt.Errorf("the filter does not hold: %w", err)
+	}
+	return nil
 }
 
 // childThreads counts the threads of this process's children, those that the kernel

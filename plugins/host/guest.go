@@ -17,6 +17,8 @@ type Guest struct {
 	Fuel   api.MutableGlobal
 	Now    int64  // every clock's time, Unix ms
 	Random uint64 // state of the stream of random numbers
+	// Input says whether descriptor 0 may be read.
+	Input bool
 	// Write takes what the module writes to descriptor 1 or 2.
 	Write func(fd uint32, text []byte)
 }
@@ -35,16 +37,16 @@ type Errno uint32
 
 // The error numbers that occur here.
 const (
-	Success      Errno = 0
-	BadFile      Errno = 8
-	Fault        Errno = 21
-	Invalid      Errno = 28
-	NotSupported Errno = 52
-	NoSeek       Errno = 70
+	Success Errno = 0
+	BadFile Errno = 8
+	Fault   Errno = 21
+	Invalid Errno = 28
+	NoSys   Errno = 52
+	NoSeek  Errno = 70
 )
 
 // wasiAnswers are the WASI functions that do something for every kind of module. All
-// the others that a module may import answer NotSupported, or BadFile where Go's and
+// the others that a module may import answer NoSys, or BadFile where Go's and
 // Rust's start code ends its search for open folders with it.
 var wasiAnswers = map[string]func(*Guest, []uint64) Errno{
 	"args_sizes_get":      (*Guest).noStrings,
@@ -71,7 +73,7 @@ func (g *Guest) WASI(name string, stack []uint64) Errno {
 	if answer, ok := wasiAnswers[name]; ok {
 		return answer(g, stack)
 	}
-	return NotSupported
+	return NoSys
 }
 
 // SetErrno leaves the result of a WASI function on its stack. Those without
@@ -237,7 +239,7 @@ func (g *Guest) fdStat(stack []uint64) Errno {
 		return Fault
 	}
 	rights := uint64(rightWrite)
-	if fd == 0 {
+	if fd == 0 && g.Input { // ABI v1 answers rules as if they could write to it
 		rights = rightRead
 	}
 	clear(b)

@@ -406,6 +406,7 @@ func TestWASI(t *testing.T) {
 		{"fd_write", "i32.const 1 i32.const 64 i32.const 1 i32.const 512", "iiii", "", fault},
 		{"fd_write", "i32.const 1 i32.const 16 i32.const -1 i32.const 512", "iiii", "", -int64(abi.FaultOutOfFuel)},
 		{"fd_fdstat_get", "i32.const 1 i32.const 512", "ii", "i32.const 512 i64.load 3 0", 2},
+		{"fd_fdstat_get", "i32.const 0 i32.const 512", "ii", "i32.const 520 i64.load 3 0", 64},
 		{"fd_fdstat_get", "i32.const 9 i32.const 512", "ii", "", badf},
 		{"fd_fdstat_get", "i32.const 1" + outside, "ii", "", fault},
 		{"fd_prestat_get", "i32.const 3 i32.const 512", "ii", "", badf},

@@ -67,7 +67,7 @@ type instanceKey struct{}
 // every other one must come to the same.
 func newInstance(p *Program) (*instance, error) {
 	i := &instance{program: p}
-	i.Memory, i.Write = i, i.write
+	i.Memory, i.Write, i.Input = i, i.write, true
 	i.ctx = context.WithValue(context.Background(), instanceKey{}, i)
 	i.api.reset()
 	i.input.grow()
