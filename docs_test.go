@@ -99,6 +99,7 @@ func TestTasks(t *testing.T) {
 	if err := yaml.Unmarshal(text, &file); err != nil {
 		t.Fatal(err)
 	}
+	named := 0
 	walk(t, func(name string) {
 		if !slices.Contains([]string{".md", ".go", ".yml", ".yaml"}, path.Ext(name)) || strings.Contains(name, "/node_modules/") {
 			return
@@ -108,9 +109,13 @@ func TestTasks(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, match := range taskText.FindAllStringSubmatch(string(text), -1) {
+			named++
 			if task := strings.TrimRight(match[1], ":"); file.Tasks[task] == nil {
 				t.Errorf("%s names the task %q", name, task)
 			}
 		}
 	})
+	if named < 20 {
+		t.Errorf("found %d names of tasks", named)
+	}
 }
