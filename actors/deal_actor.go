@@ -357,10 +357,14 @@ func (a *activation) end() {
 }
 
 // bounce returns a message that reached a closed mailbox. A request goes back
-// to its caller, who looks for the deal's next activation.
+// to its caller, who looks for the deal's next activation if that may do better.
 func (a *activation) bounce(msg any) {
 	switch m := msg.(type) {
 	case *Request:
+		if a.cutOff() {
+			a.answer(m, errCutOff)
+			return
+		}
 		a.answer(m, errAgain)
 	case save:
 		if a.failed.Load() && !a.moved.Load() {

@@ -158,14 +158,22 @@ func (a *activation) why() error {
 	}
 	<-a.gone
 	switch {
-	case !a.unreachable.Load():
-		return errAgain
-	case a.node.cfg.Peers == nil:
-		return fmt.Errorf("%w: %w", ErrUnavailable, journal.ErrUnreachable)
-	default:
+	case a.cutOff():
+		return errCutOff
+	case a.unreachable.Load():
 		return fmt.Errorf("%w: %w", errAgain, journal.ErrUnreachable)
+	default:
+		return errAgain
 	}
 }
+
+// errCutOff: the journal did not answer, and no other node could know better. Nothing was
+// asked of the deal.
+var errCutOff = fmt.Errorf("%w: %w", ErrUnavailable, journal.ErrUnreachable)
+
+// cutOff says whether the activation failed in that way. Whoever waits for it is told at
+// once, lest those who want what one server keeps take the places of all others.
+func (a *activation) cutOff() bool { return a.unreachable.Load() && a.node.cfg.Peers == nil }
 
 // share divides what may wait for the journal among the servers that keep it, so that
 // none holds up what is another's.
@@ -207,7 +215,9 @@ func (n *Node) load(a *activation) {
 	switch {
 	case err == nil:
 	case away || n.cfg.Peers != nil && !isDamage(err): // a store that does not answer now
-		_ = n.clock.Sleep(n.ctx, lookUpWait)
+		if n.cfg.Peers != nil { // who waits asks again, and again
+			_ = n.clock.Sleep(n.ctx, lookUpWait)
+		}
 		a.unreachable.Store(away)
 		a.abandon(err)
 		return

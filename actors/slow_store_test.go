@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -268,5 +269,99 @@ func TestSilentShard(t *testing.T) {
 	}
 	if _, _, err := h.node.Deals(t.Context(), DealQuery{Limit: 100}); err != nil {
 		t.Errorf("a list: %v", err)
+	}
+}
+
+// refusingStore is a server that refuses connections while it is away.
+type refusingStore struct {
+	*journaltest.Memory
+	away atomic.Bool
+}
+
+func (s *refusingStore) Open(ctx context.Context, stream string) (journal.Head, error) {
+	if s.away.Load() {
+		return journal.Head{}, fmt.Errorf("%w: connection refused", journal.ErrUnreachable)
+	}
+	return s.Memory.Open(ctx, stream)
+}
+
+// Of two servers that keep the journal, one refuses connections. More shoppers than the
+// node has places want its deals, and are told at once that they cannot have them; the
+// deals of the other are served, and so are its own as soon as it is back.
+func TestRefusingShard(t *testing.T) {
+	server := &refusingStore{Memory: journaltest.NewMemory()}
+	store := sharded.New([]journal.Store{journaltest.NewMemory(), server}, Beside)
+	clock, err := clockd.New(clockd.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock.Start()
+	t.Cleanup(clock.Close)
+	h := &house{t: t, cfg: Config{
+		Rules: rulesFunc(tenPercent), Logger: discard, Fatal: func(err error) { t.Error(err) }, Workers: 2, InFlightMax: 20, RequestTimeout: time.Minute,
+	}}
+	open := func() {
+		if h.node, err = NewNode(t.Context(), store, clock, h.cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open()
+	var ids [2][]string // by shard
+	for i := 0; len(ids[0]) < 1 || len(ids[1]) < 5; i++ {
+		id := fmt.Sprint("d", i)
+		ids[store.Shard(id)] = append(ids[store.Shard(id)], id)
+		h.create(id, func(s *deal.Spec) { s.StartsAt = 0 })
+	}
+	if err := h.node.Snapshot(t.Context()); err != nil { // the lists know all of them
+		t.Fatal(err)
+	}
+	h.node.Close()
+	open()
+	defer func() { h.node.Close() }()
+	server.away.Store(true)
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	const shoppers = 40
+	var all sync.WaitGroup
+	var refused atomic.Int32
+	for k := range shoppers {
+		all.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				a := h.place(ids[1][k%len(ids[1])], fmt.Sprint("u", k), fmt.Sprint(i), 1)
+				switch {
+				case errors.Is(a.err, ErrUnavailable):
+					refused.Add(1)
+				case !errors.Is(a.err, ErrOverloaded):
+					t.Errorf("a deal of the server that is away: %+v", a)
+				}
+				time.Sleep(10 * time.Millisecond) // a shopper's
+			}
+		})
+	}
+	served, overloaded := 0, 0
+	for i := 0; (i < 100 || refused.Load() < 10*shoppers) && ctx.Err() == nil; i++ {
+		switch a := h.place(ids[0][0], fmt.Sprint("x", i), "k", 1); {
+		case a.err == nil:
+			served++
+		case errors.Is(a.err, ErrOverloaded):
+			overloaded++
+		default:
+			t.Errorf("a deal of the other server: %+v", a)
+		}
+		time.Sleep(time.Millisecond) // the next shopper comes
+	}
+	if ctx.Err() != nil {
+		t.Error("those who cannot be served are not told at once")
+	}
+	stop()
+	all.Wait()
+	if overloaded > served/10 {
+		t.Errorf("%d orders were served, %d refused because of the other server", served, overloaded)
+	}
+	server.away.Store(false)
+	for _, id := range ids[1] {
+		if a := h.place(id, "late", "k", 1); a.err != nil {
+			t.Errorf("once the server is back: %+v", a)
+		}
 	}
 }
