@@ -365,6 +365,60 @@ func TestSilentServer(t *testing.T) {
 	}
 }
 
+// Whoever runs out of time while others use all connections costs them none: the server
+// is well.
+func TestImpatientCallerBehindABusyPool(t *testing.T) {
+	const connections = 4
+	url := database(t, server)
+	s, err := postgres.Open(t.Context(), postgres.Config{URL: url, Clock: newClock(t), Connections: connections})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(t, s)
+	mustOpen(t, s, "a")
+	if err := s.Tables().Apply(t.Context(), []journal.Mutation{{Table: "t", Key: "k", Value: []byte("v")}}, false); err != nil {
+		t.Fatal(err)
+	}
+	backends := func() string {
+		return server.Exec(t, "postgres", "SELECT string_agg(pid::text, ' ' ORDER BY pid) FROM pg_stat_activity WHERE datname = '"+name(url)+"'")
+	}
+	busy := func(meanwhile func()) {
+		using, done := make(chan struct{}, connections), make(chan struct{})
+		var all sync.WaitGroup
+		for range connections {
+			all.Go(func() {
+				err := s.Tables().Scan(context.Background(), "t", "", "", func(string, []byte) error {
+					using <- struct{}{}
+					<-done
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for range connections {
+			<-using
+		}
+		meanwhile()
+		close(done)
+		all.Wait()
+	}
+	var before, after string
+	busy(func() {
+		before = backends()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		if _, err := s.Head(ctx, "a"); !errors.Is(err, journal.ErrUnreachable) {
+			t.Errorf("behind a busy pool: %v", err)
+		}
+	})
+	busy(func() { after = backends() })
+	if after != before {
+		t.Errorf("connections %s became %s", before, after)
+	}
+}
+
 // A server that falls silent while a connection is made does not keep the one place for
 // that connection.
 func TestSilentWhileConnecting(t *testing.T) {

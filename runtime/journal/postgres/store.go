@@ -449,9 +449,6 @@ func (s *Store) failure(what, stream string, err error) error {
 		what += fmt.Sprintf(" %q", stream)
 	}
 	if transient(err) {
-		if errors.Is(err, context.DeadlineExceeded) {
-			s.pool.Reset() // the other connections lead to the same silence
-		}
 		return fmt.Errorf("%w: postgres: %s: %w", journal.ErrUnreachable, what, err)
 	}
 	return fmt.Errorf("postgres: %s: %w", what, err)
