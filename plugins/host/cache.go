@@ -135,7 +135,7 @@ func (c *cache) forget(key string) {
 	_ = os.Remove(c.note(key))
 }
 
-// ErrNotCompiled: this machine could not compile a module just now, whatever the module
+// ErrNotCompiled says that this machine could not compile a module just now, whatever the module
 // is like. Another try may do.
 var ErrNotCompiled = errors.New("host: the module could not be compiled now")
 
