@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -140,6 +141,62 @@ func TestWritesGatherDuringACommit(t *testing.T) {
 	}
 	if len(done.lines) != 10 {
 		t.Fatalf("completions: %q", done.lines)
+	}
+}
+
+// crowd submits as many writes as follow a full group, and has others about to.
+type crowd struct {
+	committer    *journal.Committer
+	queued, next int
+	all          sync.WaitGroup
+}
+
+func (c *crowd) Committed(*journal.Write) {
+	for range c.next {
+		c.all.Go(func() { c.committer.Submit(refusedWrite()) })
+	}
+	for range c.queued {
+		c.committer.Submit(refusedWrite())
+	}
+	c.all.Done()
+}
+
+// refusedWrite belongs to nobody, and is refused, which is all the same here.
+func refusedWrite() *journal.Write {
+	w := journaltest.Append("other", 1, 1, "")
+	w.Done = nobody{}
+	return w
+}
+
+// TestReadyWritersJoinTheGroup: behind a large group, writers that are ready to run are let
+// run before the next is cut. On one processor the committer would otherwise be woken by
+// each of them. Now and then the scheduler lets it go first all the same.
+func TestReadyWritersJoinTheGroup(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	const queued, next = 30, 40
+	fewest := next
+	for range 20 {
+		store := newGauge(t)
+		committer := newCommitter(t, store, journal.Config{})
+		committer.Start()
+		c := &crowd{committer: committer, queued: queued, next: next}
+		c.all.Add(1)
+		first := refusedWrite()
+		first.Done = c
+		committer.Submit(first)
+		c.all.Wait()
+		committer.Close()
+		sum := 0
+		for _, g := range store.groups {
+			sum += len(g)
+		}
+		if sum != 1+queued+next {
+			t.Fatalf("%d writes were committed", sum)
+		}
+		fewest = min(fewest, len(store.groups))
+	}
+	if fewest > next/4 {
+		t.Errorf("behind a group of %d, %d writers made %d groups", queued, next, fewest)
 	}
 }
 

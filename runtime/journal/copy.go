@@ -18,9 +18,13 @@ const copyBytes = WriteMax / 2
 // Copy brings all streams, snapshots and tables of one Store into another and then
 // reads both, event by event and row by row: an error means that to is not a copy.
 // Neither may be in use. A Copy that was cut short is finished by another one: what
-// to has already must be the beginning of what from has. Epochs are the owners' of
+// to has already must be the beginning of what from has, and nothing is written if to has
+// events of a stream that from does not have. Epochs are the owners' of
 // each Store and are not copied. told, if not nil, is called after each stream.
 func Copy(ctx context.Context, from, to Store, told func(Copied)) (c Copied, err error) {
+	if err := noStrangers(ctx, from, to); err != nil {
+		return c, err
+	}
 	err = from.Streams(ctx, "", func(stream string, head Head) error {
 		if err := copyStream(ctx, from, to, stream, head); err != nil {
 			return fmt.Errorf("stream %q: %w", stream, err)
@@ -54,6 +58,21 @@ func Copy(ctx context.Context, from, to Store, told func(Copied)) (c Copied, err
 		c.Rows += rows
 	}
 	return c, nil
+}
+
+// noStrangers refuses a destination that holds another journal: two that are mixed are
+// nobody's any more.
+func noStrangers(ctx context.Context, from, to Store) error {
+	return to.Streams(ctx, "", func(stream string, head Head) error {
+		if head.Seq == 0 {
+			return nil
+		}
+		_, err := from.Head(ctx, stream)
+		if errors.Is(err, ErrNotFound) {
+			return fmt.Errorf("stream %q: the destination has it and the source does not: it holds another journal, and nothing was copied", stream)
+		}
+		return err
+	})
 }
 
 // copyStream appends to one Store what it lacks of the other's stream.

@@ -11,6 +11,26 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
 )
 
+// TestCopyLeavesAnotherJournalAlone: a destination that holds another journal is not
+// written to.
+func TestCopyLeavesAnotherJournalAlone(t *testing.T) {
+	to := journaltest.NewMemory()
+	if _, err := to.Open(t.Context(), "theirs"); err != nil {
+		t.Fatal(err)
+	}
+	w := journaltest.Append("theirs", 1, 1, "event")
+	if err := errors.Join(to.Commit([]*journal.Write{w}), w.Err); err != nil {
+		t.Fatal(err)
+	}
+	_, err := journal.Copy(t.Context(), source(t), to, nil)
+	if err == nil || !strings.Contains(err.Error(), `stream "theirs"`) || !strings.Contains(err.Error(), "nothing was copied") {
+		t.Error(err)
+	}
+	if _, err := to.Head(t.Context(), "deal-1"); !errors.Is(err, journal.ErrNotFound) {
+		t.Error("a stream was copied", err)
+	}
+}
+
 // source makes a Store with streams of several sizes, a snapshot and tables.
 func source(t *testing.T) *journaltest.Memory {
 	t.Helper()

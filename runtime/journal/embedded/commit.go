@@ -1,10 +1,7 @@
 package embedded
 
 import (
-	"cmp"
-	"encoding/binary"
 	"fmt"
-	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -14,7 +11,8 @@ import (
 // The way of a group, with mu held throughout:
 //
 //	judge    each write against the in-memory head of its stream: no read
-//	encode   one record for each stream that got something, into a reused batch
+//	divide   what is small goes into one group, what is not gets a record
+//	encode   both, into a reused batch
 //	apply    one batch, one sync
 //	advance  the heads, which lets readers see the events
 //
@@ -42,16 +40,17 @@ func (s *Store) Commit(group []*journal.Write) error {
 	if len(s.touched) == 0 {
 		return nil
 	}
-	// In the order of their keys, so that pebble finds each place near the last.
-	slices.SortFunc(s.touched, func(a, b *head) int { return cmp.Compare(a.stream, b.stream) })
-	for _, h := range s.touched {
-		s.encode(group, h)
+	s.divide()
+	for _, h := range s.chosen {
+		s.encode(s.batch, group, h)
 	}
+	s.encodeGroup(group)
+	s.deleteGroups()
 	if err := s.apply(s.batch, !plantSkipSync); err != nil {
 		return err
 	}
 	s.batch.Reset()
-	s.advance()
+	s.advance(group)
 	return nil
 }
 
@@ -94,37 +93,58 @@ func (s *Store) chain(group []*journal.Write, i int) {
 	h.lastWrite = i
 	h.count += uint64(group[i].Count)
 	h.bytes += len(group[i].Data)
+	s.counts.writes.Add(1)
 }
 
-// encode adds the record of one stream to the batch.
-func (s *Store) encode(group []*journal.Write, h *head) {
-	epoch := h.epoch.Load()
-	op := s.batch.SetDeferred(eventKeyLen(h.stream), recordLen(epoch, h.count, h.bytes))
-	appendEventKey(op.Key[:0], h.stream, h.seq.Load()+1)
-	value := op.Value[:sealLen]
-	value = binary.AppendUvarint(value, epoch)
-	value = binary.AppendUvarint(value, h.count)
-	for i := h.firstWrite; i != noWrite; i = s.next[i] {
-		value = append(value, group[i].Data...)
-		s.counts.writes.Add(1)
-	}
+// encode adds to a batch the record of one stream: what is recent of it, and what it gets
+// from the group in hand.
+func (s *Store) encode(batch *pebble.Batch, group []*journal.Write, h *head) {
+	epoch, count := h.epoch.Load(), h.recentCount+h.count
+	op := batch.SetDeferred(eventKeyLen(h.stream), recordLen(epoch, count, len(h.recent)+h.bytes))
+	appendEventKey(op.Key[:0], h.stream, h.seq.Load()+1-h.recentCount)
+	value := append(appendRecord(op.Value[:sealLen], epoch, count), h.recent...)
+	_ = s.appendFrames(value, group, h) // fills op.Value
 	seal(op.Key, op.Value)
 	if err := op.Finish(); err != nil {
 		panic(err) // only an indexed batch can fail here
 	}
 }
 
+// appendFrames appends the events that a stream gets from the group in hand.
+func (s *Store) appendFrames(dst []byte, group []*journal.Write, h *head) []byte {
+	if h.count == 0 {
+		return dst
+	}
+	for i := h.firstWrite; i != noWrite; i = s.next[i] {
+		dst = append(dst, group[i].Data...)
+	}
+	return dst
+}
+
 // advance makes the group visible and clears what it left behind.
-func (s *Store) advance() {
+func (s *Store) advance(group []*journal.Write) {
+	s.recentMu.Lock()
+	defer s.recentMu.Unlock()
 	s.counts.groups.Add(1)
+	for _, h := range s.chosen {
+		forget(h)
+	}
 	for i, h := range s.touched {
+		if !h.chosen {
+			s.remember(group, h)
+		}
 		h.seq.Add(h.count)
 		s.counts.events.Add(h.count)
 		s.counts.bytes.Add(uint64(h.bytes))
 		h.count, h.bytes = 0, 0
 		s.touched[i] = nil
 	}
-	s.touched = s.touched[:0]
+	for i, h := range s.chosen {
+		h.chosen = false
+		s.chosen[i] = nil
+	}
+	s.nextGroup += uint64(len(s.entries))
+	s.chosen, s.touched = s.chosen[:0], s.touched[:0]
 	s.judged = nil
 }
 

@@ -41,14 +41,22 @@ func (e *LockedError) Unwrap() error { return e.Err }
 func lockFolder(fs vfs.FS, dir string, wall int64) (*pebble.Lock, error) {
 	lock, err := pebble.LockDirectory(dir, fs)
 	if err != nil {
-		locked := &LockedError{Dir: dir, Err: err}
-		locked.readHolder(fs)
-		return nil, locked
+		return nil, lockError(fs, dir, err)
 	}
 	if err := writeHolder(fs, dir, wall); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return lock, nil
+}
+
+// lockError tells a folder that somebody has from one that this user may not write to.
+func lockError(fs vfs.FS, dir string, err error) error {
+	if errors.As(err, new(*os.PathError)) {
+		return fmt.Errorf("embedded: data folder: %w", err)
+	}
+	locked := &LockedError{Dir: dir, Err: err}
+	locked.readHolder(fs)
+	return locked
 }
 
 // lockName is the file that pebble locks.
@@ -62,9 +70,7 @@ func InUse(dir string) error {
 	}
 	lock, err := pebble.LockDirectory(dir, vfs.Default)
 	if err != nil {
-		locked := &LockedError{Dir: dir, Err: err}
-		locked.readHolder(vfs.Default)
-		return locked
+		return lockError(vfs.Default, dir, err)
 	}
 	return lock.Close()
 }

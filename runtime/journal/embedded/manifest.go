@@ -28,17 +28,17 @@ const (
 	manifestLast   = 4 // kinds 1 to 4 are chunks
 )
 
-// inspectManifest returns a *journal.CorruptError if the manifest in dir is damaged
-// before its end.
-func inspectManifest(fs vfs.FS, dir string) error {
+// inspectManifest returns the format of the folder, "" if there is none yet. The error is
+// a *journal.CorruptError if the manifest in dir is damaged before its end.
+func inspectManifest(fs vfs.FS, dir string) (format string, err error) {
 	name, err := atomicfs.ReadMarker(fs, dir, "manifest")
 	if err != nil || name == "" {
-		return err
+		return "", err
 	}
 	path := fs.PathJoin(dir, name)
 	data, err := readFile(fs, path)
 	if err != nil {
-		return err
+		return "", err
 	}
 	bad := 0
 	for bad < len(data) {
@@ -51,14 +51,25 @@ func inspectManifest(fs vfs.FS, dir string) error {
 	}
 	for offset := bad + 1; offset < len(data); offset++ {
 		if _, kind := manifestChunkAt(rest(data, offset)); kind == manifestFull || kind == manifestFirst {
-			return &journal.CorruptError{
+			return "", &journal.CorruptError{
 				File:   path,
 				Detail: fmt.Sprintf("the list of tables is damaged at byte %d, but goes on at byte %d", bad, offset),
 				Remedy: remedy,
 			}
 		}
 	}
-	return nil
+	return formatOf(data), nil
+}
+
+// formatOf returns the name of the comparer, with which the first record of a manifest
+// begins: a tag, a length, the name. Pebble refuses those that it was not told of.
+func formatOf(data []byte) string {
+	const tagComparer, nameMax = 1, 127
+	if len(data) < manifestHeader+2 || data[manifestHeader] != tagComparer || data[manifestHeader+1] > nameMax {
+		return ""
+	}
+	name := data[manifestHeader+2:]
+	return string(name[:min(int(data[manifestHeader+1]), len(name))])
 }
 
 // manifestChunkAt returns the size and the kind of the whole chunk at the start of

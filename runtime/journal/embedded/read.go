@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -18,14 +20,46 @@ func (s *Store) corruption(stream, what string, err error) error {
 	switch {
 	case errors.Is(err, errChecksum), errors.Is(err, errFormat), errors.Is(err, errRecord), errors.Is(err, errMissing), pebble.IsCorruptionError(err):
 		s.corrupt.Store(stream, struct{}{})
-		return &journal.CorruptError{Stream: stream, File: s.cfg.Dir, Detail: what + ": " + err.Error(), Remedy: remedy}
+		corrupt := &journal.CorruptError{Stream: stream, File: s.place(err), Detail: what + ": " + firstLine(err), Remedy: remedy}
+		if stream != "" {
+			corrupt.Remedy = remedyStream
+		}
+		return corrupt
 	default:
 		return fmt.Errorf("embedded: read %q: %w", stream, err)
 	}
 }
 
-// events returns an iterator over the records of one stream.
+// place is the file that an error met while reading is about, or the folder.
+func (s *Store) place(err error) string {
+	if info := pebble.ExtractDataCorruptionInfo(err); info != nil {
+		return info.Path
+	}
+	return s.cfg.Dir
+}
+
+// firstLine is what an error of pebble says to a reader: what follows, if anything, is for
+// programs, or a stack.
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}
+
+// closed closes what was read from and returns what the read has come to. An iterator that
+// failed says so again when it is closed.
+func closed(c io.Closer, err error) error {
+	if closeErr := c.Close(); err == nil {
+		return closeErr
+	}
+	return err
+}
+
+// events returns an iterator over the records of one stream, beside which there may be
+// recent events.
 func (s *Store) events(stream string) (*pebble.Iterator, error) {
+	if err, bad := s.unreadable[stream]; bad {
+		return nil, err
+	}
 	lower := appendStream(nil, keyEvents, stream)
 	return s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: successor(lower)})
 }
@@ -58,7 +92,7 @@ func (s *Store) loadHead(stream string) (_ *head, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, iter.Close()) }()
+	defer func() { err = closed(iter, err) }()
 	last, err := lastRecord(iter)
 	if err != nil {
 		return nil, s.corruption(stream, "its records", err)
@@ -135,53 +169,86 @@ func (s *Store) Read(ctx context.Context, stream string, after uint64, fn func(j
 	if err := s.usable(); err != nil {
 		return err
 	}
-	present := s.durableSeq(stream, 0)
+	present, recent := s.durableSeq(stream, 0), s.recent(stream)
 	iter, err := s.events(stream)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, iter.Close()) }()
-	durable := s.durableSeq(stream, math.MaxUint64)
-	if after >= durable {
-		return nil
+	defer func() { err = closed(iter, err) }()
+	c := chain{after: after, last: s.durableSeq(stream, math.MaxUint64), fn: fn}
+	recorded := c.last // what is behind is not looked for in records
+	if recent.count > 0 {
+		recorded, c.last = recent.first-1, recent.last()
 	}
-	expected := uint64(0) // seq of the next record; 0 if any will do
-	for ok := seek(iter, stream, after+1); ok; ok = iter.Next() {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+	for ok := after < recorded && seek(iter, stream, after+1); ok; ok = iter.Next() {
 		first := keySeq(iter.Key())
-		if first > durable {
-			return nil
+		if first > recorded {
+			break
 		}
 		r, err := decode(iter)
 		if err != nil {
 			return s.corruption(stream, fmt.Sprintf("the record of event %d", first), err)
 		}
-		if (expected == 0 && first > after+1) || (expected != 0 && first != expected) {
-			return s.corruption(stream, fmt.Sprintf("events %d to %d are missing", max(expected, after+1), first-1), errMissing)
-		}
-		expected = r.last() + 1
-		if err := each(r, after, fn); err != nil {
-			if err == journal.ErrStop { //nolint:errorlint // a callback returns ErrStop itself
-				return nil
-			}
-			return err
+		if err := c.add(ctx, r); err != nil {
+			return s.ended(stream, &c, first, err)
 		}
 	}
 	if err := iter.Error(); err != nil {
-		return s.corruption(stream, fmt.Sprintf("a record from event %d on", max(expected, after+1)), err)
+		return s.corruption(stream, fmt.Sprintf("a record from event %d on", c.want()), err)
 	}
-	if max(expected, after+1) <= present {
-		return s.corruption(stream, fmt.Sprintf("events %d to %d are missing", max(expected, after+1), present), errMissing)
+	if recent.count > 0 && after < recent.last() {
+		if err := c.add(ctx, recent); err != nil {
+			return s.ended(stream, &c, recent.first, err)
+		}
+	}
+	if c.want() <= present {
+		return s.missing(stream, c.want(), present)
 	}
 	return nil
 }
 
-// each calls fn for the events of a decoded record after the given seq.
-func each(r record, after uint64, fn func(journal.Event) error) error {
+// chain hands the records of a stream to a reader, in order and without a gap.
+type chain struct {
+	after, last uint64 // events behind after are handed over, up to last
+	next        uint64 // seq of the next record; 0 if any will do
+	fn          func(journal.Event) error
+}
+
+// want is the first event that is still to be handed over.
+func (c *chain) want() uint64 { return max(c.next, c.after+1) }
+
+func (c *chain) add(ctx context.Context, r record) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if (c.next == 0 && r.first > c.after+1) || (c.next != 0 && r.first != c.next) {
+		return errMissing
+	}
+	c.next = r.last() + 1
+	return each(r, c.after, c.last, c.fn)
+}
+
+// ended is what a reader is told whose chain did not take the record of event first.
+func (s *Store) ended(stream string, c *chain, first uint64, err error) error {
+	switch err { //nolint:errorlint // a callback returns ErrStop itself, and errMissing is ours
+	case journal.ErrStop:
+		return nil
+	case errMissing:
+		return s.missing(stream, c.want(), first-1)
+	default:
+		return err
+	}
+}
+
+func (s *Store) missing(stream string, from, to uint64) error {
+	return s.corruption(stream, fmt.Sprintf("events %d to %d are missing", from, to), errMissing)
+}
+
+// each calls fn for the events of a decoded record after the given seq, up to last: of a
+// record that is being written some may be durable.
+func each(r record, after, last uint64, fn func(journal.Event) error) error {
 	frames := r.frames
-	for seq := r.first; seq <= r.last(); seq++ {
+	for seq := r.first; seq <= min(r.last(), last); seq++ {
 		var data []byte
 		data, frames, _ = journal.CutEvent(frames)
 		if seq <= after {
@@ -200,11 +267,14 @@ func (s *Store) Get(_ context.Context, stream string, seq uint64, dst []byte) (_
 	if err := s.usable(); err != nil {
 		return dst, err
 	}
+	if recent := s.recent(stream); recent.count > 0 && seq >= recent.first {
+		return appendData(dst, recent, seq)
+	}
 	iter, err := s.events(stream)
 	if err != nil {
 		return dst, err
 	}
-	defer func() { err = errors.Join(err, iter.Close()) }()
+	defer func() { err = closed(iter, err) }()
 	if seq == 0 || seq > s.durableSeq(stream, math.MaxUint64) {
 		return dst, journal.ErrNotFound
 	}
@@ -212,15 +282,19 @@ func (s *Store) Get(_ context.Context, stream string, seq uint64, dst []byte) (_
 	if err != nil {
 		return dst, s.corruption(stream, fmt.Sprintf("the record of event %d", seq), err)
 	}
-	if seq < r.first || r.count == 0 {
+	return appendData(dst, r, seq)
+}
+
+// appendData appends the data of an event of a record, if it has it.
+func appendData(dst []byte, r record, seq uint64) ([]byte, error) {
+	if r.count == 0 || seq < r.first || seq > r.last() {
 		return dst, journal.ErrNotFound
 	}
-	err = each(r, seq-1, func(e journal.Event) error {
+	err := each(r, seq-1, seq, func(e journal.Event) error {
 		dst = append(dst, e.Data...)
-		return journal.ErrStop
+		return nil
 	})
-	_ = err // always ErrStop
-	return dst, nil
+	return dst, err
 }
 
 // findRecord returns the record that ends at or behind seq first, or an empty one.
@@ -325,8 +399,8 @@ func (s *Store) ownedHead(stream string, epoch, seq uint64) (*head, error) {
 }
 
 // Streams implements journal.Store. A stream is listed as it was when the scan began, or
-// later. One whose end cannot be read is listed with what is known of it; Open says what
-// is wrong.
+// later. One whose end cannot be read is listed with what is known of it, and as if it had
+// events; Open says what is wrong.
 func (s *Store) Streams(ctx context.Context, after string, fn func(string, journal.Head) error) (err error) {
 	if err := s.usable(); err != nil {
 		return err
@@ -335,12 +409,12 @@ func (s *Store) Streams(ctx context.Context, after string, fn func(string, journ
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, heads.Close()) }()
-	ends, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyEvents}, UpperBound: []byte{keyEvents + 1}})
+	defer func() { err = closed(heads, err) }()
+	ends, err := s.streamEnds()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, ends.Close()) }()
+	defer func() { _ = ends.Close() }() // what is damaged of a stream is Open's to tell
 
 	ok := heads.First()
 	if after != "" {
@@ -356,7 +430,9 @@ func (s *Store) Streams(ctx context.Context, after string, fn func(string, journ
 		if live, open := s.heads.Load(stream); open {
 			h = live.journalHead()
 		} else {
-			h.Seq = lastSeq(ends, stream)
+			if h.Seq, err = ends.lastSeq(stream); err != nil {
+				return err
+			}
 		}
 		if err := fn(stream, h); err != nil {
 			if err == journal.ErrStop { //nolint:errorlint // a callback returns ErrStop itself
@@ -397,19 +473,63 @@ func nextHead(iter *pebble.Iterator) (stream string, h journal.Head, more bool) 
 	return stream, h, false
 }
 
-// lastSeq reads the seq of a stream's newest event without checking its record.
-func lastSeq(ends *pebble.Iterator, stream string) uint64 {
+// streamEnds looks for the newest events of streams without an owner.
+type streamEnds struct {
+	s        *Store
+	released uint64 // Store.released before there was the iterator
+	*pebble.Iterator
+}
+
+func (s *Store) streamEnds() (*streamEnds, error) {
+	ends := &streamEnds{s: s, released: s.released.Load()}
+	var err error
+	ends.Iterator, err = s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyEvents}, UpperBound: []byte{keyEvents + 1}})
+	return ends, err
+}
+
+// lastSeq reads the seq of a stream's newest event without checking its record. The
+// iterator does not show what was recent then of a stream that was released since.
+func (ends *streamEnds) lastSeq(stream string) (uint64, error) {
+	if ends.released != ends.s.released.Load() {
+		anew, err := ends.s.streamEnds()
+		if err != nil {
+			return 0, err
+		}
+		*anew, *ends = *ends, *anew
+		if err := anew.Close(); err != nil {
+			return 0, err
+		}
+	}
 	prefix := appendStream(nil, keyEvents, stream)
-	if !ends.SeekLT(successor(prefix)) || !bytes.HasPrefix(ends.Key(), prefix) {
-		return 0
+	if !ends.SeekLT(successor(prefix)) && ends.Error() != nil {
+		return ends.s.damagedEnd(stream)
+	}
+	if !ends.Valid() || !bytes.HasPrefix(ends.Key(), prefix) {
+		return 0, nil
 	}
 	value := ends.Value()
 	if len(value) < sealLen {
-		return 0
+		return someSeq, nil
 	}
 	r, err := recordHeader(ends.Key(), value[sealLen:])
 	if err != nil {
-		return 0
+		return someSeq, nil //nolint:nilerr // Open says what is wrong
 	}
-	return r.last()
+	return r.last(), nil
+}
+
+// someSeq is what is listed for the newest event of a stream that has some, if nobody can
+// tell how many.
+const someSeq = 1
+
+// damagedEnd is lastSeq where there is damage at the end of the stream, or right before.
+func (s *Store) damagedEnd(stream string) (uint64, error) {
+	h, err := s.loadHead(stream)
+	if errors.Is(err, journal.ErrCorrupt) {
+		return someSeq, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return h.seq.Load(), nil
 }

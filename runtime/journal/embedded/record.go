@@ -10,7 +10,8 @@ import (
 
 // The first byte of a key says what it holds. FORMAT.md is the full description.
 const (
-	keyEvents   = 'e' // stream 0x00 seq → record: the events of one stream in one group
+	keyEvents   = 'e' // stream 0x00 seq → record: events of one stream
+	keyGroup    = 'g' // number → group: events of several streams, until they have their records
 	keyHead     = 'h' // stream 0x00 'e' → epoch; stream 0x00 's' → seq of the snapshot
 	keySnapshot = 's' // stream → seq and state
 	keyRow      = 't' // table 0x00 key → value
@@ -58,7 +59,8 @@ func unseal(key, value []byte) ([]byte, error) {
 	return value[sealLen:], nil
 }
 
-// record is the payload of an events key: what one stream got from one group.
+// record is the payload of an events key: what one stream got from one group, or from
+// several that follow each other.
 type record struct {
 	first  uint64 // seq of the first event
 	epoch  uint64
@@ -67,6 +69,10 @@ type record struct {
 }
 
 func (r *record) last() uint64 { return r.first + r.count - 1 }
+
+func (r *record) sound() bool {
+	return r.first > 0 && r.epoch > 0 && r.count > 0 && r.last() >= r.first
+}
 
 // uvarintLen is the number of bytes that binary.PutUvarint writes.
 func uvarintLen(v uint64) int {
@@ -80,6 +86,18 @@ func uvarintLen(v uint64) int {
 // recordLen is the size of a sealed record.
 func recordLen(epoch, count uint64, frames int) int {
 	return sealLen + uvarintLen(epoch) + uvarintLen(count) + frames
+}
+
+// appendRecord begins the payload of a record, which the frames follow.
+func appendRecord(dst []byte, epoch, count uint64) []byte {
+	return binary.AppendUvarint(binary.AppendUvarint(dst, epoch), count)
+}
+
+func sealedRecord(key []byte, r *record) []byte {
+	value := make([]byte, sealLen, recordLen(r.epoch, r.count, len(r.frames)))
+	value = append(appendRecord(value, r.epoch, r.count), r.frames...)
+	seal(key, value)
+	return value
 }
 
 // decodeRecord checks a record as a whole: checksum, format and every frame. The
@@ -112,7 +130,7 @@ func recordHeader(key, payload []byte) (r record, err error) {
 	if r.count, r.frames, ok = cutUvarint(payload); !ok {
 		return record{}, errRecord
 	}
-	if r.first == 0 || r.epoch == 0 || r.count == 0 || r.last() < r.first {
+	if !r.sound() {
 		return record{}, errRecord
 	}
 	return r, nil
@@ -140,6 +158,16 @@ func appendEventKey(dst []byte, stream string, seq uint64) []byte {
 }
 
 func eventKeyLen(stream string) int { return 1 + len(stream) + 1 + 8 }
+
+const groupKeyLen = 1 + 8
+
+func appendGroupKey(dst []byte, number uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, keyGroup), number)
+}
+
+func groupKey(number uint64) []byte { return appendGroupKey(nil, number) }
+
+func groupNumber(key []byte) uint64 { return binary.BigEndian.Uint64(key[1:]) }
 
 func headKey(stream string, field byte) []byte {
 	return append(appendStream(nil, keyHead, stream), field)

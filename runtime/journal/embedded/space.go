@@ -3,6 +3,7 @@ package embedded
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -30,6 +31,7 @@ func (l spaceLevel) admits(urgent bool) bool {
 // nothing is left: with the alarm already, whatever fills the disk would take it too.
 type space struct {
 	fs      vfs.FS
+	log     *slog.Logger
 	dir     string
 	path    string // of the reserve
 	low     uint64
@@ -41,8 +43,8 @@ type space struct {
 	held  bool // the reserve is there
 }
 
-func newSpace(fs vfs.FS, dir string, low, reserve uint64) *space {
-	s := &space{fs: fs, dir: dir, path: fs.PathJoin(dir, reserveName), low: low, reserve: reserve}
+func newSpace(fs vfs.FS, log *slog.Logger, dir string, low, reserve uint64) *space {
+	s := &space{fs: fs, log: log, dir: dir, path: fs.PathJoin(dir, reserveName), low: low, reserve: reserve}
 	// What is there may be of another size, or cut short by a crash.
 	_ = fs.Remove(s.path)
 	if s.measure() != nil || s.free >= s.reserve+s.exhausted() {
@@ -51,6 +53,7 @@ func newSpace(fs vfs.FS, dir string, low, reserve uint64) *space {
 	if !s.held || s.measure() == nil && s.free < s.low {
 		s.level = spaceLow
 	}
+	s.tell(spaceEnough, s.level, s.free)
 	return s
 }
 
@@ -60,13 +63,32 @@ func (s *space) exhausted() uint64 { return s.low / 8 }
 // look measures and moves the level. It is one statfs: cheap beside a sync.
 func (s *space) look() spaceLevel {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	before := s.level
+	s.settle()
+	level, free := s.level, s.free
+	s.mu.Unlock()
+	s.tell(before, level, free)
+	return level
+}
+
+// tell says that the alarm went up or came down. It is called without mu: who writes the
+// line may take its time.
+func (s *space) tell(before, level spaceLevel, free uint64) {
+	switch {
+	case before == spaceEnough && level != spaceEnough:
+		s.log.Error("journal: the disk is nearly full: no new orders until there is room again", "dir", s.dir, "free", free, "low", s.low)
+	case before != spaceEnough && level == spaceEnough:
+		s.log.Info("journal: there is room on the disk again: new orders are taken", "dir", s.dir, "free", free)
+	}
+}
+
+func (s *space) settle() {
 	if s.measure() != nil {
-		return s.level // nothing new is known
+		return // nothing new is known
 	}
 	if s.level == spaceEnough && s.free >= s.low || s.level != spaceEnough && s.clears() {
 		s.level = spaceEnough
-		return s.level
+		return
 	}
 	if s.held && s.free < s.exhausted() {
 		// Not an error: without the file there is that much less to live on.
@@ -78,7 +100,6 @@ func (s *space) look() spaceLevel {
 	if s.free < s.exhausted() {
 		s.level = spaceExhausted
 	}
-	return s.level
 }
 
 // clears says whether there is room enough to end the alarm, reserve and all.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 type disk struct {
 	t   *testing.T
 	mem *vfs.MemFS
+	log bytes.Buffer
 	s   *Store
 	seq uint64
 }
@@ -32,7 +34,9 @@ func newDisk(t *testing.T, free uint64) *disk {
 	noLeaks(t)
 	d := &disk{t: t, mem: vfs.NewMem()}
 	d.free(free)
-	d.s = mustOpen(t, testConfig(t, d.mem, "data")) // low 1 MiB, reserve 1 MiB
+	cfg := testConfig(t, d.mem, "data") // low 1 MiB, reserve 1 MiB
+	cfg.Log = slog.New(slog.NewTextHandler(&d.log, nil))
+	d.s = mustOpen(t, cfg)
 	t.Cleanup(func() { mustClose(t, d.s) })
 	if _, err := d.s.Open(context.Background(), "deal"); err != nil {
 		t.Fatal(err)
@@ -112,6 +116,16 @@ func TestDiskFull(t *testing.T) {
 	if err != nil || events != d.seq {
 		t.Errorf("%d events, %d were acknowledged, %v", events, d.seq, err)
 	}
+	d.told(2)
+}
+
+// told checks that the alarm has told of each time it went up and came down, once.
+func (d *disk) told(times int) {
+	d.t.Helper()
+	log := d.log.String()
+	if up, down := strings.Count(log, "journal: the disk is nearly full"), strings.Count(log, "journal: there is room"); up != times || down != times {
+		d.t.Errorf("told %d times that the disk is full and %d times that there is room, want %d:\n%s", up, down, times, log)
+	}
 }
 
 func TestDiskFullAtTheStart(t *testing.T) {
@@ -122,6 +136,7 @@ func TestDiskFullAtTheStart(t *testing.T) {
 		t.Error("looking at a store that does not write did not clear the alarm")
 	}
 	d.expect("room", nil, nil, false, true)
+	d.told(1)
 }
 
 func TestReadOnlyAnswersInOneGroup(t *testing.T) {
@@ -162,7 +177,7 @@ func TestReserveThatCannotBeMade(t *testing.T) {
 			}
 			return nil
 		}))
-		s := newSpace(fs, "/", 1<<20, 3<<20)
+		s := newSpace(fs, slog.New(slog.DiscardHandler), "/", 1<<20, 3<<20)
 		level, _ := s.now()
 		_, err := mem.Stat("/" + reserveName)
 		if level != c.level || (err == nil) != c.reserved {
@@ -330,4 +345,18 @@ func TestCommitDoesNotAllocate(t *testing.T) {
 		t.Logf("%v allocations for a group of %d orders", allocs, len(group))
 	}
 	mustClose(t, s)
+}
+
+// A lock that cannot be made is not one that somebody has.
+func TestFolderThatCannotBeWrittenIsNotCalledInUse(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(dir+"/"+lockName, 0o700); err != nil { // what root may not write to either
+		t.Fatal(err)
+	}
+	_, err := Open(testConfig(t, nil, dir))
+	for _, err := range []error{err, InUse(dir)} {
+		if errors.As(err, new(*LockedError)) || !errors.Is(err, syscall.EISDIR) {
+			t.Errorf("got %v, want the cause alone", err)
+		}
+	}
 }

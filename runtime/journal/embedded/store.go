@@ -1,7 +1,8 @@
 // Package embedded is the journal of a single node, on pebble in one folder.
 //
-// A group becomes one batch with one record for each stream it touches, so a hot
-// deal costs one key-value and one sync however many orders gathered. Appends are
+// A group becomes one batch. A hot deal gets a record, which is one key-value however
+// many orders gathered, and what many deals get a little of is one key-value together,
+// until each of them has enough for a record (recent.go). Appends are
 // judged against heads in memory, which only this process can move: the folder is
 // locked. Readers see a stream up to the head that the last sync has reached, never
 // what pebble holds beyond it.
@@ -33,8 +34,12 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/journal"
 )
 
-// remedy is what an operator can do about damage that this package cannot undo.
-const remedy = "stop the node, keep a copy of the data folder, and restore the folder from a backup; the damage will not heal, and nothing has been deleted"
+// What an operator can do about damage that this package cannot undo: to what all need,
+// and to one stream.
+const (
+	remedy       = "nothing has been deleted, and starting again will not help: keep a copy of the data folder, and restore the folder from a backup as docs/backup.md says"
+	remedyStream = "the other streams are served, and nothing has been deleted: do what docs/runbooks/DoorbusterStreamsCorrupt.md says before a backup is restored"
+)
 
 // Config says where the store lives and how it is tuned. Sizes are in bytes.
 type Config struct {
@@ -64,6 +69,11 @@ type Config struct {
 	// out sorted. Default 32 MiB. It bounds recovery, and larger tables are
 	// rewritten less often.
 	MemTable int64
+	// Recent is how many bytes of groups are written until the oldest events in them
+	// get their record. Default 4 MiB. The recent events take up to twice as much
+	// memory, beside 2 KiB that each open stream may keep for its next ones, and the groups
+	// as much on disk.
+	Recent int64
 	// Cache holds blocks that were read. Default 32 MiB.
 	Cache int64
 }
@@ -86,6 +96,7 @@ func (cfg *Config) validate() error {
 	}{
 		{&cfg.LowSpace, 256 << 20, 1, "LowSpace"},
 		{&cfg.MemTable, 32 << 20, 256 << 10, "MemTable"},
+		{&cfg.Recent, 4 << 20, 1, "Recent"},
 		{&cfg.Cache, 32 << 20, 1 << 20, "Cache"},
 	} {
 		if *size.value == 0 {
@@ -112,6 +123,11 @@ type Store struct {
 	spares   *spareFS
 	recovery journal.Recovery
 	rows     *tables
+	grouped  bool // the folder is of the format that has groups
+
+	// unreadable has the streams that had something in groups at the start and could
+	// not be read. It does not change after.
+	unreadable map[string]error
 
 	opened    atomic.Bool
 	closed    atomic.Bool
@@ -121,7 +137,10 @@ type Store struct {
 	heads     *xsync.Map[string, *head]
 	releases  [releaseStripes]atomic.Uint64 // heads that left the map, by the hash of their stream; move under mu
 	seed      maphash.Seed                  // of that hash
+	released  atomic.Uint64                 // heads that left the map, all together
 	corrupt   *xsync.Map[string, struct{}]  // streams that were found corrupt
+	damage    *xsync.Map[string, struct{}]  // what pebble said of each damaged block
+	merges    *merges
 
 	counts struct {
 		groups, writes, events, bytes, refused atomic.Uint64
@@ -129,11 +148,21 @@ type Store struct {
 
 	// mu is held over a whole Commit, sync included, so that Open sees a group
 	// entirely or not at all. It guards the moves of all heads and the fields below.
-	mu      sync.Mutex
-	batch   *pebble.Batch
-	touched []*head // streams that the group in hand appends to
-	next    []int   // next[i] is the next write to the stream of write i
-	judged  *head   // of the write judged last
+	mu        sync.Mutex
+	batch     *pebble.Batch
+	touched   []*head       // streams that the group in hand appends to
+	next      []int         // next[i] is the next write to the stream of write i
+	judged    *head         // of the write judged last
+	chosen    []*head       // streams that get a record with the group in hand
+	key       []byte        // of the group in hand
+	value     []byte        // of the group in hand
+	entries   []byte        // of the group in hand; empty if all get a record
+	waiting   []recentSince // those with recent events, the oldest first; some have gone
+	nextGroup uint64        // its number
+	deleted   uint64        // groups below are deleted
+	keep      uint64        // but not all of those below
+
+	recentMu sync.RWMutex // guards what is recent of heads, beside mu, which who changes it holds too
 }
 
 // head is the end of a stream that was opened in this process.
@@ -144,7 +173,13 @@ type head struct {
 	snapshot atomic.Uint64 // seq of the newest snapshot
 	released bool          // no longer in Store.heads; guarded by Store.mu
 
+	// What has no record yet, the newest recentCount events; they are of this epoch.
+	recent      []byte // frames; guarded by Store.recentMu
+	recentCount uint64 // guarded by Store.recentMu
+	since       uint64 // number of the group that has the first of them; guarded by Store.mu
+
 	// What the group in hand appends; guarded by Store.mu, all zero outside Commit.
+	chosen                bool // it gets a record
 	firstWrite, lastWrite int
 	count                 uint64
 	bytes                 int
@@ -152,6 +187,15 @@ type head struct {
 
 func (h *head) journalHead() journal.Head {
 	return journal.Head{Epoch: h.epoch.Load(), Seq: h.seq.Load(), SnapshotSeq: h.snapshot.Load()}
+}
+
+// Exists says whether a folder holds a journal. It changes nothing there.
+func Exists(dir string) (bool, error) {
+	found, err := pebble.Peek(dir, vfs.Default)
+	if err != nil {
+		return false, fmt.Errorf("journal in %s: %w", dir, err)
+	}
+	return found.Exists, nil
 }
 
 // Open locks the folder, recovers it and returns the store. The error is a
@@ -170,12 +214,15 @@ func Open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		cfg:     cfg,
-		lock:    lock,
-		failed:  make(chan struct{}),
-		seed:    maphash.MakeSeed(),
-		heads:   xsync.NewMap[string, *head](),
-		corrupt: xsync.NewMap[string, struct{}](),
+		cfg:        cfg,
+		lock:       lock,
+		failed:     make(chan struct{}),
+		seed:       maphash.MakeSeed(),
+		heads:      xsync.NewMap[string, *head](),
+		unreadable: map[string]error{},
+		corrupt:    xsync.NewMap[string, struct{}](),
+		damage:     xsync.NewMap[string, struct{}](),
+		merges:     &merges{now: cfg.Now},
 	}
 	if err := s.recover(); err != nil {
 		return nil, errors.Join(err, lock.Close())
@@ -191,14 +238,16 @@ func Open(cfg Config) (*Store, error) {
 }
 
 func (s *Store) recover() error {
-	if err := inspectManifest(s.cfg.FS, s.cfg.Dir); err != nil {
+	format, err := inspectManifest(s.cfg.FS, s.cfg.Dir)
+	if err != nil {
 		return err
 	}
+	s.grouped = format != withoutGroups
 	end, err := inspectLog(s.cfg.FS, s.cfg.Dir)
 	if err != nil {
 		return err
 	}
-	s.space = newSpace(s.cfg.FS, s.cfg.Dir, uint64(s.cfg.LowSpace), uint64(s.cfg.Reserve))
+	s.space = newSpace(s.cfg.FS, s.cfg.Log, s.cfg.Dir, uint64(s.cfg.LowSpace), uint64(s.cfg.Reserve))
 	s.spares = &spareFS{FS: s.cfg.FS, dir: s.cfg.Dir}
 	if level, _ := s.space.now(); level == spaceEnough {
 		if err := s.spares.fill(s.cfg.MemTable); err != nil {
@@ -207,7 +256,7 @@ func (s *Store) recover() error {
 	}
 	if err := s.openPebble(end.file == ""); err != nil {
 		if pebble.IsCorruptionError(err) {
-			return &journal.CorruptError{File: s.cfg.Dir, Detail: err.Error(), Remedy: remedy}
+			return &journal.CorruptError{File: s.place(err), Detail: firstLine(err), Remedy: remedy}
 		}
 		return fmt.Errorf("embedded: open %s: %w", s.cfg.Dir, err)
 	}
@@ -226,12 +275,21 @@ func (s *Store) openPebble(fresh bool) error {
 	opened := make(chan error, 1)
 	go func() {
 		opened <- caught(func() (err error) {
-			if s.db, err = pebble.Open(s.cfg.Dir, s.options()); err != nil || !fresh {
+			if s.db, err = pebble.Open(s.cfg.Dir, s.options()); err != nil {
 				return err
 			}
-			// Pebble begins the first log of a new folder before it raises the
-			// format, so that one has no sync chunks. The next one has.
-			return s.db.Flush()
+			if fresh {
+				// Pebble begins the first log of a new folder before it raises the
+				// format, so that one has no sync chunks. The next one has.
+				err = s.db.Flush()
+			}
+			if err == nil {
+				err = s.settleLeft()
+			}
+			if err != nil {
+				err = errors.Join(err, s.db.Close())
+			}
+			return err
 		})
 	}()
 	var err error
@@ -309,6 +367,9 @@ func (s *Store) Open(_ context.Context, stream string) (journal.Head, error) {
 	if err := s.usable(); err != nil {
 		return journal.Head{}, err
 	}
+	if err := s.settle(h); err != nil {
+		return journal.Head{}, err
+	}
 	epoch := h.epoch.Add(1)
 	// The epoch need not be synced: it lies in the log before all that is appended
 	// under it, so that either both survive or neither.
@@ -362,7 +423,11 @@ func (s *Store) Release(stream string, epoch uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if h, ok := s.heads.Load(stream); ok && h.epoch.Load() == epoch {
+		if s.usable() == nil {
+			_ = s.settle(h) // it fails with the log, of which everybody is told
+		}
 		h.released = true
+		s.released.Add(1)
 		s.heads.Delete(stream)
 		s.releasesOf(stream).Add(1)
 	}
@@ -421,7 +486,7 @@ func (s *Store) set(key, value []byte) error {
 func (s *Store) Tables() journal.Tables { return s.rows }
 
 // Stats implements journal.Store. It looks at the disk, so that an alarm also clears
-// on a node that has stopped writing.
+// on a node that has stopped writing, and at whether tables may be merged again.
 func (s *Store) Stats() journal.Stats {
 	stats := journal.Stats{
 		Streams:  s.heads.Size(),
@@ -435,6 +500,7 @@ func (s *Store) Stats() journal.Stats {
 	}
 	if s.usable() == nil {
 		s.space.look()
+		s.merges.again()
 		stats.BytesWritten = bytesWritten(s.db.Metrics())
 	}
 	level, free := s.space.now()
@@ -453,8 +519,8 @@ func bytesWritten(m *pebble.Metrics) uint64 {
 	return written
 }
 
-// Close implements journal.Store. It writes out the memtable, so that a clean start
-// replays nothing and finds every byte under a checksum.
+// Close implements journal.Store. It gives the recent events their records and writes out
+// the memtable, so that a clean start replays nothing and finds every byte under a checksum.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -464,6 +530,12 @@ func (s *Store) Close() error {
 	if s.failure.Load() != nil {
 		// Pebble is in an unknown state, and closing it could wait for ever.
 		return s.lock.Close()
+	}
+	// Without room for it the groups stay, and the next start does it.
+	if level, _ := s.space.now(); level != spaceExhausted {
+		if err := s.settleAll(); err != nil {
+			return errors.Join(err, s.lock.Close()) // as after any failure of the log
+		}
 	}
 	err := errors.Join(s.batch.Close(), s.db.Flush(), s.db.Close())
 	s.cache.Unref()

@@ -27,7 +27,7 @@ func BenchmarkGroupCommit(b *testing.B) {
 func benchmarkGroupCommit(b *testing.B, streams int) {
 	const writers = 400
 	cfg := testConfig(b, nil, b.TempDir())
-	cfg.MemTable, cfg.LowSpace, cfg.Reserve = 0, 0, 0
+	cfg.MemTable, cfg.Recent, cfg.LowSpace, cfg.Reserve = 0, 0, 0, 0
 	s := mustOpen(b, cfg)
 	var groups, syncNanos int64
 	c, err := journal.NewCommitter(s, journal.Config{

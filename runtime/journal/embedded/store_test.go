@@ -21,6 +21,7 @@ func testConfig(t testing.TB, fs vfs.FS, dir string) Config {
 		Wall:     func() int64 { return time.Now().UnixMilli() },
 		Fatal:    func(err error) { t.Errorf("fatal: %v", err) },
 		MemTable: 256 << 10,
+		Recent:   2 << 10,
 		LowSpace: 1 << 20,
 		Reserve:  1 << 20,
 	}

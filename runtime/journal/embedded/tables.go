@@ -58,7 +58,7 @@ func (t *tables) Scan(ctx context.Context, table, prefix, after string, fn func(
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, iter.Close()) }()
+	defer func() { err = closed(iter, err) }()
 	for ok := iter.First(); ok; ok = iter.Next() {
 		key := iter.Key()[skip:]
 		if !bytes.HasPrefix(key, []byte(prefix)) {
@@ -93,7 +93,7 @@ func (t *tables) Names(ctx context.Context) (names []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, iter.Close()) }()
+	defer func() { err = closed(iter, err) }()
 	for ok := iter.First(); ok; {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -118,7 +118,7 @@ func (t *tables) corruption(table string, err error) error {
 	if !pebble.IsCorruptionError(err) {
 		return fmt.Errorf("embedded: read table %q: %w", table, err)
 	}
-	return &journal.CorruptError{File: t.s.cfg.Dir, Detail: fmt.Sprintf("table %q: %v", table, err), Remedy: remedy}
+	return &journal.CorruptError{File: t.s.place(err), Detail: fmt.Sprintf("table %q: %s", table, firstLine(err)), Remedy: remedy}
 }
 
 // Apply implements journal.Tables.

@@ -309,7 +309,7 @@ func TestSilentServer(t *testing.T) {
 	url := database(t, server)
 	p := newProxy(t, fmt.Sprintf("127.0.0.1:%d", server.Port))
 	s, err := postgres.Open(t.Context(), postgres.Config{
-		URL: p.through(url), Clock: newClock(t), AnswerWithin: 200 * time.Millisecond, Connections: 32,
+		URL: p.through(url), Clock: newClock(t), AnswerWithin: 3 * time.Second, Connections: 32,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -344,7 +344,7 @@ func TestSilentServer(t *testing.T) {
 	for what, ask := range questions {
 		go func() { answers <- said{what, ask()} }()
 	}
-	late := time.After(15 * time.Second)
+	late := time.After(time.Minute)
 	for range questions {
 		select {
 		case a := <-answers:
@@ -624,7 +624,7 @@ func TestCloseWithoutAnAnswer(t *testing.T) {
 	p.deaf.Store(true)
 	begin := time.Now()
 	closeAll(t, s)
-	if took := time.Since(begin); took > 5*time.Second {
+	if took := time.Since(begin); took > 10*time.Second {
 		t.Errorf("it took %v", took)
 	}
 }

@@ -19,6 +19,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/doorbuster/doorbuster/runtime/porttest"
+	"github.com/doorbuster/doorbuster/runtime/proctest"
 )
 
 // Server is a PostgreSQL server on loopback, in a folder of its own.
@@ -154,11 +157,15 @@ func credential(name string) (*syscall.Credential, error) {
 }
 
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := porttest.Address()
 	if err != nil {
 		return 0, err
 	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(port)
 }
 
 func (s *Server) configure(settings ...string) error {
@@ -196,6 +203,26 @@ func (s *Server) Up(t testing.TB) {
 func (s *Server) Kill(t testing.TB) {
 	t.Helper()
 	must(t, s.kill())
+}
+
+// Freeze stops the server's processes where they are, until the test ends.
+func (s *Server) Freeze(t testing.TB) {
+	t.Helper()
+	file, err := os.ReadFile(filepath.Join(s.Dir, "postmaster.pid"))
+	must(t, err)
+	first, _, _ := strings.Cut(string(file), "\n")
+	parent, err := strconv.Atoi(first)
+	must(t, err)
+	t.Cleanup(func() { _ = syscall.Kill(parent, syscall.SIGCONT) })
+	proctest.Stop(t, parent) // first: it makes no more of them
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", parent, parent))
+	must(t, err)
+	for _, child := range strings.Fields(string(children)) {
+		pid, err := strconv.Atoi(child)
+		must(t, err)
+		t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
+		proctest.Stop(t, pid)
+	}
 }
 
 // Promote makes a standby the primary.

@@ -1,0 +1,109 @@
+package embedded
+
+import (
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// mergeRest is how long no tables are merged after that has failed. Where a damaged block
+// is the reason, pebble by itself reads up to it again at once, without end.
+const mergeRest = time.Minute
+
+// merges lets pebble merge tables: one merge at a time, and none while they rest. It is
+// the handle of the one that runs, too.
+type merges struct {
+	now func() int64 // Config.Now
+
+	calls sync.RWMutex           // shared by who calls db, held alone to end that
+	db    pebble.DBForCompaction // nil before pebble has opened and after it closes; guarded by calls
+
+	mu      sync.Mutex // guards the fields below; db is never called with it
+	running bool
+	waits   bool  // one was refused, and db asks no more by itself until it has nothing to merge
+	refused bool  // one was refused since db was last granted one
+	from    int64 // they rest until then
+}
+
+// rest keeps tables from being merged for a while.
+func (m *merges) rest() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.from = m.now() + int64(mergeRest)
+}
+
+// again begins what had to wait, if it may by now.
+func (m *merges) again() {
+	m.calls.RLock()
+	defer m.calls.RUnlock()
+	for m.db != nil && m.grant() && !m.db.Schedule(m) {
+		m.declined()
+	}
+}
+
+// grant says whether a merge that waits may begin.
+func (m *merges) grant() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.waits || !m.free() {
+		return false
+	}
+	m.running, m.refused = true, false
+	return true
+}
+
+// declined notes that db had nothing to merge any more. Whoever was refused while it was
+// asked still waits.
+func (m *merges) declined() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.running, m.waits = false, m.refused
+}
+
+// free is for who holds m.mu.
+func (m *merges) free() bool { return !m.running && m.now() >= m.from }
+
+// Register implements pebble.CompactionScheduler.
+func (m *merges) Register(_ int, db pebble.DBForCompaction) {
+	m.calls.Lock()
+	defer m.calls.Unlock()
+	m.db = db
+}
+
+// Unregister implements pebble.CompactionScheduler.
+func (m *merges) Unregister() { m.Register(0, nil) }
+
+// TrySchedule implements pebble.CompactionScheduler.
+func (m *merges) TrySchedule() (bool, pebble.CompactionGrantHandle) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	may := m.free()
+	if may {
+		m.running = true
+	} else {
+		m.waits, m.refused = true, true
+	}
+	return may, m
+}
+
+// UpdateGetAllowedWithoutPermission implements pebble.CompactionScheduler. It is always
+// one at a time.
+func (m *merges) UpdateGetAllowedWithoutPermission() {}
+
+// Started implements pebble.CompactionGrantHandle.
+func (m *merges) Started() {}
+
+// MeasureCPU implements pebble.CompactionGrantHandle.
+func (m *merges) MeasureCPU(pebble.CompactionGoroutineKind) {}
+
+// CumulativeStats implements pebble.CompactionGrantHandle.
+func (m *merges) CumulativeStats(pebble.CompactionGrantHandleStats) {}
+
+// Done implements pebble.CompactionGrantHandle.
+func (m *merges) Done() {
+	m.mu.Lock()
+	m.running = false
+	m.mu.Unlock()
+	m.again()
+}
