@@ -24,9 +24,9 @@ const (
 	// batchVersion is what this release writes, and the latest that it reads.
 	batchVersion = 1
 
-	sweepEvery  = 10 * time.Millisecond // ends what has expired
-	roundSweeps = 25                    // sweeps between two pings
-	quietRounds = 8                     // pings without an answer until a link counts as broken
+	sweepEvery  = 10 * time.Millisecond  // ends what has expired
+	roundEvery  = 250 * time.Millisecond // pings everybody
+	quietRounds = 8                      // pings without an answer until a link counts as broken
 
 	// strangersMax bounds the peers that speak to this node and are in no topology that
 	// it knows: one that joins may be heard before it is heard of.
@@ -169,13 +169,14 @@ func (l *links) start(h Handler) (*remote.Remote, error) {
 // beat sweeps and pings until ctx ends.
 func (l *links) beat(ctx context.Context) {
 	defer close(l.ended)
-	for n := 0; l.cfg.Clock.Sleep(ctx, sweepEvery) == nil; n++ {
+	for next := int64(0); l.cfg.Clock.Sleep(ctx, sweepEvery) == nil; {
 		now := l.cfg.Clock.Now().Mono
 		for _, p := range *l.peers.Load() {
 			p.expire(now)
 		}
-		if n%roundSweeps == 0 {
+		if now >= next { // a sweep measures nothing: it may take two ticks
 			l.round()
+			next = now + int64(roundEvery)
 		}
 	}
 }
@@ -204,7 +205,9 @@ func (l *links) giveUp(p *peer) {
 		l.forget(p)
 		return
 	}
-	l.cfg.Logger.Warn("cluster: a member does not answer", slog.String("member", p.member), slog.String("address", p.pid.Address))
+	if p.missed() {
+		l.cfg.Logger.Warn("cluster: a member does not answer", slog.String("member", p.member), slog.String("address", p.pid.Address))
+	}
 }
 
 // outlived says whether a later member speaks from the same address.
@@ -253,7 +256,7 @@ func (l *links) changed(t *Topology) {
 		if p == nil {
 			p = newPeer(l, m.ID, m.Address)
 		}
-		p.join()
+		p.join(&m)
 		peers[m.ID] = p
 	}
 	var gone []*peer

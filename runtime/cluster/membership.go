@@ -265,6 +265,7 @@ func (c *Cluster) tell(t *Topology, lost bool) {
 		return
 	}
 	c.topology.Store(t)
+	c.cfg.Logger.Info("cluster: members", slog.Int("count", len(t.Members)), slog.Any("addresses", t.addresses()))
 	c.links.changed(t)
 	c.system.EventStream.Publish(protoTopology(old, t))
 	if lost {

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -13,6 +12,7 @@ import (
 	proto "github.com/asynkron/protoactor-go/cluster"
 
 	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/runtime/porttest"
 )
 
 // desk is a registry whose clerk is the test.
@@ -89,12 +89,11 @@ func addresses(t *Topology) (all []string) {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := porttest.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return address
 }
 
 func ticking(t *testing.T) *clockd.Clock {
@@ -108,11 +107,15 @@ func ticking(t *testing.T) *clockd.Clock {
 	return clock
 }
 
+// lease is long enough for a busy machine: a node that stands still for a quarter of it
+// may lose it.
+const lease = 6 * time.Second
+
 // enrolled starts a node and answers its first join.
 func enrolled(t *testing.T) (c *Cluster, d *desk, told diary, self Member) {
 	t.Helper()
 	d, told = newDesk(), make(diary, 16)
-	c, err := New(Config{Registry: d, Clock: ticking(t), Advertise: freeAddress(t), TTL: time.Second, Logger: logger()})
+	c, err := New(Config{Registry: d, Clock: ticking(t), Advertise: freeAddress(t), TTL: lease, Logger: logger()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,6 +148,7 @@ func TestMemberThatVanishesIsKeptForAMoment(t *testing.T) {
 }
 
 func TestLosses(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]func(d *desk, self Member){
 		"the lease is over":  func(d *desk, _ Member) { d.refuse.Store(new(ErrLost)) },
 		"the record is gone": func(d *desk, _ Member) { d.views <- []Member{{ID: "1", Address: "other:1"}} },
@@ -173,6 +177,7 @@ func TestLosses(t *testing.T) {
 
 // Two nodes under one address would chase each other for ever.
 func TestDisplaced(t *testing.T) {
+	t.Parallel()
 	_, d, told, self := enrolled(t)
 	d.views <- []Member{self, {ID: self.ID + "0", Address: self.Address}}
 	if told.next(t) != nil {
@@ -182,12 +187,13 @@ func TestDisplaced(t *testing.T) {
 	select {
 	case again := <-d.joined:
 		t.Errorf("it came back at once, as %v", again)
-	case <-time.After(2 * time.Second): // two leases
+	case <-time.After(2 * time.Second):
 	}
 }
 
 // A registry that does not answer says nothing about anybody.
 func TestUnreachable(t *testing.T) {
+	t.Parallel()
 	c, d, told, _ := enrolled(t)
 	before := c.Topology()
 	nowhere := errors.New("no route")
@@ -196,7 +202,7 @@ func TestUnreachable(t *testing.T) {
 	select {
 	case news := <-told:
 		t.Errorf("told of %+v", news)
-	case <-time.After(2 * time.Second): // two leases
+	case <-time.After(lease + lease/4):
 	}
 	if c.Topology() != before || !c.Awake() {
 		t.Error("it did not stay as it was")
@@ -208,7 +214,7 @@ func TestUnreachable(t *testing.T) {
 	if err := c.Close(); err != nil || d.left.Load() {
 		t.Errorf("nobody can be told of the end: %v", err)
 	}
-	if took := time.Since(begin); took > 5*time.Second {
+	if took := time.Since(begin); took > 15*time.Second {
 		t.Errorf("it took %v to go", took)
 	}
 }

@@ -52,6 +52,7 @@ type peer struct {
 	missing  uint64 // session of the peer in which a batch is missing, 0 if none is
 	ended    bool   // takes nothing any more
 	known    bool   // it was in a topology
+	leaving  bool   // and is about to end, it said there
 	pulse    pulse
 	counts   Link // what Links shows, Member and the gauges apart
 }
@@ -434,10 +435,18 @@ func fail(ended []Done, err error) {
 	}
 }
 
-func (p *peer) join() {
+// join notes what a topology says of the peer.
+func (p *peer) join(m *Member) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.known = true
+	p.known, p.leaving = true, m.Leaving
+}
+
+// missed says whether the peer's silence is anything but the end that it announced.
+func (p *peer) missed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.leaving
 }
 
 func (p *peer) inTopology() bool {
@@ -471,6 +480,6 @@ func (p *peer) link() Link {
 	best, _ := p.pulse.best()
 	shown.Member, shown.InFlight, shown.Serving = p.member, p.flight.len(), p.serving
 	shown.Trip, shown.Skew = best.trip, best.skew
-	shown.Quiet = time.Duration(p.pulse.quiet) * roundSweeps * sweepEvery
+	shown.Quiet = time.Duration(p.pulse.quiet) * roundEvery
 	return shown
 }

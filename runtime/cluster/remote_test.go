@@ -25,7 +25,7 @@ func (raw) Name() string                    { return "proto" }
 // ended the stream if it did not like it.
 func throw(t testing.TB, conn *grpc.ClientConn, message []byte) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/remote.Remoting/Receive", grpc.ForceCodec(raw{}))
 	if err != nil {

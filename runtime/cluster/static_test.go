@@ -8,5 +8,6 @@ import (
 )
 
 func TestStatic(t *testing.T) {
+	t.Parallel()
 	registrytest.Run(t, func(_ testing.TB, all []string) cluster.Registry { return cluster.Static(all...) })
 }

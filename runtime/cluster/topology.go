@@ -60,6 +60,17 @@ func (t *Topology) Owner(key []byte) int {
 	return owner
 }
 
+// addresses are the members', for people to read.
+func (t *Topology) addresses() []string {
+	all := make([]string, len(t.Members))
+	for i, m := range t.Members {
+		if all[i] = m.Address; m.Leaving {
+			all[i] += " leaves"
+		}
+	}
+	return all
+}
+
 // drops reports that a member which may own is not in the view.
 func (t *Topology) drops(view []Member) bool {
 	return slices.ContainsFunc(t.Members, func(m Member) bool {

@@ -26,6 +26,7 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/cluster/etcd"
 	"github.com/doorbuster/doorbuster/runtime/cluster/etcd/etcdtest"
 	"github.com/doorbuster/doorbuster/runtime/cluster/registrytest"
+	"github.com/doorbuster/doorbuster/runtime/proctest"
 )
 
 func TestMain(m *testing.M) {
@@ -58,6 +59,12 @@ func TestRecords(t *testing.T) {
 	registrytest.Records(t, func(t testing.TB) cluster.Registry { return open(t, server.Endpoint) })
 }
 
+// ttl is the lease of nodes that must not lose it on a busy machine: one that stands still
+// for a quarter of it while etcd is away may.
+const ttl = 6 * time.Second
+
+func lasts(c *cluster.Config) { c.TTL = ttl }
+
 // start starts nodes that see each other.
 func start(t *testing.T, endpoint string, nodes int, change ...func(*cluster.Config)) (members []*registrytest.Node, addresses []string) {
 	t.Helper()
@@ -87,8 +94,7 @@ func client(t *testing.T, endpoint string) *clientv3.Client {
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	server := etcdtest.Start(t)
-	const ttl = 3 * time.Second // enough to be back in time on a busy machine
-	members, addresses := start(t, server.Endpoint, 3, func(c *cluster.Config) { c.TTL = ttl })
+	members, addresses := start(t, server.Endpoint, 3, lasts)
 	before := members[0].Topology()
 	server.Kill(t)
 	time.Sleep(ttl + ttl/3) // in which the nodes are alone
@@ -115,9 +121,9 @@ func TestRestart(t *testing.T) {
 func TestFrozenEtcd(t *testing.T) {
 	t.Parallel()
 	server := etcdtest.Start(t)
-	members, addresses := start(t, server.Endpoint, 3)
+	members, addresses := start(t, server.Endpoint, 3, lasts)
 	server.Freeze(t)
-	time.Sleep(3 * registrytest.TTL) // in which the nodes are alone
+	time.Sleep(ttl + ttl/3) // in which the nodes are alone
 	ids := map[string]string{}
 	for _, n := range members {
 		ids[n.Address] = n.ID()
@@ -396,22 +402,6 @@ func (p *process) hears(t *testing.T, wanted, other string) (line string, others
 	}
 }
 
-// freeze returns when the child stands still, which is some time after it was told to.
-func (p *process) freeze(t *testing.T) {
-	t.Helper()
-	if err := p.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	for state := ""; state != "T"; {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, after, _ := strings.Cut(string(stat), ") ")
-		state = after[:1]
-	}
-}
-
 func TestKill(t *testing.T) {
 	t.Parallel()
 	server := etcdtest.Start(t)
@@ -443,7 +433,7 @@ func TestFrozenNode(t *testing.T) {
 			}
 			p.hears(t, "served", "")
 
-			p.freeze(t)
+			proctest.Stop(t, p.Process.Pid)
 			if !reachable {
 				server.Kill(t)
 			}

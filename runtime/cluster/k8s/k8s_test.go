@@ -240,12 +240,18 @@ func TestRecords(t *testing.T) {
 	registrytest.Records(t, server.open)
 }
 
+// ttl is the lease of the nodes that start starts: one that stands still for a quarter of
+// it while the API is away may lose it.
+const ttl = 6 * time.Second
+
+func lasts(c *cluster.Config) { c.TTL = ttl }
+
 func start(t *testing.T, server *apiServer, nodes int) (members []*registrytest.Node, addresses []string) {
 	t.Helper()
 	for range nodes {
 		address := registrytest.Address(t)
 		addresses = append(addresses, address)
-		members = append(members, registrytest.Start(t, address, server.open(t), func(c *cluster.Config) { c.TTL = 2 * time.Second }))
+		members = append(members, registrytest.Start(t, address, server.open(t), lasts))
 	}
 	for _, n := range members {
 		n.Sees(t, addresses...)
@@ -266,9 +272,9 @@ func TestAway(t *testing.T) {
 			server := newServer(t)
 			members, addresses := start(t, server, 3)
 			server.set(func() { fault(server) })
-			time.Sleep(5 * time.Second) // more than two leases
+			time.Sleep(ttl + ttl/4)
 			server.set(func() { server.down, server.reject = false, "" })
-			late := registrytest.Start(t, registrytest.Address(t), server.open(t))
+			late := registrytest.Start(t, registrytest.Address(t), server.open(t), lasts)
 			for _, n := range members {
 				n.Sees(t, append(addresses, late.Address)...)
 				if n.Losses() > 0 {
@@ -295,15 +301,18 @@ func TestWatchesEnd(t *testing.T) {
 					server.oldest = server.version + 1 // the next change is forgotten at once
 				}
 			})
-			if err := ghost.Join(t.Context(), cluster.Member{ID: "1", Address: "ghost:1"}, registrytest.TTL); err != nil {
+			if err := ghost.Join(t.Context(), cluster.Member{ID: "1", Address: "ghost:1"}, time.Minute); err != nil {
 				t.Fatal(err)
 			}
 			server.set(func() { server.oldest = min(server.oldest, server.version) })
 			for _, n := range members {
 				n.Sees(t, append(addresses, "ghost:1")...)
 			}
+			if err := ghost.Leave(t.Context()); err != nil {
+				t.Fatal(err)
+			}
 			for _, n := range members {
-				n.Sees(t, addresses...) // since nobody renews that lease
+				n.Sees(t, addresses...)
 				if n.Losses() > 0 {
 					t.Errorf("%s was lost", n.Address)
 				}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"slices"
 	"sync"
 	"testing"
@@ -16,13 +15,20 @@ import (
 
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/runtime/cluster"
+	"github.com/doorbuster/doorbuster/runtime/porttest"
 )
 
 // Patience is how long a test waits for what must happen.
 const Patience = 30 * time.Second
 
 // TTL is the lease of a node here unless the test wants another: the shortest there is.
+// A node that stands still for a quarter of it may lose it.
 const TTL = time.Second
+
+// lasting is the lease of a node that must not lose it, however busy the machine is.
+const lasting = 10 * time.Second
+
+func lasts(c *cluster.Config) { c.TTL = lasting }
 
 // Node is a member that answers with its address, and remembers what it was told.
 type Node struct {
@@ -38,12 +44,8 @@ type Node struct {
 // Address returns one on loopback that is free.
 func Address(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := porttest.Address()
 	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return address
@@ -234,7 +236,7 @@ func Run(t *testing.T, open func(t testing.TB, all []string) cluster.Registry) {
 	members := make([]*Node, nodes)
 	var starting sync.WaitGroup
 	for i, address := range addresses {
-		members[i] = New(t, address, open(t, addresses))
+		members[i] = New(t, address, open(t, addresses), lasts)
 		starting.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), Patience)
 			defer cancel()
@@ -272,7 +274,7 @@ func Run(t *testing.T, open func(t testing.TB, all []string) cluster.Registry) {
 
 	// It comes back to the same address as somebody else.
 	before := members[1].Topology()
-	back := Start(t, leaver.Address, open(t, addresses))
+	back := Start(t, leaver.Address, open(t, addresses), lasts)
 	members[1].Sees(t, addresses...)
 	for _, m := range before.Members {
 		if m.ID == back.ID() {
@@ -333,7 +335,7 @@ func reach(t *testing.T, members []*Node) {
 // for everybody after its lease, and that of two at one address the newer one counts.
 // ghost is a registry whose members nobody renews.
 func Records(t *testing.T, open func(t testing.TB) cluster.Registry) {
-	witness := Start(t, Address(t), open(t))
+	witness := Start(t, Address(t), open(t), lasts)
 	ghost, address := open(t), Address(t)
 	t.Cleanup(func() {
 		if err := ghost.Close(); err != nil {
@@ -344,7 +346,7 @@ func Records(t *testing.T, open func(t testing.TB) cluster.Registry) {
 		t.Fatal(err)
 	}
 	witness.Sees(t, witness.Address, address)
-	newer := Start(t, address, open(t))
+	newer := Start(t, address, open(t), lasts)
 	witness.Await(t, "the newer member", func(topology *cluster.Topology) bool {
 		return len(topology.Members) == 2 && slices.ContainsFunc(topology.Members, func(m cluster.Member) bool { return m.ID == newer.ID() })
 	})

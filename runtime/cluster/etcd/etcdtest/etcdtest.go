@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,6 +17,8 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/runtime/porttest"
+	"github.com/doorbuster/doorbuster/runtime/proctest"
 )
 
 // Server is an etcd of one, on loopback, in a folder of its own. Its shortest lease is
@@ -69,11 +70,8 @@ func New(flags ...string) (*Server, error) {
 }
 
 func freeURL() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return "http://" + l.Addr().String(), l.Close()
+	address, err := porttest.Address()
+	return "http://" + address, err
 }
 
 func (s *Server) up() error {
@@ -147,7 +145,10 @@ func (s *Server) failed(how string) error {
 }
 
 // Freeze stops the server's clock, as far as it can tell, until Thaw.
-func (s *Server) Freeze(t testing.TB) { s.signal(t, syscall.SIGSTOP) }
+func (s *Server) Freeze(t testing.TB) {
+	t.Helper()
+	proctest.Stop(t, s.process.Process.Pid)
+}
 
 // Thaw ends Freeze.
 func (s *Server) Thaw(t testing.TB) { s.signal(t, syscall.SIGCONT) }
