@@ -53,16 +53,16 @@ func NewMetrics() *Metrics {
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "http_request_duration_seconds",
-			Help:    "Time from the parsed request to its reply, by route and class of status.",
+			Help:    "Seconds from the parsed request to its reply, by method, route and class of status.",
 			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10},
 		}, []string{"method", "route", "status"}),
 		orders: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Name: "orders_total",
-			Help: "Orders answered, by outcome: the status they got or the code of the refusal.",
+			Help: "Answers to those who placed an order, by outcome: reserved is a new order, replayed a repeated Idempotency-Key that got its first answer again, anything else the code of the refusal.",
 		}, []string{"outcome"}),
 		journalEvents: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: namespace, Name: "journal_batch_events",
-			Help:    "Events made durable by one sync.",
+			Help:    "Events that one sync made durable (its _sum: all events, its _count: all syncs).",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 13),
 		}),
 		journalBytes: prometheus.NewCounter(prometheus.CounterOpts{
@@ -71,7 +71,7 @@ func NewMetrics() *Metrics {
 		}),
 		journalSync: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: namespace, Name: "journal_sync_seconds",
-			Help:    "Time that one batch took to become durable.",
+			Help:    "Seconds that one batch took to be written and synced.",
 			Buckets: []float64{.0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 5},
 		}),
 	}
@@ -157,34 +157,34 @@ func (m *Metrics) Counter(name, help string, labels Labels, read func() float64)
 
 // Clock registers how well the clock keeps time.
 func (m *Metrics) Clock(stats func() clockd.Stats) {
-	m.Counter("clock_ticks_total", "Readings of the clock.", nil,
+	m.Counter("clock_ticks_total", "Ticks: how often the clock was read.", nil,
 		func() float64 { return float64(stats().Ticks) })
-	m.Gauge("clock_lag_seconds", "Age of the clock's snapshot beyond one tick; grows when it stalls.", nil,
+	m.Gauge("clock_lag_seconds", "Seconds by which the next tick is late; grows while the clock stalls.", nil,
 		func() float64 { return stats().Lag.Seconds() })
-	m.Gauge("clock_lag_max_seconds", "The largest lag since the start.", nil,
+	m.Gauge("clock_lag_max_seconds", "The largest lag since the start, in seconds.", nil,
 		func() float64 { return stats().LagMax.Seconds() })
-	m.Gauge("clock_offset_seconds", "The system's wall clock minus ours, which is slewed towards it.", nil,
+	m.Gauge("clock_offset_seconds", "Seconds by which the system's wall clock is ahead of the one that orders are stamped with, which follows it slowly.", nil,
 		func() float64 { return stats().Offset.Seconds() })
 }
 
 // Pool registers the ownership counters of a pool.
 func (m *Metrics) Pool(name string, stats func() own.Stats) {
 	pool := Labels{"pool": name}
-	m.Gauge("pool_seats", "Objects in the pool.", pool,
+	m.Gauge("pool_seats", "Objects in the pool: what may be in flight at once.", pool,
 		func() float64 { return float64(stats().Seats) })
-	m.Gauge("pool_in_use", "Objects that have an owner.", pool,
+	m.Gauge("pool_in_use", "Objects of the pool that are in use now.", pool,
 		func() float64 { return float64(stats().InUse) })
-	m.Counter("pool_gets_total", "Objects handed out.", pool,
+	m.Counter("pool_gets_total", "Objects that the pool has handed out.", pool,
 		func() float64 { return float64(stats().Got) })
-	m.Counter("pool_refused_total", "Requests refused because no object was free for them.", pool,
+	m.Counter("pool_refused_total", "Requests that were refused because the pool had no object for them.", pool,
 		func() float64 { return float64(stats().Refused) })
-	m.Counter("pool_abandoned_total", "Waits that ended at their deadline.", pool,
+	m.Counter("pool_abandoned_total", "Requests whose handler gave up waiting at the deadline (504), and left its object to the journal.", pool,
 		func() float64 { return float64(stats().Abandoned) })
 }
 
 // Log registers the count of lines that a log has lost.
 func (m *Metrics) Log(l *Log) {
-	m.Counter("log_lines_dropped_total", "Log lines that found the queue full or could not be written.", nil,
+	m.Counter("log_lines_dropped_total", "Log lines that are lost: the queue was full, or they could not be written.", nil,
 		func() float64 { return float64(l.Dropped()) })
 }
 

@@ -80,11 +80,11 @@ func (m *Metrics) Sales(channels []string) (*Sales, error) {
 	s := &Sales{
 		orders: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Name: "sales_orders_total",
-			Help: "Orders that a deal has decided, by its category, the channel they came through, and the decision.",
+			Help: "Orders that a deal has decided, by the deal's category, the order's channel, and the outcome: accepted or refused.",
 		}, []string{"category", "channel", "outcome"}),
 		value: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: namespace, Name: "sales_value_total",
-			Help: "What the accepted orders come to, in minor units of the currency.",
+			Help: "What the accepted orders come to, in minor units of their currency: cents, fen.",
 		}, []string{"category", "channel", "currency"}),
 		channels: append(slices.Clone(channels), otherLabel, noLabel),
 	}

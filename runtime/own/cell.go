@@ -41,6 +41,10 @@ func (c *Cell) Generation() uint64 { return c.word.Load().generation() }
 // should be dropped rather than begun once it has passed.
 func (c *Cell) Deadline() int64 { return c.deadline.Load() }
 
+// Held says whether the object is the caller's outright, for a handler that panicked
+// and may have given it away before.
+func (c *Cell) Held() bool { return c.word.Load().state() == held }
+
 // Send gives the object away until deadline (Mono ns; math.MaxInt64 for none).
 // It comes before the message that carries the object to its new owner; then
 // the handler must Wait.

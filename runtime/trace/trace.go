@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/url"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel"
@@ -33,12 +34,15 @@ const (
 	queueMax  = 4096 // spans that wait for the collector
 	exportMax = 512  // spans that are sent at once
 
+	// lossesEvery is the least time between two log lines about traces that are lost.
+	lossesEvery = time.Minute
+
 	service = "doorbuster"
 )
 
 // Config says what is traced, and who is told.
 type Config struct {
-	Endpoint string  // URL of an OTLP/HTTP collector, such as http://127.0.0.1:4318
+	Endpoint string  // URL of an OTLP/HTTP collector, such as http://127.0.0.1:4318; no query
 	Sample   float64 // share of the orders, 0 … 1
 	// Trust believes a caller's traceparent: the order joins its trace, and is
 	// watched exactly if the caller says so. For callers of one's own only: any
@@ -61,7 +65,10 @@ type Tracer struct {
 func New(ctx context.Context, cfg Config) (*Tracer, error) {
 	at, err := url.Parse(cfg.Endpoint)
 	if err != nil || at.Scheme != "http" && at.Scheme != "https" || at.Host == "" {
-		return nil, fmt.Errorf("trace: %q is not the URL of a collector", cfg.Endpoint)
+		return nil, errors.New("trace: Endpoint is not the URL of a collector") // which may hold a password
+	}
+	if at.RawQuery != "" || at.ForceQuery || at.Fragment != "" {
+		return nil, errors.New("trace: Endpoint has a query, which is not sent to a collector")
 	}
 	if !(cfg.Sample >= 0 && cfg.Sample <= 1) { // so that NaN fails too
 		return nil, fmt.Errorf("trace: a share of %v is not in [0, 1]", cfg.Sample)
@@ -73,7 +80,7 @@ func New(ctx context.Context, cfg Config) (*Tracer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("trace: %w", err)
 	}
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { cfg.Logger.Warn("traces are lost", "error", err) }))
+	otel.SetErrorHandler(&losses{cfg: cfg})
 	provider := sdk.NewTracerProvider(
 		sdk.WithBatcher(exporter, sdk.WithMaxQueueSize(queueMax), sdk.WithMaxExportBatchSize(exportMax)),
 		sdk.WithSampler(sdk.AlwaysSample()), // Begin has decided
@@ -81,6 +88,29 @@ func New(ctx context.Context, cfg Config) (*Tracer, error) {
 			attribute.String("service.name", service), attribute.String("service.version", cfg.Version))),
 	)
 	return &Tracer{cfg: cfg, provider: provider, tracer: provider.Tracer("github.com/doorbuster/doorbuster")}, nil
+}
+
+// losses logs what keeps traces from the collector: the first failure at once, and those
+// of a minute in one line.
+type losses struct {
+	cfg Config
+
+	mu    sync.Mutex // guards what follows
+	told  int64      // Mono of the last line, 0 = none was written
+	since int        // failures after it
+}
+
+// Handle implements otel.ErrorHandler.
+func (l *losses) Handle(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.since++
+	now := l.cfg.Clock.Now().Mono
+	if l.told != 0 && now-l.told < int64(lossesEvery) {
+		return
+	}
+	l.cfg.Logger.Warn("traces are lost", "failures", l.since, "error", err)
+	l.told, l.since = now, 0
 }
 
 // Close sends what waits, until ctx ends.

@@ -3,6 +3,7 @@ package trace
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -10,7 +11,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 
@@ -126,11 +129,32 @@ func TestConfigIsChecked(t *testing.T) {
 		{Endpoint: "", Clock: clock, Logger: logger},
 		{Endpoint: "127.0.0.1:4318", Clock: clock, Logger: logger},
 		{Endpoint: "ftp://x", Clock: clock, Logger: logger},
+		{Endpoint: "http://x/?k=v", Clock: clock, Logger: logger},
 		{Endpoint: "http://x", Sample: 2, Clock: clock, Logger: logger},
 		{Endpoint: "http://x"},
 	} {
 		if _, err := New(t.Context(), cfg); err == nil {
 			t.Errorf("%+v was accepted", cfg)
 		}
+	}
+}
+
+// TestLossesAreOneLineAMinute: a collector that is down fills no log.
+func TestLossesAreOneLineAMinute(t *testing.T) {
+	manual := clockd.NewManual(1)
+	var out bytes.Buffer
+	cfg := Config{Endpoint: "http://127.0.0.1:1", Clock: manual.Clock(), Logger: slog.New(slog.NewTextHandler(&out, nil))}
+	tracer, err := New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tracer.Close(context.Background()) }()
+	for range 3 * 60 {
+		otel.Handle(errors.New("refused"))
+		manual.Advance(time.Second)
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != 3 || !strings.Contains(lines[0], "failures=1 ") || !strings.Contains(lines[1], "failures=60 ") || !strings.Contains(lines[2], "error=refused") {
+		t.Errorf("%d lines: %q", len(lines), lines)
 	}
 }

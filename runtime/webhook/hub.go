@@ -119,7 +119,9 @@ func (h *Hub) Start(source Source) {
 // What was not delivered is on the next start.
 func (h *Hub) Close() {
 	h.tick()
+	h.mu.Lock() // from now on nothing is started
 	h.stop()
+	h.mu.Unlock()
 	defer h.cfg.Clock.AfterFunc(closeGrace, h.cut)()
 	h.running.Wait()
 	h.cut()

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/runtime/proctest"
 )
 
 // startTimeout is how long a server may take until it answers.
@@ -89,7 +90,7 @@ func (s *Server) Kill(t testing.TB) {
 // Freeze stops the server where it is; connections stay open, and nothing answers.
 func (s *Server) Freeze(t testing.TB) {
 	t.Helper()
-	s.signal(t, syscall.SIGSTOP)
+	proctest.Stop(t, s.cmd.Process.Pid)
 }
 
 // Thaw lets it go on.
