@@ -25,6 +25,7 @@
 package clockd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -115,6 +116,12 @@ var processStart = time.Now()
 // Mono returns the precise monotonic time in ns, > 0, for measuring latencies.
 // It costs a read of the system's clock; decisions use a Snapshot instead.
 func Mono() int64 { return int64(time.Since(processStart)) + 1 }
+
+// Left returns how long ctx lasts, if it ends by itself.
+func Left(ctx context.Context) (left time.Duration, ends bool) {
+	at, ends := ctx.Deadline()
+	return time.Until(at), ends
+}
 
 // New returns a clock that shows the present but does not tick until Start.
 func New(cfg Config) (*Clock, error) {
