@@ -25,8 +25,9 @@ type bodyWriter struct {
 	body *body
 	in   bodyReader
 
-	// Locals added behind the source's.
-	temps     map[temp]uint32
+	// Locals added behind the source's: one more than each one's index, 0 while there
+	// is none, by its type, from v128 on, and which one of that type it is.
+	temps     [i32Type - v128Type + 1][tempsMax]uint32
 	tempTypes []byte
 
 	// The block being charged: where its padded count stands, and the count.
@@ -35,17 +36,20 @@ type bodyWriter struct {
 	countAt int
 	count   uint32
 
-	stores int // so far
+	operands operands
+	stores   int // so far that are not fixed
 }
 
-// temp names an added local: the type and which one of that type.
-type temp struct {
-	valueType byte
-	n         int
-}
+// tempsMax is how many locals of one type are added.
+const tempsMax = 3
 
-func (w *rewriter) body(b *body) []byte {
-	c := &bodyWriter{w: w, body: b, in: bodyReader{reader: b.code, src: w.src, locals: b.localsN}, temps: map[temp]uint32{}}
+// rewrite returns the parts of the function's code, which hold until the next one.
+// The writer's memory serves all functions of a module.
+func (c *bodyWriter) rewrite(w *rewriter, b *body) [][]byte {
+	*c = bodyWriter{
+		out: out{b: c.b[:0]}, w: w, body: b, operands: c.operands[:0], tempTypes: c.tempTypes[:0],
+		in: bodyReader{reader: b.code, src: w.src, locals: b.localsN, frames: c.in.frames[:0]},
+	}
 	results := w.src.typeList[b.typeIndex].results
 	c.op(opBlock, emptyType)
 	c.reload()
@@ -62,18 +66,12 @@ func (w *rewriter) body(b *body) []byte {
 	c.op(opEnd)
 	c.op(opUnreachable)
 	c.op(opEnd)
-	return c.withLocals()
-}
-
-// withLocals puts the locals, the source's and the added, before the code.
-func (c *bodyWriter) withLocals() []byte {
-	var o out
-	o.u32(uint32(c.body.groups + len(c.tempTypes)))
-	o.b = append(o.b, c.body.locals...)
+	var groups, added out
+	groups.u32(uint32(b.groups + len(c.tempTypes)))
 	for _, t := range c.tempTypes {
-		o.b = append(o.b, 1, t)
+		added.b = append(added.b, 1, t)
 	}
-	return append(o.b, c.b...)
+	return [][]byte{groups.b, b.locals, added.b, c.b}
 }
 
 // resultType writes the type of a block with the given results.
@@ -94,14 +92,12 @@ func (c *bodyWriter) resultType(results string) {
 }
 
 func (c *bodyWriter) local(valueType byte, n int) uint32 {
-	key := temp{valueType, n}
-	index, ok := c.temps[key]
-	if !ok {
-		index = uint32(c.body.localsN + len(c.tempTypes))
-		c.temps[key] = index
+	known := &c.temps[valueType-v128Type][n]
+	if *known == 0 {
 		c.tempTypes = append(c.tempTypes, valueType)
+		*known = uint32(c.body.localsN + len(c.tempTypes))
 	}
-	return index
+	return *known - 1
 }
 
 func (c *bodyWriter) global(i uint32) uint32 { return c.w.firstGlobal + i }
@@ -174,10 +170,14 @@ func (c *bodyWriter) instruction() {
 	if in.op == opRefFunc || in.op == opTableGrow {
 		c.count += CallUnits
 	}
+	address, known := c.operands.below()
+	c.operands.apply(in.op, in.index)
 	switch op := in.op; {
 	case c.in.done:
 	case op == opReturn:
 		c.op(opBr, uint32(depth))
+	case isStore(op) && known && c.w.fix(op, address, in.offset):
+		c.copy(in)
 	case isStore(op):
 		c.store(in)
 	case op == opMemoryGrow:

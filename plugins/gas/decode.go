@@ -433,8 +433,12 @@ func (s *source) elements(r *reader) {
 				r.failf("element kind %d", kind)
 			}
 		}
-		entries := r.count("elements", TableEntriesMax, 1)
-		s.entriesN += entries
+		at, entries := r.pos, r.count("elements", math.MaxInt32, 1)
+		if s.entriesN += entries; s.entriesN > ElementsMax {
+			r.pos = at
+			r.failf("%d elements of all segments so far, at most %d", s.entriesN, ElementsMax)
+			return
+		}
 		for j := 0; j < entries && r.more(); j++ {
 			if expressions {
 				s.constant(r)

@@ -105,7 +105,7 @@ func isStore(op uint16) bool {
 type instruction struct {
 	op         uint16
 	start, end int    // in the module
-	index      uint32 // function, local, global or segment; the label of a branch
+	index      uint32 // function, local, global or segment; the label of a branch; the value of i32.const
 	align      uint32 // of a memory access
 	offset     uint32 // of a memory access
 	behind     int    // place behind a memory access's alignment and offset
@@ -187,7 +187,7 @@ func (r *bodyReader) immediates(in *instruction) {
 			r.reportf(at, "the size of an imported memory is not the module's")
 		}
 	case op == opI32Const:
-		r.signed(32)
+		in.index = uint32(r.signed(32))
 	case op == opI64Const:
 		r.signed(64)
 	case op == opF32Const:

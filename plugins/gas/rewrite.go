@@ -15,6 +15,7 @@ type rewriter struct {
 	firstGlobal   uint32
 	firstFunction uint32
 	types         []funcType
+	fixed         span // so far
 	// resultBlocks maps a list of two or more result types to the type of a
 	// block that has them: shorter lists need no type.
 	resultBlocks map[string]uint32
@@ -113,6 +114,7 @@ func rewrite(src *source) *Module {
 	_, m.RuleInit = src.exportKinds[exportInit]
 	w.eachSet(func(index, _ uint32) { m.Mutable = append(m.Mutable, mutableName(int(index))) })
 	m.Wasm = w.module()
+	m.fixed = w.fixed
 	return m
 }
 
@@ -122,7 +124,8 @@ func mutableName(i int) string { return reservedPrefix + "global" + strconv.Itoa
 // types; custom sections and the start section are left out.
 func (w *rewriter) module() []byte {
 	functions, code := w.functions()
-	m := out{b: []byte("\x00asm\x01\x00\x00\x00")}
+	m := out{b: make([]byte, 0, len(code)+len(w.src.dataBytes)+1<<10)}
+	m.b = append(m.b, "\x00asm\x01\x00\x00\x00"...)
 	m.section(secType, w.typeSection())
 	m.section(secImport, w.importSection())
 	m.section(secFunction, functions)
@@ -157,16 +160,21 @@ func (w *rewriter) typeIndex(t funcType) uint32 {
 	return uint32(len(w.types) - 1)
 }
 
-// functions returns the function and the code section.
+// functions returns the function and the code section. It goes no further than
+// RewrittenMax, where the module is refused.
 func (w *rewriter) functions() (functions, code []byte) {
-	var f, c out
+	var f out
+	c := out{b: make([]byte, 0, 2*len(w.src.raw[secCode]))} // what real modules come to
 	n := uint32(len(w.src.functionTypes) + w.helpers())
 	f.u32(n)
 	c.u32(n)
+	var b bodyWriter
 	for i := range w.src.bodies {
-		b := &w.src.bodies[i]
-		f.u32(b.typeIndex)
-		c.vector(w.body(b))
+		if len(c.b) > RewrittenMax {
+			break
+		}
+		f.u32(w.src.bodies[i].typeIndex)
+		c.vector(b.rewrite(w, &w.src.bodies[i])...)
 	}
 	for i, helper := range []func() []byte{
 		helperCharge: w.chargeHelper, helperRebuild: w.rebuildHelper, helperGrow: w.growHelper, helperMark: w.markHelper,
@@ -347,9 +355,17 @@ func (o *out) i32(v int32) { o.op(opI32Const); o.signed(int64(v)) }
 
 func (o *out) i64(v int64) { o.op(opI64Const); o.signed(v) }
 
-func (o *out) vector(b []byte) {
-	o.u32(uint32(len(b)))
-	o.b = append(o.b, b...)
+// vector appends the length of the parts together, then the parts.
+func (o *out) vector(parts ...[]byte) {
+	n := 0
+	for _, part := range parts {
+		n += len(part)
+	}
+	o.u32(uint32(n))
+	o.b = slices.Grow(o.b, n)
+	for _, part := range parts {
+		o.b = append(o.b, part...)
+	}
 }
 
 func (o *out) section(id byte, content []byte) {
