@@ -1,22 +1,16 @@
 package host
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -44,6 +38,7 @@ type cache struct {
 	// began to look for it is there when it finds it.
 	files sync.RWMutex
 
+	waiting   chan *child   // for another module
 	wait      time.Duration // CompileWait
 	busyUntil atomic.Int64  // Mono; an idle child has got no processor of late
 }
@@ -58,7 +53,7 @@ func openCache(config *Config) (*cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
-	c := &cache{folder: filepath.Join(root, wazeroVersion()), config: config, wait: CompileWait}
+	c := &cache{folder: filepath.Join(root, wazeroVersion()), config: config, waiting: make(chan *child, CompilersMax), wait: CompileWait}
 	if err := os.MkdirAll(c.folder, 0o700); err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
@@ -162,17 +157,63 @@ func (c *cache) makeSomehow(ctx context.Context, key string, wasm []byte) error 
 	return c.makeAt(ctx, nice, key, wasm)
 }
 
-// makeAt is make with a priority. The child has a folder of its own.
+// makeAt is make with a priority, by a child that waits for a module, or else a new one.
+// The limits of a child are for all of its modules together, so none is to blame for the
+// end of one that had another before: a new child finds out.
 func (c *cache) makeAt(ctx context.Context, p priority, key string, wasm []byte) error {
-	scratch, err := os.MkdirTemp(c.folder, scratchPrefix)
-	if err != nil {
-		return fmt.Errorf("host: %w", err)
+	if used := c.take(p); used != nil && len(wasm) > goesOnMax {
+		used.end()
+	} else if used != nil {
+		if err := c.makeBy(ctx, used, key, wasm); !errors.Is(err, errEnded) {
+			return err
+		}
 	}
-	defer func() { _ = os.RemoveAll(scratch) }() // the next start tries again
-	if err := c.compile(ctx, p, scratch, wasm); err != nil {
+	fresh, err := c.begin(p)
+	if err != nil {
 		return err
 	}
-	return c.adopt(key, scratch)
+	if err = c.makeBy(ctx, fresh, key, wasm); errors.Is(err, errEnded) {
+		return c.childFault(fresh)
+	}
+	return err
+}
+
+// take returns a child of this priority that waits for a module, nil if there is none, and
+// ends those of the other.
+func (c *cache) take(p priority) *child {
+	for {
+		select {
+		case waiting := <-c.waiting:
+			if waiting.priority == p {
+				return waiting
+			}
+			waiting.end()
+		default:
+			return nil
+		}
+	}
+}
+
+// makeBy is make by this child, which then waits for another module, or has ended.
+func (c *cache) makeBy(ctx context.Context, by *child, key string, wasm []byte) error {
+	err := by.compile(ctx, c.wait, wasm)
+	refused := errors.As(err, new(*gas.Error))
+	if err == nil {
+		err = c.adopt(key, by.scratch)
+	}
+	if err != nil && !refused {
+		by.end()
+		return err
+	}
+	c.waiting <- by // there is room: who begins a child has found none waiting, and CompilersMax may
+	return err
+}
+
+// end ends the children that wait for a module. None may be at work.
+func (c *cache) end() {
+	for len(c.waiting) > 0 {
+		(<-c.waiting).end()
+	}
 }
 
 // adopt moves the one file that a child made to its place, then notes it.
@@ -199,103 +240,4 @@ func (c *cache) adopt(key, scratch string) error {
 		return fmt.Errorf("host: %w", err)
 	}
 	return nil
-}
-
-// reportMax bounds what is read of a child's output.
-const reportMax = 4 << 10
-
-// compile runs a child. It ends an idle one that gets too little of a processor, or so
-// little that it is not done in time, with errStarved.
-func (c *cache) compile(ctx context.Context, p priority, scratch string, wasm []byte) error {
-	late := errLate
-	if p == idle {
-		late = errStarved
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, c.wait, late)
-	defer cancel()
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	child := exec.CommandContext(ctx, c.config.Compiler[0], c.config.Compiler[1:]...)
-	child.Args = append(child.Args, scratch, strconv.FormatUint(c.config.CompileMemory, 10),
-		strconv.Itoa(int(c.config.CompileCPU.Seconds())), string(p))
-	child.Env = []string{"GOMAXPROCS=1"} // the other processors are for orders
-	child.Dir = scratch
-	child.Stdin = bytes.NewReader(wasm)
-	report := &head{max: reportMax}
-	child.Stdout, child.Stderr = report, report
-	// It must not outlive the server, and stands back behind orders as a group.
-	child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	err := child.Start()
-	if err == nil {
-		if p == idle {
-			// It does so itself, but starting a process of this size takes 9 ms. What goes
-			// wrong here goes wrong there too, and is told.
-			_ = makeIdle(child.Process.Pid)
-			go watchIdle(ctx, child.Process.Pid, end)
-		}
-		err = child.Wait()
-	}
-	if err == nil {
-		return nil
-	}
-	var exit *exec.ExitError
-	switch {
-	case errors.Is(context.Cause(ctx), errStarved):
-		return errStarved
-	case ctx.Err() != nil:
-		return fmt.Errorf("host: the compiler was ended: %w", context.Cause(ctx))
-	case !errors.As(err, &exit):
-		return fmt.Errorf("host: the compiler did not run: %w", err)
-	}
-	return c.childFault(exit, report.String())
-}
-
-var (
-	// errStarved: an idle child got less than its share, or than it took in CompileWait.
-	errStarved = errors.New("host: the machine is too busy to compile for nothing")
-	// errLate: so did one that has a share of its own.
-	errLate = errors.New("host: the machine is too busy to compile")
-)
-
-// watchIdle ends a child's context with errStarved when the child has got less than
-// 1/CompileShare of a processor since it began. It looks every CompilePatience until the
-// context ends.
-func watchIdle(ctx context.Context, pid int, end context.CancelCauseFunc) {
-	begin := clockd.Mono()
-	for clockd.SleepUntil(ctx, clockd.Mono()+int64(CompilePatience)) == nil {
-		used, err := processorTime(pid)
-		if err == nil && int64(used) < (clockd.Mono()-begin)/CompileShare {
-			end(errStarved)
-		}
-	}
-}
-
-// outOfMemory is how a child of Go ends when it gets no more, from the heap or a mapping
-// for code, and a thread's stack, by Go's runtime (ENOMEM; EAGAIN is the machine's) or C's.
-var outOfMemory = []string{"out of memory", "cannot allocate memory", "errno=12)", "pthread_create failed"}
-
-// childFault says why a child failed.
-func (c *cache) childFault(exit *exec.ExitError, report string) error {
-	used := exit.UserTime() + exit.SystemTime()
-	switch {
-	case exit.ExitCode() == exitRefused:
-		return refused("code", "%q", report)
-	case used >= c.config.CompileCPU*9/10:
-		return refused("code", "compiling it takes more than %s of processor time", c.config.CompileCPU)
-	case slices.ContainsFunc(outOfMemory, func(words string) bool { return strings.Contains(report, words) }):
-		return refused("code", "compiling it takes more than %d MiB of memory", c.config.CompileMemory>>20)
-	}
-	first, _, _ := strings.Cut(report, "\n")
-	return fmt.Errorf("host: the compiler failed: %w: %q", exit, first)
-}
-
-// head keeps the first bytes that are written to it.
-type head struct {
-	bytes.Buffer
-	max int
-}
-
-func (h *head) Write(b []byte) (int, error) {
-	_, _ = h.Buffer.Write(b[:min(len(b), h.max-h.Len())])
-	return len(b), nil
 }

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -10,79 +11,171 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
+	"unsafe"
 
 	"github.com/tetratelabs/wazero"
+	"golang.org/x/sys/unix"
 
 	"github.com/doorbuster/doorbuster/plugins/gas"
 )
 
-// exitRefused is the exit code of a child whose module cannot be compiled. Every
-// other code but 0 says that the child itself came to an end.
+// exitRefused is the exit code of a child whose compiler gave up. One that has used up its
+// processor time ends by SIGXCPU. Every other code, and every other signal, says that the
+// child itself came to an end.
 const exitRefused = 3
 
-// CompileChild is the whole of a compiler's process (Config.Compiler). It limits
-// itself, compiles the rewritten module that it reads from in, and returns the exit
-// code. Its arguments are the folder for the code, the memory that it may take, in
-// bytes, the processor time, in seconds, and its priority. What is wrong with the module
-// goes to out.
+// frameSize is the bytes of a size, a uint32 in little-endian order. A module comes to a
+// child behind its size, and what is wrong with it goes back behind its own: 0 if nothing
+// is.
+const frameSize = 4
+
+// CompileChild is the whole of a compiler's process (Config.Compiler). It limits itself,
+// compiles the rewritten modules that it reads from in, one after the other, and answers
+// each on out. It returns the exit code, 0 when no module comes for CompilerRest. Its
+// arguments are the folder for the code, the memory that it may take, in bytes, the
+// processor time, in seconds, and its priority. Its limits are for all the modules
+// together, so what it does not survive is only the module's fault if that was the first.
 //
 // Nothing else may run in the process: its limits are for good.
-func CompileChild(arguments []string, in io.Reader, out io.Writer) int {
+func CompileChild(arguments []string, in, out *os.File) int {
 	if len(arguments) != 4 {
-		fmt.Fprintln(out, "want a folder, bytes, seconds and a priority")
-		return 2
+		return fails("want a folder, bytes, seconds and a priority")
 	}
 	memory, err1 := strconv.ParseUint(arguments[1], 10, 64)
 	seconds, err2 := strconv.ParseUint(arguments[2], 10, 64)
-	err := errors.Join(err1, err2)
-	if err == nil {
-		err = limitChild(memory, seconds, priority(arguments[3]))
+	if err := errors.Join(err1, err2); err != nil {
+		return fails(err)
 	}
+	data, err := dataBytes()
 	if err != nil {
-		fmt.Fprintln(out, err)
-		return 2
+		return fails(err)
 	}
-	wasm, err := io.ReadAll(io.LimitReader(in, gas.RewrittenMax+1))
-	if err != nil || len(wasm) > gas.RewrittenMax {
-		fmt.Fprintln(out, "reading the module:", err, len(wasm))
-		return 2
+	// Memory counts from what the process has already: a runtime's own, or what a race
+	// detector set aside.
+	if err := limitChild(data+memory, seconds, priority(arguments[3])); err != nil {
+		return fails(err)
 	}
-	ctx := context.Background()
-	cache, err := wazero.NewCompilationCacheWithDir(arguments[0])
-	if err != nil {
-		fmt.Fprintln(out, err)
-		return 2
-	}
-	r := wazero.NewRuntimeWithConfig(ctx, runtimeConfig(false, cache))
-	if _, err := compileHere(ctx, r, wasm); err != nil {
-		fmt.Fprint(out, err)
-		return exitRefused
+	debug.SetMemoryLimit(int64(memory - memory/4))
+	for anotherComes(in, CompilerRest) {
+		wasm, err := readModule(in)
+		if err != nil {
+			return fails(err)
+		}
+		fault, err := compileInto(arguments[0], wasm)
+		if errors.Is(fault, errGaveUp) {
+			fmt.Fprint(os.Stderr, fault)
+			return exitRefused
+		}
+		if err == nil {
+			err = answer(out, fault)
+		}
+		if err == nil {
+			err = limit(syscall.RLIMIT_CPU, min(seconds, compilerCPU), seconds+1)
+		}
+		if err != nil {
+			return fails(err)
+		}
+		if keepsMore(data + memory/keptPart) {
+			break
+		}
 	}
 	return 0
 }
 
-// limitChild sets the limits of this process. Memory counts from what it has
-// already: a runtime's own, or what a race detector set aside.
-func limitChild(memory, seconds uint64, p priority) error {
-	data, err := dataBytes()
+// fails is the exit code of a child that cannot do its work, and says why.
+func fails(why any) int {
+	fmt.Fprintln(os.Stderr, why)
+	return 2
+}
+
+// anotherComes says whether a module comes within so long, before the sender's end.
+func anotherComes(in *os.File, within time.Duration) bool {
+	wait := []unix.PollFd{{Fd: int32(in.Fd()), Events: unix.POLLIN}}
+	for {
+		_, err := unix.Poll(wait, int(within.Milliseconds()))
+		if !errors.Is(err, unix.EINTR) {
+			return err == nil && wait[0].Revents&unix.POLLIN != 0
+		}
+	}
+}
+
+// keepsMore says whether this process has more private memory than so many bytes.
+func keepsMore(bytes uint64) bool {
+	now, err := dataBytes()
+	return err != nil || now > bytes
+}
+
+func readModule(in io.Reader) ([]byte, error) {
+	var size [frameSize]byte
+	if _, err := io.ReadFull(in, size[:]); err != nil {
+		return nil, fmt.Errorf("reading a module: %w", err)
+	}
+	n := binary.LittleEndian.Uint32(size[:])
+	if n > gas.RewrittenMax {
+		return nil, fmt.Errorf("a module of %d bytes", n)
+	}
+	wasm := make([]byte, n)
+	_, err := io.ReadFull(in, wasm)
+	return wasm, err
+}
+
+func answer(out io.Writer, fault error) error {
+	var reason []byte
+	if fault != nil {
+		reason = []byte(fault.Error())
+		reason = reason[:min(len(reason), reportMax)]
+	}
+	_, err := out.Write(append(binary.LittleEndian.AppendUint32(nil, uint32(len(reason))), reason...))
+	return err
+}
+
+// compileInto leaves a module's code in the folder. fault is what is wrong with the module.
+func compileInto(folder string, wasm []byte) (fault, err error) {
+	ctx := context.Background()
+	cache, err := wazero.NewCompilationCacheWithDir(folder)
 	if err != nil {
+		return nil, err
+	}
+	r := wazero.NewRuntimeWithConfig(ctx, runtimeConfig(false, cache))
+	_, fault = compileHere(ctx, r, wasm)
+	for _, disk := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS} {
+		if errors.Is(fault, disk) {
+			fault, err = nil, fault // which is not the module's
+		}
+	}
+	return fault, errors.Join(err, r.Close(ctx), cache.Close(ctx))
+}
+
+// limitChild sets the limits of this process. Processor time has a soft limit, whose
+// signal says why the process ended: how much was used tells nobody, because the system
+// counts it by ticks for the limit, and otherwise exactly.
+func limitChild(data, seconds uint64, p priority) error {
+	return errors.Join(
+		endBy(syscall.SIGXCPU),
+		limit(syscall.RLIMIT_DATA, data, data),
+		limit(syscall.RLIMIT_CPU, seconds, seconds+1),
+		limit(syscall.RLIMIT_FSIZE, CompiledMax, CompiledMax),
+		limit(syscall.RLIMIT_CORE, 0, 0),
+		p.take(),
+	)
+}
+
+func limit(resource int, soft, hard uint64) error {
+	return syscall.Setrlimit(resource, &syscall.Rlimit{Cur: soft, Max: hard})
+}
+
+// endBy has a signal end this process, which Go's runtime would live through. To be told
+// of it by os/signal takes another thread, for which there may be no memory.
+func endBy(s syscall.Signal) error {
+	// A struct sigaction without handler, flags and mask.
+	var byDefault [8]uint64
+	//nolint:gosec // the kernel reads it
+	_, _, err := syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&byDefault)), 0, 8, 0, 0)
+	if err != 0 {
 		return err
 	}
-	debug.SetMemoryLimit(int64(memory - memory/4))
-	for _, limit := range []struct {
-		resource int
-		value    uint64
-	}{
-		{syscall.RLIMIT_DATA, data + memory},
-		{syscall.RLIMIT_CPU, seconds},
-		{syscall.RLIMIT_FSIZE, CompiledMax},
-		{syscall.RLIMIT_CORE, 0},
-	} {
-		// Soft and hard alike: Go's runtime lives through the signal of a soft limit.
-		both := syscall.Rlimit{Cur: limit.value, Max: limit.value}
-		err = errors.Join(err, syscall.Setrlimit(limit.resource, &both))
-	}
-	return errors.Join(err, p.take())
+	return nil
 }
 
 // dataBytes is the private memory that this process may write to.

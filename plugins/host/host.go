@@ -87,7 +87,7 @@ type Engine struct {
 	runtime   wazero.Runtime
 	cache     *cache        // nil: this process compiles
 	compiling chan struct{} // a token for each compilation under way …
-	loading   chan struct{} // … and for each load of code, which waits for no compilation
+	loading   chan struct{} // … and one for loading code, which waits for no compilation
 }
 
 // New returns an engine. Close it to free what its programs hold.
@@ -95,7 +95,7 @@ func New(config Config) (*Engine, error) {
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	e := &Engine{config: config, compiling: make(chan struct{}, CompilersMax), loading: make(chan struct{}, CompilersMax)}
+	e := &Engine{config: config, compiling: make(chan struct{}, CompilersMax), loading: make(chan struct{}, 1)}
 	var compiled wazero.CompilationCache
 	if config.Cache != "" {
 		var err error
@@ -117,6 +117,7 @@ func (e *Engine) Close() error {
 	ctx := context.Background()
 	err := e.runtime.Close(ctx)
 	if e.cache != nil {
+		e.cache.end()
 		err = errors.Join(err, e.cache.engine.Close(ctx))
 	}
 	return err
@@ -211,7 +212,9 @@ func (e *Engine) compile(ctx context.Context, key string, wasm []byte) error {
 	return e.cache.make(ctx, key, wasm)
 }
 
-// load loads the code of a rewritten module.
+// load loads the code of a rewritten module, one at a time: wazero hands out code that it
+// has read from disk to the next who asks for the same before all of it is there, and
+// while one processor checks a module, the others are for orders.
 func (e *Engine) load(ctx context.Context, key string, wasm []byte) (wazero.CompiledModule, error) {
 	if err := enter(ctx, e.loading); err != nil {
 		return nil, err
@@ -248,11 +251,14 @@ func leave(tokens chan struct{}) { <-tokens }
 func compileHere(ctx context.Context, r wazero.Runtime, wasm []byte) (compiled wazero.CompiledModule, err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
-			err = fmt.Errorf("the compiler gave up: %v", fault)
+			err = fmt.Errorf("%w: %v", errGaveUp, fault)
 		}
 	}()
 	return r.CompileModule(ctx, wasm)
 }
+
+// errGaveUp: the compiler panicked.
+var errGaveUp = errors.New("the compiler gave up")
 
 // refused is a fault that shows when a module is compiled or initialised: it
 // has no offset in the source.

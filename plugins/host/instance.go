@@ -16,6 +16,7 @@ import (
 // state is all that an evaluation can change and that is put back.
 type state struct {
 	memory  []byte
+	mapped  mapped   // has it
 	globals []uint64 // of gas.Module.Mutable
 	random  uint64
 }
@@ -91,8 +92,10 @@ func newInstance(p *Program) (*instance, error) {
 	i := &instance{program: p}
 	i.Memory, i.Write = i, func(_ uint32, text []byte) { i.log.add(text) }
 	i.ctx = &callContext{context.Background(), i}
-	module, err := p.engine.runtime.InstantiateModule(i.ctx, p.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+	var memory mapped
+	module, err := p.engine.runtime.InstantiateModule(memory.Context(i.ctx, p.compiled), p.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
 	if err != nil {
+		memory.Free()
 		return nil, err
 	}
 	i.module, i.memory = module, module.ExportedMemory("memory")
@@ -191,13 +194,7 @@ func (i *instance) view() []byte {
 // state copies what reset has to put back.
 func (i *instance) state() *state {
 	s := &state{random: i.Random}
-	// In pieces: Go's runtime, which has to stop all goroutines now and then, cannot
-	// stop one in the middle of a copy, and all orders would wait for 16 MiB.
-	memory := i.view()
-	s.memory = make([]byte, len(memory))
-	for at := 0; at < len(memory); at += pieceBytes {
-		copy(s.memory[at:], memory[at:min(at+pieceBytes, len(memory))])
-	}
+	s.memory = s.mapped.copyOf(i.view())
 	for _, g := range i.mutable {
 		s.globals = append(s.globals, g.Get())
 	}
@@ -215,7 +212,7 @@ func (i *instance) at(s *state) bool {
 	if i.Random != s.random || len(memory) != len(s.memory) {
 		return false
 	}
-	for at := 0; at < len(memory); at += pieceBytes { // as in state
+	for at := 0; at < len(memory); at += pieceBytes { // as in copyOf
 		end := min(at+pieceBytes, len(memory))
 		if !bytes.Equal(memory[at:end], s.memory[at:end]) {
 			return false
@@ -257,7 +254,7 @@ func (i *instance) reset() bool {
 // input, where giving the instance back would wait for them.
 func (i *instance) restore() {
 	if !plantKeepRuleState {
-		i.program.module.Pages.Restore(i.bytes, i.program.initial.memory, gas.Dirty{Low: i.stack[resultDirty0], High: i.stack[resultDirty1]})
+		i.program.module.Restore(i.bytes, i.program.initial.memory, gas.Dirty{Low: i.stack[resultDirty0], High: i.stack[resultDirty1]})
 	}
 }
 

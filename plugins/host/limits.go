@@ -37,6 +37,17 @@ const (
 	CompileShare    = 10
 	CompileBusy     = 30 * time.Second
 	CompileNice     = 10
+	// CompilerRest is how long a compiler's process waits for another module: to begin one
+	// takes longer than most modules, and holds up orders.
+	CompilerRest = 30 * time.Second
+	// compilerCPU is the processor time, in seconds, that it may have taken in all once it
+	// has compiled a module. It ends when it would keep more than 1/keptPart of the memory
+	// that it may take.
+	compilerCPU = 2
+	keptPart    = 8
+	// goesOnMax is the size of a rewritten module, in bytes, from which on that is not
+	// enough: Go's take 3 s. They get a process of their own.
+	goesOnMax = 256 << 10
 	// CompiledMax bounds the machine code of one module, in bytes.
 	CompiledMax = 256 << 20
 )

@@ -160,6 +160,7 @@ func (p *Program) Close() error {
 		s.empty()
 		s.mu.Unlock()
 	}
+	p.initial.mapped.Free()
 	return p.compiled.Close(context.Background())
 }
 

@@ -211,6 +211,66 @@ func TestEveryStoreIsMarked(t *testing.T) {
 	}
 }
 
+// TestFixedStores: a store is taken for one to a constant address only when it is one,
+// whatever code computes its address and its value.
+func TestFixedStores(t *testing.T) {
+	constants := []string{"i32.const 5000 i32.const -1 i32.store 0 0 ", "i32.const 16 i32.const -1 i32.store 0 0 "}
+	addresses := []string{
+		"i32.const 5004", "local.get 0", "i32.const 4 local.get 0 i32.add", "i32.const 5004 drop local.get 0",
+		"i32.const 5004 local.get 0 i32.const 0 select", "i32.const 5004 i32.load 0 0 local.get 0 i32.add",
+		"i32.const 5004 local.set 0 i32.const 70 i32.const 1 i32.shl", "local.get 0 local.tee 0", "i32.const 5004 raw 67 local.get 0 i32.or",
+		"i32.const 5004 if i32 local.get 0 else i32.const 5004 end", "block i32 i32.const 5004 local.get 0 br_if 0 end",
+		"i32.const 5004 call 3", "i32.const 5004 global.set 0 global.get 0 local.get 0 i32.xor",
+	}
+	values := []string{
+		"i32.const -1", "i32.const 5004 i32.const 2 i32.sub", "i32.const 5004 i32.load 0 0", "local.get 0", "i64.const -1 i32.wrap_i64",
+		"i32.const 5004 i32.const 5008 i32.lt_s i32.eqz", "i32.const 5004 i32.const 5008 i32.const 0 select", "block i32 i32.const -1 end", "i32.const -1 call 3",
+	}
+	for _, constant := range constants {
+		for n := range len(addresses) * len(values) {
+			address, value := addresses[n/len(values)], values[n%len(values)]
+			m := gastest.Rule(constant + address + " " + value + " i32.store 0 0" + gastest.Result)
+			m.Funcs = append(m.Funcs, gastest.Func{Type: gastest.TypeI32, Code: "local.get 0 i32.const -1 i32.xor"})
+			m.Globals = []gastest.Global{{Type: gastest.I32, Mutable: true, Init: "i32.const 0"}}
+			checkMarks(t.Context(), t, m.Encode(), 1, 0)
+			if t.Failed() {
+				t.Fatalf("%s%s %s", constant, address, value)
+			}
+		}
+	}
+}
+
+// TestFixedStoresTakeNoMark: the answer's bytes are put back without one; what is
+// elsewhere, or has a price, is marked.
+func TestFixedStoresTakeNoMark(t *testing.T) {
+	const near, far = "i32.const 5000 i32.const -1 i32.store16 0 0 i32.const 5000 i64.const 1 i64.store 0 56 ", "i32.const 6000 i32.const -1 i32.store 0 0 "
+	for _, c := range []struct {
+		code  string
+		pages int
+		marks bool
+	}{{near, 1, false}, {near + far, 1, true}, {"i32.const 65532 i64.const 1 i64.store 0 0 ", 1, true}, {near, 2, true}} {
+		m := gastest.Rule(c.code + gastest.Result)
+		m.MemoryMin = c.pages
+		module, err := gas.Rewrite(m.Encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := wazero.NewRuntimeWithConfig(t.Context(), wazero.NewRuntimeConfigInterpreter())
+		instance, err := r.Instantiate(t.Context(), module.Wasm)
+		if err != nil {
+			t.Fatal(err)
+		}
+		instance.ExportedGlobal(gas.GlobalFuel).(api.MutableGlobal).Set(1 << 40)
+		_, _ = instance.ExportedFunction("rule_evaluate").Call(t.Context(), 0) // one of them is out of bounds
+		if marks := instance.ExportedGlobal(gas.GlobalDirty0).Get() != 0; marks != c.marks {
+			t.Errorf("%s with %d pages: marks %v", c.code, c.pages, marks)
+		}
+		if err := r.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func checkMarks(ctx context.Context, t *testing.T, source []byte, pages, offset int) {
 	t.Helper()
 	module, err := gas.Rewrite(source)
@@ -241,7 +301,7 @@ func checkMarks(ctx context.Context, t *testing.T, source []byte, pages, offset 
 				continue // out of bounds
 			}
 			dirty := gas.Dirty{Low: global(gas.GlobalDirty0).Get(), High: global(gas.GlobalDirty1).Get()}
-			module.Pages.Restore(memory, before, dirty)
+			module.Restore(memory, before, dirty)
 			if !bytes.Equal(memory, before) {
 				t.Errorf("a store at %d left no mark", at)
 				return

@@ -1,0 +1,221 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/doorbuster/doorbuster/clockd"
+)
+
+// child is a compiler's process, seen from the server. It compiles one module at a time
+// for one caller, who has it to themselves.
+type child struct {
+	priority priority
+	scratch  string   // its folder, where it leaves the code of a module; goes with it
+	modules  *os.File // to it
+	answers  *os.File // from it
+	command  *exec.Cmd
+	report   head          // what it says of its end, to be read then
+	ended    chan struct{} // closed when it has ended
+}
+
+// reportMax bounds, in bytes, what a child says of a module, or of its end.
+const reportMax = 4 << 10
+
+// begin starts a child.
+func (c *cache) begin(p priority) (*child, error) {
+	scratch, err := os.MkdirTemp(c.folder, scratchPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("host: %w", err)
+	}
+	started := &child{priority: p, scratch: scratch, report: head{max: reportMax}, ended: make(chan struct{})}
+	if err := started.start(c.config); err != nil {
+		_ = os.RemoveAll(scratch) // the next start of the server tries again
+		return nil, fmt.Errorf("host: the compiler did not run: %w", err)
+	}
+	if p == idle {
+		// It does so itself, but starting a process of this size takes 9 ms. What goes
+		// wrong here goes wrong there too, and is told.
+		_ = makeIdle(started.command.Process.Pid)
+	}
+	go started.wait()
+	return started, nil
+}
+
+// start starts the process, with a pipe to it and one from it.
+func (w *child) start(config *Config) (err error) {
+	in, modules, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	answers, out, err := os.Pipe()
+	if err != nil {
+		return errors.Join(err, in.Close(), modules.Close())
+	}
+	w.modules, w.answers = modules, answers
+	w.command = exec.Command(config.Compiler[0], config.Compiler[1:]...)
+	w.command.Args = append(w.command.Args, w.scratch, strconv.FormatUint(config.CompileMemory, 10),
+		strconv.Itoa(int(config.CompileCPU.Seconds())), string(w.priority))
+	w.command.Env = []string{"GOMAXPROCS=1"} // the other processors are for orders
+	w.command.Dir = w.scratch
+	w.command.Stdin, w.command.Stdout, w.command.Stderr = in, out, &w.report
+	// It must not outlive the server, and stands back behind orders as a group.
+	w.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	err = w.command.Start()
+	_, _ = in.Close(), out.Close() // the process has its own
+	if err != nil {
+		err = errors.Join(err, modules.Close(), answers.Close())
+	}
+	return err
+}
+
+// wait waits for the child's end, which may come while its last module's code is still in
+// its folder.
+func (w *child) wait() {
+	_ = w.command.Wait() // command.ProcessState says how
+	_ = w.modules.Close()
+	close(w.ended)
+}
+
+// end ends the child, if it has not ended, and removes what is left of it.
+func (w *child) end() {
+	_ = w.command.Process.Kill()
+	<-w.ended
+	_ = w.answers.Close()
+	_ = os.RemoveAll(w.scratch) // the next start of the server tries again
+}
+
+// errEnded: the child ended before it had answered.
+var errEnded = errors.New("host: the compiler ended")
+
+// compile has the child compile a module, whose code is in its folder then. A *gas.Error
+// is its refusal; after another error it is of no more use. It ends an idle one that gets
+// too little of a processor, or so little that it is not done in time, with errStarved.
+func (w *child) compile(ctx context.Context, most time.Duration, wasm []byte) error {
+	late := errLate
+	if w.priority == idle {
+		late = errStarved
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, most, late)
+	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	if w.priority == idle {
+		go watchIdle(ctx, w.command.Process.Pid, end)
+	}
+	over := context.AfterFunc(ctx, w.end)
+	refusal, err := w.ask(wasm)
+	switch {
+	case over() && err == nil:
+		return refusal
+	case errors.Is(context.Cause(ctx), errStarved):
+		return errStarved
+	case ctx.Err() != nil:
+		return fmt.Errorf("host: the compiler was ended: %w", context.Cause(ctx))
+	}
+	return errEnded
+}
+
+// ask sends a module and waits for what the child says of it, see frameSize.
+func (w *child) ask(wasm []byte) (refusal, err error) {
+	var size [frameSize]byte
+	binary.LittleEndian.PutUint32(size[:], uint32(len(wasm)))
+	if _, err := w.modules.Write(size[:]); err != nil {
+		return nil, err
+	}
+	if _, err := w.modules.Write(wasm); err != nil {
+		return nil, err
+	}
+	if _, err := io.ReadFull(w.answers, size[:]); err != nil {
+		return nil, err
+	}
+	reason := make([]byte, min(binary.LittleEndian.Uint32(size[:]), reportMax))
+	if _, err := io.ReadFull(w.answers, reason); err != nil || len(reason) == 0 {
+		return nil, err
+	}
+	return refused("code", "%q", reason), nil
+}
+
+var (
+	// errStarved: an idle child got less than its share, or than it took in CompileWait.
+	errStarved = errors.New("host: the machine is too busy to compile for nothing")
+	// errLate: so did one that has a share of its own.
+	errLate = errors.New("host: the machine is too busy to compile")
+)
+
+// watchIdle ends a child's context with errStarved when the child has got less than
+// 1/CompileShare of a processor since the call. It looks every CompilePatience until the
+// context ends.
+func watchIdle(ctx context.Context, pid int, end context.CancelCauseFunc) {
+	begin := clockd.Mono()
+	before, _ := processorTime(pid)
+	for clockd.SleepUntil(ctx, clockd.Mono()+int64(CompilePatience)) == nil {
+		used, err := processorTime(pid)
+		if err == nil && int64(used-before) < (clockd.Mono()-begin)/CompileShare {
+			end(errStarved)
+		}
+	}
+}
+
+// outOfMemory is how a child of Go ends when it gets no more, from the heap or a mapping
+// for code, and a thread's stack, by Go's runtime (ENOMEM; EAGAIN is the machine's) or C's.
+var outOfMemory = []string{"out of memory", "cannot allocate memory", "errno=12)", "pthread_create failed"}
+
+// childFault says why a child ended with its first module.
+func (c *cache) childFault(ended *child) error {
+	report := ended.report.String()
+	var status syscall.WaitStatus
+	if state := ended.command.ProcessState; state != nil {
+		status, _ = state.Sys().(syscall.WaitStatus)
+	}
+	switch {
+	case status.Exited() && status.ExitStatus() == exitRefused:
+		return refused("code", "%q", report)
+	case status.Signaled() && status.Signal() == syscall.SIGXCPU:
+		return refused("code", "compiling it takes more than %s of processor time", c.config.CompileCPU)
+	case slices.ContainsFunc(outOfMemory, func(words string) bool { return strings.Contains(report, words) }):
+		if err := spare(c.config.CompileMemory); err != nil {
+			return fmt.Errorf("host: the machine has not the memory to compile: %w", err)
+		}
+		return refused("code", "compiling it takes more than %d MiB of memory", c.config.CompileMemory>>20)
+	}
+	first, _, _ := strings.Cut(report, "\n")
+	return fmt.Errorf("host: the compiler failed: %s: %q", ended.command.ProcessState, first)
+}
+
+// spare says why the machine would give a process fewer bytes than these. The system
+// words it alike when a child gets no more, whether its own limit is reached, the
+// machine's (vm.overcommit_memory) or the one of whoever started the server (ulimit -v).
+// A child that had all that it may have has just given as much back; one that had less
+// has not.
+func spare(bytes uint64) error {
+	memory, err := unix.Mmap(-1, 0, int(bytes), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+	if err != nil {
+		return err
+	}
+	return unix.Munmap(memory)
+}
+
+// head keeps the first bytes that are written to it.
+type head struct {
+	bytes.Buffer
+	max int
+}
+
+func (h *head) Write(b []byte) (int, error) {
+	_, _ = h.Buffer.Write(b[:min(len(b), h.max-h.Len())])
+	return len(b), nil
+}
