@@ -16,10 +16,10 @@ import (
 )
 
 //go:embed template
-//go:embed go/*.go go/rulestest/*.go go/template
-//go:embed assemblyscript/*.ts assemblyscript/*.mjs assemblyscript/*.json assemblyscript/template
-//go:embed rust/*.rs rust/template
-//go:embed c/*.h c/template
+//go:embed go/*.go go/rulestest/*.go all:go/template
+//go:embed assemblyscript/*.ts assemblyscript/*.mjs assemblyscript/*.json all:assemblyscript/template
+//go:embed rust/*.rs all:rust/template
+//go:embed c/*.h all:c/template
 var files embed.FS
 
 // kitFolder is where a project has its copy of the kit.

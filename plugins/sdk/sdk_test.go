@@ -35,6 +35,9 @@ func TestProjects(t *testing.T) {
 			if manifest.Rule != "spring" || manifest.Module == "" || project[manifest.Source] == nil {
 				t.Errorf("rule.json: %+v", manifest)
 			}
+			if !bytes.Contains(project[".gitignore"], []byte("\n/"+manifest.Module+"\n")) {
+				t.Errorf(".gitignore: %s", project[".gitignore"])
+			}
 			if f, err := rules.Decode(project["vectors.json"]); err != nil || f.Rule != "spring" {
 				t.Errorf("vectors.json: %v", err)
 			}

@@ -106,17 +106,23 @@ export function payable(): i64 {
 // basis points from 0 (nothing) to 10,000 (all), rounded to a whole minor unit.
 // Nothing overflows: the ten thousands of the amount and the rest are taken
 // apart. Other arguments trap.
-const WHOLE: i64 = 10000;
+const WHOLE: u32 = 10000;
+
+// shareLow is what the amount's rest is worth, in ten thousandths: at most
+// 9,999 × 10,000, which is why 32 bits hold it. Dividing by them is faster.
+function shareLow(amount: i64, basisPoints: i64): u32 {
+  return u32(u64(amount) - u64(amount) / WHOLE * WHOLE) * u32(basisPoints);
+}
 
 // shareDown rounds down: the merchant never gives more than the share.
 export function shareDown(amount: i64, basisPoints: i64): i64 {
-  if (amount < 0 || basisPoints < 0 || basisPoints > WHOLE) unreachable();
-  return amount / WHOLE * basisPoints + amount % WHOLE * basisPoints / WHOLE;
+  if (amount < 0 || u64(basisPoints) > WHOLE) unreachable();
+  return i64(u64(amount) / WHOLE) * basisPoints + i64(shareLow(amount, basisPoints) / WHOLE);
 }
 
 // shareRest is what shareDown leaves out, in ten thousandths of a minor unit.
-function shareRest(amount: i64, basisPoints: i64): i64 {
-  return amount % WHOLE * basisPoints % WHOLE;
+function shareRest(amount: i64, basisPoints: i64): u32 {
+  return shareLow(amount, basisPoints) % WHOLE;
 }
 
 // shareHalfEven rounds to the nearest, and from the middle to the even one: fair
@@ -312,10 +318,9 @@ export function dealAttribute(key: Text): Text {
 
 function answer(outcome: u16, label: Text, reason: Text): Answer {
   output.outcome = outcome;
-  output.labelAt = u32(addressOf(label));
-  output.labelSize = sizeOf(label);
-  output.reasonAt = u32(addressOf(reason));
-  output.reasonSize = sizeOf(reason);
+  // An address, then its bytes: the halves of a Text the other way round.
+  store<u64>(OUTPUT, rotl<u64>(label, 32), offsetof<Output>("labelAt"));
+  store<u64>(OUTPUT, rotl<u64>(reason, 32), offsetof<Output>("reasonAt"));
   return (u64(OUTPUT) << 32) | 32;
 }
 

@@ -99,16 +99,22 @@ static inline int64_t payable(const struct input *in) { return in->subtotal - in
 // apart. Other arguments trap.
 enum { SHARE_WHOLE = 10000 };
 
+// share_low is what the amount's rest is worth, in ten thousandths: at most
+// 9,999 × 10,000, which is why 32 bits hold it. Dividing by them is faster.
+static inline uint32_t share_low(int64_t amount, int64_t basis_points) {
+	return (uint32_t)((uint64_t)amount % SHARE_WHOLE) * (uint32_t)basis_points;
+}
+
 // share_down rounds down: the merchant never gives more than the share.
 static inline int64_t share_down(int64_t amount, int64_t basis_points) {
 	if (amount < 0 || basis_points < 0 || basis_points > SHARE_WHOLE)
 		__builtin_trap();
-	return amount / SHARE_WHOLE * basis_points + amount % SHARE_WHOLE * basis_points / SHARE_WHOLE;
+	return (int64_t)((uint64_t)amount / SHARE_WHOLE) * basis_points + share_low(amount, basis_points) / SHARE_WHOLE;
 }
 
 // share_rest is what share_down leaves out, in ten thousandths of a minor unit.
 static inline int64_t share_rest(int64_t amount, int64_t basis_points) {
-	return amount % SHARE_WHOLE * basis_points % SHARE_WHOLE;
+	return share_low(amount, basis_points) % SHARE_WHOLE;
 }
 
 // share_half_even rounds to the nearest, and from the middle to the even one: fair
