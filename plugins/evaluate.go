@@ -14,13 +14,15 @@ import (
 type counters struct {
 	calls, fuel atomic.Uint64
 	faults      [abi.FaultRuleInit + 1]atomic.Uint64 // by fault, FaultNone is unused
+	faultAt     atomic.Int64                         // the stamp of the last order that met one
 	log         logbook
 }
 
-func (c *counters) add(v *abi.Verdict) {
+func (c *counters) add(in *abi.Input, v *abi.Verdict) {
 	c.calls.Add(1)
 	c.fuel.Add(v.Fuel)
 	if v.Fault != abi.FaultNone {
+		c.faultAt.Store(in.Now) // before the fault is counted
 		c.faults[v.Fault].Add(1)
 	}
 }
@@ -41,7 +43,7 @@ func (r *Registry) Evaluate(merchant, id string, in *abi.Input, out *abi.Verdict
 			out.Fault = abi.FaultRuleInit // it does not run in this release
 			v.sign(out)
 		}
-		found.counters.add(out)
+		found.counters.add(in, out)
 		if found.comparison != nil && out.Fault != abi.FaultRuleInit { // which says nothing of the candidate
 			r.steward.watch(found, byCandidate, in, out)
 		}
@@ -145,6 +147,7 @@ type RuleStats struct {
 	Stable           uint32
 	Calls, Fuel      uint64
 	Faults           map[abi.Fault]uint64 // only faults that happened
+	FaultAt          int64                // the last one's order's stamp, Unix ms; 0: none
 }
 
 // Stats calls fn for every rule that was called.
@@ -163,6 +166,7 @@ func (r *Registry) Stats(fn func(RuleStats)) {
 				s.Faults[abi.Fault(f)] = n
 			}
 		}
+		s.FaultAt = rule.counters.faultAt.Load()
 		fn(s)
 	}
 }

@@ -9,9 +9,6 @@ import (
 	"github.com/doorbuster/doorbuster/plugins/abi"
 )
 
-// loader is program, or load for a caller that holds mu.
-type loader func(ctx context.Context, v *version) (*program, error)
-
 // program returns a version's program, loading it when nobody has needed it of
 // late. Whoever evaluates with it must be ready to find it closed. The caller does
 // not hold mu.
@@ -97,6 +94,19 @@ func (r *Registry) unloadUnused(versions ...*version) {
 	for _, v := range versions {
 		if !r.inUse(v) {
 			r.unload(v)
+		}
+	}
+}
+
+// unloadAll waits for instances that are being made, whose memory goes with the engine.
+func (r *Registry) unloadAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, u := range *r.rules.Load() {
+		for _, v := range u.versions {
+			if v != nil { // a start that failed knows of a version that is missing
+				r.unload(v)
+			}
 		}
 	}
 }

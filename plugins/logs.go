@@ -25,6 +25,9 @@ const (
 	// logged of a followed rule; LogFaults bounds its faults likewise, followed or not.
 	LogSamples = 20
 	LogFaults  = 100
+	// faultLineEvery is the least time, by the orders' stamps (ms), between two lines of
+	// the server's log about one rule's faults.
+	faultLineEvery = 60_000
 	// logQueue bounds the evaluations that wait to be done again.
 	logQueue = 1_024
 )
@@ -40,6 +43,7 @@ type LogEntry struct {
 type logbook struct {
 	followers       atomic.Int32
 	samples, faults quota
+	toldAt          int64 // stamp of the fault that the server's log names; the logger's goroutine's
 
 	mu      sync.Mutex // guards what follows
 	entries []LogEntry
@@ -217,7 +221,19 @@ func (r *Registry) logAgain(job *logJob) {
 			e = again
 		}
 	}
+	r.tellFault(job, in.Now, e)
 	job.log.add(LogEntry{At: in.Now, Evaluation: *e})
+}
+
+// tellFault names a rule that faults in the server's log, now and then: whoever looks
+// after the server does not know whose rules there are.
+func (r *Registry) tellFault(job *logJob, at int64, e *Evaluation) {
+	if e.Fault == abi.FaultNone || job.log.toldAt > 0 && at-job.log.toldAt < faultLineEvery {
+		return
+	}
+	job.log.toldAt = at
+	r.config.Logger.Warn("a promotion rule faults", "merchant", job.key.merchant, "rule", job.key.id, "version", e.Verdict.Version,
+		"fault", e.Fault.String(), "detail", e.FaultDetail)
 }
 
 // offer hands over an evaluation of a version, unless too many wait.

@@ -1,14 +1,18 @@
 package plugins_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/plugins/abi"
 	"github.com/doorbuster/doorbuster/plugins/gas/gastest"
+	"github.com/doorbuster/doorbuster/plugins/host"
 	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
 )
 
@@ -101,6 +105,39 @@ func TestLogs(t *testing.T) {
 	}
 	if n := uint64(1 + plugins.LogSamples + 1 + plugins.LogFaults + 1); len(kept) < plugins.LogsKept || kept[len(kept)-1].Seq != n {
 		t.Errorf("%d entries, the last %d, not %d", len(kept), kept[len(kept)-1].Seq, n)
+	}
+}
+
+// TestFaultsInTheServersLog: whoever looks after the server is told which rule faults,
+// once in a minute.
+func TestFaultsInTheServersLog(t *testing.T) {
+	var lines bytes.Buffer // the follower sees an entry after its line
+	r, err := plugins.New(t.Context(), plugins.Config{
+		Tables: journaltest.NewMemory().Tables(), Now: func() int64 { return now }, Host: host.Config{Instances: 2},
+		Logger: slog.New(slog.NewTextHandler(&lines, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	upload(t, r, "acme", "mine", talkative())
+	f, err := r.Follow("acme", "mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for n, order := range []struct {
+		quantity uint32
+		now      int64
+		told     int
+	}{{1, 1_000, 0}, {2, 2_000, 1}, {2, 61_999, 1}, {2, 62_000, 2}, {1, 200_000, 2}} {
+		priceAt(r, order.quantity, order.now)
+		if got := next(t, f); len(got) != 1 || got[0].At != order.now {
+			t.Fatalf("order %d: %+v", n, got)
+		}
+		if told := strings.Count(lines.String(), "a promotion rule faults\" merchant=acme rule=mine version=1 fault=trap detail="); told != order.told {
+			t.Errorf("after order %d: %d lines\n%s", n, told, &lines)
+		}
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/doorbuster/doorbuster/runtime/journal"
@@ -80,11 +79,26 @@ func (r *Registry) loadInUse(ctx context.Context, u *rule) error {
 func (r *Registry) replace(old, changed *rule) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if (*r.rules.Load())[changed.key] != old || slices.ContainsFunc(changed.inUse(), (*version).loadable) {
+	if (*r.rules.Load())[changed.key] != old {
 		return false
+	}
+	for _, v := range changed.inUse() {
+		if v.loadable() && !r.inUse(v) {
+			return false
+		}
 	}
 	r.publish(changed)
 	return true
+}
+
+// publishStored makes a change known that this node has stored. Where replace does not, a
+// refresh may have been faster: then the change is taken over as another node's is.
+func (r *Registry) publishStored(old, changed *rule) {
+	if r.replace(old, changed) {
+		return
+	}
+	r.unloadUnused(changed.inUse()...)
+	_ = r.refresh(r.life, changed.key) // what fails is tried again later
 }
 
 // stored returns what a rule has become in the tables since old, or nil if nothing has
@@ -155,13 +169,24 @@ func (r *Registry) countAudits(ctx context.Context) (map[ruleKey]uint64, error) 
 	return audits, err
 }
 
+// newest returns a rule as it is stored, or nil. known is what an earlier call returned,
+// or nil.
+func (r *Registry) newest(ctx context.Context, key ruleKey, known *rule) (*rule, error) {
+	if here := (*r.rules.Load())[key]; known == nil || here != nil && here.audits >= known.audits {
+		known = here
+	}
+	changed, err := r.stored(ctx, key, known)
+	if err != nil || changed == nil {
+		return known, err
+	}
+	return changed, nil
+}
+
 // retried calls a change of a rule until it does not conflict with one of another node.
-func (r *Registry) retried(ctx context.Context, key ruleKey, change func() error) (err error) {
+// It sees to it that it knows of that one.
+func retried(change func() error) (err error) {
 	for range conflictsMax {
 		if err = change(); !errors.Is(err, journal.ErrConflict) {
-			return err
-		}
-		if err := r.refresh(ctx, key); err != nil {
 			return err
 		}
 	}

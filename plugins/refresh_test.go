@@ -1,9 +1,11 @@
 package plugins_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -253,5 +255,56 @@ func TestCandidateBeginsAgain(t *testing.T) {
 	refresh(t, b, "")
 	if got := figures(); got != 0 {
 		t.Errorf("the new candidate begins with %d orders", got)
+	}
+}
+
+// stuck are tables that are slow to say that they have stored one merchant's changes.
+type stuck struct {
+	journal.Tables
+	merchant string
+	stored   chan struct{} // closed with the first
+	release  chan struct{}
+}
+
+func (s stuck) ApplyIf(ctx context.Context, free []journal.Expectation, rows []journal.Mutation, durable bool) error {
+	err := s.Tables.ApplyIf(ctx, free, rows, durable)
+	if strings.HasPrefix(rows[0].Key, s.merchant+"/") {
+		close(s.stored)
+		<-s.release
+	}
+	return err
+}
+
+// TestStuckStore: a store that keeps one merchant waiting holds up nobody else, and what
+// a refresh has taken over meanwhile stays, be it newer.
+func TestStuckStore(t *testing.T) {
+	tables := journaltest.NewMemory().Tables()
+	s := stuck{tables, "acme", make(chan struct{}), make(chan struct{})}
+	other, r := open(t, tables), open(t, s)
+	upload(t, other, "acme", "sale", fixed(1))
+	upload(t, other, "acme", "sale", fixed(2))
+	refresh(t, r, "")
+	var changes sync.WaitGroup
+	changes.Go(func() {
+		if _, err := r.Rollback(t.Context(), "ann", "", "acme", "sale"); err != nil {
+			t.Error(err)
+		}
+	})
+	<-s.stored
+	upload(t, r, "bolt", "r", fixed(3))
+	upload(t, r, "bolt", "r", fixed(4))
+	if _, err := r.Rollback(t.Context(), "bob", "", "bolt", "r"); err != nil {
+		t.Error(err)
+	}
+	expect(t, r, "bolt", "r", 3, 1)
+	refresh(t, r, "acme/sale")
+	expect(t, r, "acme", "sale", 1, 1)
+	pin(t, other, plugins.Change{Stable: 2})
+	refresh(t, r, "acme/sale")
+	close(s.release)
+	changes.Wait()
+	expect(t, r, "acme", "sale", 2, 2)
+	if house := len(r.Rules("")); r.NotRunnable() != 0 || r.Loaded() != house+2 {
+		t.Errorf("%d do not run, %d are loaded", r.NotRunnable(), r.Loaded())
 	}
 }

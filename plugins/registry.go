@@ -15,7 +15,8 @@
 //
 // The Registry keeps all rules in memory. Evaluate is the hot path: one lookup in
 // a map that is replaced, never changed, then the rule; no lock, no allocation.
-// Everything else takes the registry's one lock.
+// Changes of one merchant's rules are stored one after the other; nobody else waits
+// for the store that they wait for.
 package plugins
 
 import (
@@ -31,6 +32,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/doorbuster/doorbuster/plugins/gas"
 	"github.com/doorbuster/doorbuster/plugins/host"
@@ -60,6 +63,8 @@ const (
 	// rules run on, the memory that they may come to hold; one there may always be.
 	LoadedMax       = 32
 	LoadedMemoryMax = 256 << 20
+	// changesMax bounds the changes that are being stored at one time.
+	changesMax = 64
 )
 
 // Errors of this package, wrapped with the detail. An upload that breaks the
@@ -132,7 +137,11 @@ type Registry struct {
 	// rules is the current map. It is read without a lock and never changed: a
 	// writer, under mu, puts a changed copy in its place.
 	rules atomic.Pointer[map[ruleKey]*rule]
-	mu    sync.Mutex // guards changes: uploads, rollouts, unloading a version
+	mu    sync.Mutex // guards the writing of rules, and unloading; never held for long
+
+	// changing is held, by merchant, from when a change is judged until it is known.
+	// It is taken before mu.
+	changing [changesMax]sync.Mutex
 
 	shelf shelf
 }
@@ -231,6 +240,7 @@ func (r *Registry) Close() error {
 	r.mending.Wait()
 	r.steward.stop()
 	r.logs.stop()
+	r.unloadAll()
 	return r.engines.Close()
 }
 
@@ -249,6 +259,13 @@ func (r *Registry) publish(changed *rule) {
 			}
 		}
 	}
+}
+
+// lockChanges has a merchant's changes wait for each other until the lock is released.
+func (r *Registry) lockChanges(merchant string) *sync.Mutex {
+	lock := &r.changing[xxhash.Sum64String(merchant)%changesMax]
+	lock.Lock()
+	return lock
 }
 
 // lookup finds a merchant's rule, then the house's, or nil.

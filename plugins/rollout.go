@@ -209,16 +209,23 @@ func (o Rollout) to(n uint32) Rollout {
 	return next
 }
 
-// change is one audited change of a merchant's own rule. The versions that are to
+// change is one audited change of a merchant's own rule. It is decided on what is stored,
+// which may be newer than what prices orders here: a version that this node cannot load
+// is often what the change is to get rid of. The versions that are to
 // price orders are compiled before anything is written, so that what is published
-// can run: before the lock is taken, since that may take long, and again under it,
-// where that is done already unless another change came between.
+// can run: before the merchant's lock is taken, since that may take long, and again under
+// it, where that is done already unless another change came between.
 func (r *Registry) change(ctx context.Context, audit Audit, merchant, id string, decide func(*rule) (Rollout, error)) (Rollout, error) {
 	if len(audit.Why) > WhyBytesMax {
 		return Rollout{}, fmt.Errorf("%w: a reason of %d bytes, at most %d", ErrBadRollout, len(audit.Why), WhyBytesMax)
 	}
-	decided := func(load loader) (*rule, *rule, error) {
-		old := (*r.rules.Load())[ruleKey{merchant, id}]
+	key := ruleKey{merchant, id}
+	var old *rule // as it is stored
+	decided := func() (*rule, *rule, error) {
+		var err error
+		if old, err = r.newest(ctx, key, old); err != nil {
+			return nil, nil, err
+		}
 		if old == nil && r.Exists("", id) {
 			return nil, nil, fmt.Errorf("%w: %q is a house rule, which no merchant changes", ErrRuleNotFound, id)
 		}
@@ -231,20 +238,18 @@ func (r *Registry) change(ctx context.Context, audit Audit, merchant, id string,
 		}
 		changed := old.with(next)
 		for _, v := range changed.inUse() {
-			if _, err := load(ctx, v); err != nil {
+			if _, err := r.program(ctx, v); err != nil {
 				return nil, nil, err
 			}
 		}
 		return old, changed, nil
 	}
-	if err := r.refresh(ctx, ruleKey{merchant, id}); err != nil { // what the caller knows, this node may not
-		return Rollout{}, err
-	}
 	var next Rollout
-	err := r.retried(ctx, ruleKey{merchant, id}, func() error {
-		_, _, err := decided(r.program)
+	err := retried(func() error {
+		_ = r.refresh(ctx, key) // it fails where a version cannot be loaded, and is tried again later
+		_, _, err := decided()
 		if err == nil {
-			next, err = r.commitChange(ctx, &audit, decided)
+			next, err = r.commitChange(ctx, key, &audit, decided)
 		}
 		return err
 	})
@@ -254,12 +259,12 @@ func (r *Registry) change(ctx context.Context, audit Audit, merchant, id string,
 	return next, err
 }
 
-// commitChange decides under the lock, stores the change and makes it known. It
-// completes the audit.
-func (r *Registry) commitChange(ctx context.Context, audit *Audit, decided func(loader) (old, changed *rule, err error)) (Rollout, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	old, changed, err := decided(r.load)
+// commitChange decides under the lock of the merchant whose key it is, stores the change
+// and makes it known. It completes the audit.
+func (r *Registry) commitChange(ctx context.Context, key ruleKey, audit *Audit, decided func() (old, changed *rule, err error)) (Rollout, error) {
+	defer r.lockChanges(key.merchant).Unlock()
+	here := (*r.rules.Load())[key]
+	old, changed, err := decided()
 	if err != nil {
 		return Rollout{}, err
 	}
@@ -273,7 +278,7 @@ func (r *Registry) commitChange(ctx context.Context, audit *Audit, decided func(
 	if err := r.store(ctx, changed, *audit, nil, nil); err != nil {
 		return Rollout{}, err
 	}
-	r.publish(changed)
+	r.publishStored(here, changed)
 	return changed.rollout, nil
 }
 

@@ -177,7 +177,7 @@ func TestAutomaticRollback(t *testing.T) {
 					}
 					return rollout(t, r).Candidate == 0
 				})
-				if took := time.Since(begin); took > 2*time.Second {
+				if took := time.Since(begin); took > 10*time.Second { // 2 s, if the machine has nothing else to do
 					t.Errorf("it took %s", took)
 				}
 				if mode == plugins.ModeCanary && seen != c.within || mode == plugins.ModeShadow && seen != 0 {

@@ -110,6 +110,21 @@ func TestMend(t *testing.T) {
 	}
 }
 
+// TestHouseRulesOfAFullJournal are stored once it has room.
+func TestHouseRulesOfAFullJournal(t *testing.T) {
+	store := journaltest.NewMemory()
+	store.SetReadOnly(true)
+	sleep, again := sleeper()
+	r := start(t, plugins.Config{Tables: store.Tables(), Sleep: sleep})
+	if again(); r.HouseRules() == nil || r.Exists("acme", "tiered") {
+		t.Fatal("a house rule is there without having been stored")
+	}
+	store.SetReadOnly(false)
+	if again(); r.HouseRules() != nil || !r.Exists("acme", "tiered") {
+		t.Error(r.HouseRules())
+	}
+}
+
 // TestCandidateThatIsNotLoadedStays: what one machine cannot load says nothing of the
 // candidate, and ends it on none.
 func TestCandidateThatIsNotLoadedStays(t *testing.T) {
@@ -148,6 +163,51 @@ func TestMendWhatAnotherNodeChanged(t *testing.T) {
 	healthy.Store(true)
 	again()
 	expect(t, b, "acme", "sale", 2, 2)
+}
+
+// TestChangeAwayFromWhatIsNotLoaded: a node that cannot load the version that another
+// node has made stable takes it back all the same.
+func TestChangeAwayFromWhatIsNotLoaded(t *testing.T) {
+	for name, change := range map[string]func(*plugins.Registry) (plugins.Rollout, error){
+		"rollback": func(b *plugins.Registry) (plugins.Rollout, error) {
+			return b.Rollback(t.Context(), "ann", "", "acme", "sale")
+		},
+		"pin": func(b *plugins.Registry) (plugins.Rollout, error) {
+			return b.SetRollout(t.Context(), "ann", "acme", "sale", plugins.Change{Stable: 1})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tables := journaltest.NewMemory().Tables()
+			a := open(t, tables)
+			upload(t, a, "acme", "sale", fixed(1))
+			var healthy atomic.Bool
+			healthy.Store(true)
+			b := start(t, plugins.Config{Tables: unless(tables, &healthy)})
+			expect(t, b, "acme", "sale", 1, 1)
+			upload(t, a, "acme", "sale", fixed(2))
+			healthy.Store(false)
+			if err := b.Refresh(t.Context(), "acme/sale"); !errors.Is(err, errDisk) {
+				t.Fatal(err)
+			}
+			if _, err := b.SetRollout(t.Context(), "ann", "acme", "sale", plugins.Change{Stable: 2}); !errors.Is(err, errDisk) {
+				t.Errorf("what cannot be loaded is made stable: %v", err)
+			}
+			next, err := change(b)
+			if err != nil || next.Stable != 1 || next.Previous != 2 || !next.Pinned {
+				t.Fatalf("%+v, %v", next, err)
+			}
+			if last := lastAudit(t, b); last.From != 2 || last.To != 1 {
+				t.Errorf("%+v", last)
+			}
+			expect(t, b, "acme", "sale", 1, 1)
+			refresh(t, a, "")
+			refresh(t, b, "")
+			expect(t, a, "acme", "sale", 1, 1)
+			if rollout(t, a) != rollout(t, b) || b.NotRunnable() != 0 {
+				t.Errorf("%+v and %+v", rollout(t, a), rollout(t, b))
+			}
+		})
+	}
 }
 
 // unless gives no module while it is not healthy.

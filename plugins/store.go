@@ -34,7 +34,7 @@ func (k ruleKey) numbered(n uint64) string { return fmt.Sprintf("%s/%016x", k.pa
 
 // store writes a rule's change: its rollout, its audit and, for an upload, the
 // version and the module. It is journal.ErrConflict if another node has changed the
-// rule since it was read. The caller holds mu.
+// rule since it was read. The caller holds the merchant's lock.
 func (r *Registry) store(ctx context.Context, u *rule, audit Audit, added *Version, wasm []byte) error {
 	u.audits++
 	audit.Seq = u.audits

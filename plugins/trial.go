@@ -70,4 +70,4 @@ func (t *Trial) Time(in *abi.Input) int64 {
 }
 
 // Close frees the module.
-func (t *Trial) Close() error { return t.engines.Close() }
+func (t *Trial) Close() error { return errors.Join(t.program.Close(), t.engines.Close()) }

@@ -7,9 +7,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/doorbuster/doorbuster/runtime/journal"
 )
 
 // Upload is a module to become a version.
@@ -62,8 +65,13 @@ func (r *Registry) upload(ctx context.Context, u Upload) (Version, bool, error) 
 	}
 	var added Version
 	var created bool
-	err = r.retried(ctx, key, func() (err error) {
+	err = retried(func() (err error) {
 		added, created, err = r.add(ctx, &u, Version{RuleID: u.RuleID, SHA256: sha, Size: len(u.Wasm), FuelLimit: limit}, program)
+		if errors.Is(err, journal.ErrConflict) {
+			if missed := r.refresh(ctx, key); missed != nil {
+				return missed
+			}
+		}
 		return err
 	})
 	switch {
@@ -78,8 +86,7 @@ func (r *Registry) upload(ctx context.Context, u Upload) (Version, bool, error) 
 // add stores and publishes a version with its program, unless there is one of the same
 // bytes and fuel limit: then it returns that.
 func (r *Registry) add(ctx context.Context, u *Upload, v Version, program *program) (added Version, created bool, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.lockChanges(u.Merchant).Unlock()
 	key := ruleKey{u.Merchant, u.RuleID}
 	old := (*r.rules.Load())[key]
 	if twin := old.find(v.SHA256, v.FuelLimit); twin != nil {
@@ -102,10 +109,8 @@ func (r *Registry) add(ctx context.Context, u *Upload, v Version, program *progr
 	if err := r.store(ctx, changed, audit, &newest.Version, u.Wasm); err != nil {
 		return Version{}, false, err
 	}
-	r.publish(changed)
-	if !r.inUse(newest) {
-		r.unload(newest)
-	}
+	r.publishStored(old, changed)
+	r.unloadUnused(newest)
 	return newest.Version, true, nil
 }
 
@@ -178,6 +183,23 @@ func (r *Registry) withVersion(old *rule, key ruleKey, v Version) (*rule, error)
 //go:embed house/*.wasm
 var houseRules embed.FS
 
+// HouseRules says which house rule no deal can name yet, nil if there is none: at the
+// start, no version of it could be stored or compiled, which is tried again.
+func (r *Registry) HouseRules() error {
+	entries, err := houseRules.ReadDir("house")
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if id := houseRuleID(entry); !r.Exists("", id) {
+			return fmt.Errorf("the house rule %q is not stored yet", id)
+		}
+	}
+	return nil
+}
+
+func houseRuleID(entry fs.DirEntry) string { return strings.TrimSuffix(entry.Name(), ".wasm") }
+
 // addHouseRules uploads the house rules. One whose bytes changed since the last
 // start becomes a new version; while it cannot be compiled or stored, the earlier one
 // goes on.
@@ -192,7 +214,7 @@ func (r *Registry) addHouseRules(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		id := strings.TrimSuffix(entry.Name(), ".wasm")
+		id := houseRuleID(entry)
 		if _, _, err := r.upload(ctx, Upload{RuleID: id, Wasm: wasm, By: "house"}); err != nil {
 			failures = errors.Join(failures, fmt.Errorf("house rule %q: %w", id, err))
 		}

@@ -316,11 +316,9 @@ func BenchmarkBacktest(b *testing.B) {
 		s.order(fmt.Sprint("user-", i), int64(1+i%5))
 	}
 	store := s.journalled()
+	upload(b, rules, "ten", off(10))
 	for _, rule := range []string{"tiered", "ten"} { // no order changes, every order does
 		b.Run(rule, func(b *testing.B) {
-			if rule == "ten" {
-				upload(b, rules, "ten", off(10))
-			}
 			b.ReportAllocs()
 			begin := cpu(b)
 			for b.Loop() {
