@@ -36,6 +36,7 @@ type activation struct {
 	pid     *actor.PID
 	loading sync.Once     // its load runs once, on whichever goroutine needs it first
 	tried   chan struct{} // closed when the state is loaded, or cannot be
+	given   chan struct{} // holds a token if another node has said that it has let go of the deal
 	board                 // the committed view and its watchers
 
 	state    *deal.State
@@ -55,11 +56,14 @@ type activation struct {
 	failed      atomic.Bool  // ahead of the truth; on its way out
 	moved       atomic.Bool  // failed only in that another node serves the deal, or may
 	unreachable atomic.Bool  // moved only in that the journal did not answer
+	queued      atomic.Bool  // waits for its turn to be loaded; moved only in that it did not come
 	taken       atomic.Bool  // the other nodes have let go of the deal
+	freed       atomic.Bool  // the deal's next activation has room
 	soldOut     atomic.Pointer[keyFilter]
+	departs     atomic.Pointer[departure] // set once the deal leaves for another node
 
 	expiry int64       // when it next owes an expiry, as of committed; guarded by board.mu
-	fresh  freshEvents // committed, and not yet in the lists; guarded by board.mu
+	fresh  freshOrders // committed, and not yet in the lists; guarded by board.mu
 
 	listed uint64 // events up to this one are in the lists, 0 = unknown; the pass of the views has it
 	untold bool   // Config.Listed has not been told of rows that may be there; the same
@@ -77,6 +81,7 @@ type pending struct {
 	expiry   int64 // when it next owes an expiry
 	soldOut  *keyFilter
 	groups   []groupChange
+	placed   []byte // its orders, for the lists; as freshOrders has them
 	grows    bool   // holds an event that a full disk refuses
 	saves    []save // snapshots to write once the batch is on disk
 	snapshot []byte // the state after the batch, if saves asked for it
@@ -96,11 +101,11 @@ type (
 // Receive implements actor.Actor.
 func (a *activation) Receive(ctx actor.Context) {
 	if b, ok := ctx.Message().(*batch); ok {
-		a.receive(b.msgs)
+		a.receive(b.msgs, b.since)
 	}
 }
 
-func (a *activation) receive(msgs []any) {
+func (a *activation) receive(msgs []any, since int64) {
 	p := a.node.takePending(a)
 	served := 0
 	defer func() {
@@ -109,6 +114,7 @@ func (a *activation) receive(msgs []any) {
 		}
 	}()
 	now := a.node.clock.Now()
+	a.node.turns.add(now.Mono - since)
 	for !plantKeepHold && a.state.Due(now.Wall, &a.owed) {
 		if err := a.apply(p, &a.owed); err != nil {
 			a.crash(p, msgs, err)
@@ -206,6 +212,9 @@ func (a *activation) apply(p *pending, e *deal.Event) error {
 	a.event = e.Append(a.event[:0])
 	p.Data = journal.AppendEvent(p.Data, a.event)
 	p.Count++
+	if e.Kind == deal.OrderPlaced {
+		p.placed = appendPlaced(p.placed, e.Seq, e.Placed.User)
+	}
 	if group, ok := a.state.GroupOf(e); ok {
 		p.groups = append(p.groups, groupChange{e.Seq, group})
 	}
@@ -251,8 +260,11 @@ func (p *pending) Committed(w *journal.Write) {
 		a.fail(w.Err)
 	}
 	err := a.settle(p, w.Err)
-	a.uncommitted.Add(-1) // whoever reads 0 sees what was published, or failed
+	last := a.uncommitted.Add(-1) == 0 // whoever reads 0 sees what was published, or failed
 	a.finish(p, err)
+	if d := a.departs.Load(); d != nil && last {
+		a.depart(d)
+	}
 }
 
 // settle makes what p brought visible and returns what its requests are told.
@@ -302,6 +314,7 @@ func (a *activation) answer(r *Request, err error) {
 		r.Course.Answered = clockd.Mono()
 	}
 	a.waiting.Leave()
+	a.node.leaveShard(a.entry.shard)
 	if r.back != nil {
 		a.node.answerPeer(r)
 		return
@@ -361,11 +374,11 @@ func (a *activation) end() {
 func (a *activation) bounce(msg any) {
 	switch m := msg.(type) {
 	case *Request:
-		if a.cutOff() {
-			a.answer(m, errCutOff)
-			return
+		err := a.refusal()
+		if err == nil {
+			err = errAgain
 		}
-		a.answer(m, errAgain)
+		a.answer(m, err)
 	case save:
 		if a.failed.Load() && !a.moved.Load() {
 			m.done(ErrUnavailable)

@@ -22,10 +22,11 @@ type directory struct {
 
 // entry is what an idle deal costs in memory, beside its id.
 type entry struct {
-	id     string
-	active atomic.Pointer[activation]
-	dirty  atomic.Bool // has committed events that the views have not seen
-	mu     sync.Mutex  // guards starting an activation, and the fields below
+	id      string
+	active  atomic.Pointer[activation]
+	dirty   atomic.Bool  // has committed events that the views have not seen
+	givenAt atomic.Int64 // Mono of when another node said that it has let go of the deal, 0 = it did not
+	mu      sync.Mutex   // guards starting an activation, and the fields below
 	// removed entries are in the directory no more, and start nothing.
 	removed bool
 	shard   uint16 // as directory.shard says

@@ -46,3 +46,38 @@ func (w *workers) close(count int) {
 	}
 	w.running.Wait()
 }
+
+// errands are what a node does in the background, each on a goroutine of its own. They are
+// no sync.WaitGroup: they may begin while somebody waits until there are none.
+type errands struct {
+	mu    sync.Mutex // guards count
+	count int
+	none  sync.Cond // of mu
+}
+
+func (e *errands) begin(work func()) {
+	e.mu.Lock()
+	e.count++
+	e.mu.Unlock()
+	go func() {
+		defer e.end()
+		work()
+	}()
+}
+
+func (e *errands) end() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.count--; e.count == 0 {
+		e.none.Broadcast()
+	}
+}
+
+// wait returns when there are none.
+func (e *errands) wait() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for e.count > 0 {
+		e.none.Wait()
+	}
+}

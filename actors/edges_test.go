@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/plugins/abi"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
@@ -47,7 +48,7 @@ func TestManyExpiriesAtOnce(t *testing.T) {
 		t.Errorf("the whole stock is free again: %v, %+v", a.err, a)
 	}
 	h.crash()
-	if v, err := h.node.Deal("d"); err != nil || v.Reserved != orders {
+	if v, err := h.node.Deal(t.Context(), "d"); err != nil || v.Reserved != orders {
 		t.Errorf("after a crash: %+v, %v", v, err)
 	}
 }
@@ -83,7 +84,7 @@ func TestLargeOrders(t *testing.T) {
 		}
 	}
 	h.crash()
-	if v, err := h.node.Deal("d"); err != nil || v.Reserved != int64(cap(done)) {
+	if v, err := h.node.Deal(t.Context(), "d"); err != nil || v.Reserved != int64(cap(done)) {
 		t.Errorf("after a crash: %+v, %v", v, err)
 	}
 }
@@ -119,7 +120,7 @@ func TestDamagedDealLeavesTheOthersAlone(t *testing.T) {
 	if a := h.place("bad", "u", "k", 1); !errors.Is(a.err, ErrUnavailable) {
 		t.Errorf("the damaged deal: %v, %+v", a.err, a)
 	}
-	if _, err := h.node.Deal("bad"); !errors.Is(err, ErrUnavailable) {
+	if _, err := h.node.Deal(t.Context(), "bad"); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("its state: %v", err)
 	}
 	if _, err := h.node.Watch("bad", 0); !errors.Is(err, ErrUnavailable) {
@@ -137,7 +138,7 @@ func TestDamagedDealLeavesTheOthersAlone(t *testing.T) {
 func TestUnknown(t *testing.T) {
 	h := newHouse(t, nil)
 	h.create("d", nil)
-	if _, err := h.node.Deal("x"); !errors.Is(err, ErrDealNotFound) {
+	if _, err := h.node.Deal(t.Context(), "x"); !errors.Is(err, ErrDealNotFound) {
 		t.Errorf("deal: %v", err)
 	}
 	if _, err := h.node.Watch("x", 0); !errors.Is(err, ErrDealNotFound) {
@@ -173,7 +174,7 @@ func TestRefusedCreateLeavesNothing(t *testing.T) {
 	if !errors.Is(a.err, ErrReadOnly) {
 		t.Fatalf("%v, %+v", a.err, a)
 	}
-	if _, err := h.node.Deal("d"); !errors.Is(err, ErrDealNotFound) {
+	if _, err := h.node.Deal(t.Context(), "d"); !errors.Is(err, ErrDealNotFound) {
 		t.Errorf("%v", err)
 	}
 	h.clock.Advance(2 * time.Second)
@@ -236,7 +237,8 @@ type heard struct{ log []string }
 
 func (h *heard) InvokeSystemMessage(m any) { h.log = append(h.log, fmt.Sprint("system ", m)) }
 func (h *heard) InvokeUserMessage(m any) {
-	h.log = append(h.log, fmt.Sprint("batch ", m.(*batch).msgs))
+	b := m.(*batch)
+	h.log = append(h.log, fmt.Sprint("batch ", b.msgs, " of ", b.since))
 }
 func (h *heard) EscalateFailure(any, any) {}
 func (h *heard) said(m *mailbox, want string) string {
@@ -248,18 +250,23 @@ func (h *heard) said(m *mailbox, want string) string {
 
 func TestMailbox(t *testing.T) {
 	var bounced []any
-	m, h := newMailbox(func(msg any) { bounced = append(bounced, msg) }), &heard{}
+	manual := clockd.NewManual(start)
+	m, h := newMailbox(func(msg any) { bounced = append(bounced, msg) }, manual.Clock()), &heard{}
 	m.RegisterHandlers(h, inline{})
 	m.Start()
 	m.PostUserMessage(1)
+	manual.Advance(time.Millisecond)
 	m.PostUserMessage(2)
 	m.PostSystemMessage("started")
 	if wrong := h.said(m, "system started"); wrong != "" {
 		t.Error("before it opens:", wrong)
 	}
+	opened := manual.Clock().Now().Mono
 	m.open()
+	manual.Advance(time.Millisecond)
 	m.PostUserMessage(3)
-	if wrong := h.said(m, "system started, batch [1 2], batch [3]"); wrong != "" {
+	turns := fmt.Sprintf("system started, batch [1 2] of %d, batch [3] of %d", opened, opened+int64(time.Millisecond))
+	if wrong := h.said(m, turns); wrong != "" {
 		t.Error("after it opened:", wrong)
 	}
 	if !m.closeIfEmpty() {
@@ -267,11 +274,11 @@ func TestMailbox(t *testing.T) {
 	}
 	m.PostUserMessage(4)
 	m.PostSystemMessage("stop")
-	if wrong := h.said(m, "system started, batch [1 2], batch [3], system stop"); wrong != "" || fmt.Sprint(bounced) != "[4]" {
+	if wrong := h.said(m, turns+", system stop"); wrong != "" || fmt.Sprint(bounced) != "[4]" {
 		t.Error("after it closed:", wrong, bounced)
 	}
 
-	shut := newMailbox(nil)
+	shut := newMailbox(nil, manual.Clock())
 	shut.RegisterHandlers(h, inline{})
 	shut.PostUserMessage(5)
 	if shut.closeIfEmpty() {
@@ -279,5 +286,46 @@ func TestMailbox(t *testing.T) {
 	}
 	if queued := shut.close(); fmt.Sprint(queued) != "[5]" {
 		t.Error("close returned", queued)
+	}
+}
+
+// What came first in a turn says how long mailboxes make wait.
+func TestTurnsWaited(t *testing.T) {
+	deciding, decide := make(chan struct{}, 2), make(chan struct{})
+	h := newHouse(t, func(c *Config) {
+		c.Rules = rulesFunc(func(rule string, in *abi.Input, out *abi.Verdict) {
+			deciding <- struct{}{}
+			<-decide
+			tenPercent(rule, in, out)
+		})
+	})
+	h.create("d", nil)
+	before := h.node.Stats()
+	post := func(key string) *Request {
+		r, err := h.node.Acquire(own.ClassNew)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Deal = []byte("d")
+		r.Cmd.Kind, r.Cmd.User, r.Cmd.Key, r.Cmd.Quantity = deal.Place, []byte("u"), []byte(key), 1
+		if err := h.node.Post(r); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	first := post("1")
+	<-deciding
+	second := post("2")
+	h.clock.Advance(7 * time.Millisecond)
+	close(decide)
+	for _, r := range []*Request{first, second} {
+		if _, err := h.node.receive(r, r.Wait()); err != nil || r.Reply.Code != deal.OK {
+			t.Errorf("%v, %v", err, r.Reply.Code)
+		}
+		h.node.Release(r)
+	}
+	after := h.node.Stats()
+	if waited, turns := after.TurnsWaited-before.TurnsWaited, after.Turns-before.Turns; waited != 7*time.Millisecond || turns < 2 {
+		t.Errorf("%v in %d turns", waited, turns)
 	}
 }

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"context"
 	"sync"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
@@ -43,8 +44,12 @@ func (g *groupRing) add(c groupChange) {
 	g.next++
 }
 
-// since calls fn with the newest change of each group after seq, oldest first.
+// since calls fn with the newest change of each group after seq, oldest first. A ring that
+// is nil has none.
 func (g *groupRing) since(seq uint64, fn func(groupChange)) {
+	if g == nil {
+		return
+	}
 	first := max(0, g.next-len(g.changes))
 	for i := first; i < g.next; i++ {
 		c := g.changes[i%len(g.changes)]
@@ -70,8 +75,8 @@ type board struct {
 	mu        sync.Mutex // guards the rest
 	committed deal.View
 	status    deal.Status
-	leaving   bool // nobody may begin to watch
-	groups    groupRing
+	leaving   bool       // nobody may begin to watch
+	groups    *groupRing // nil until there is one
 	watchers  map[*Watch]struct{}
 }
 
@@ -93,19 +98,27 @@ func (a *activation) publish(p *pending) {
 	a.mu.Lock()
 	news := p.view.Seq != a.committed.Seq || p.status != a.status
 	a.committed, a.status, a.expiry = p.view, p.status, p.expiry
-	for _, c := range p.groups {
-		a.groups.add(c)
-	}
+	a.noteGroups(p.groups)
 	if news {
 		a.wakeWatchers()
 	}
 	if p.Count > 0 {
-		a.fresh.add(p.Seq, p.Data)
+		a.fresh.add(p.Seq-1, p.placed)
 	}
 	a.mu.Unlock()
 	a.soldOut.Store(p.soldOut)
 	if p.Count > 0 {
 		a.node.views.touch(a.entry)
+	}
+}
+
+// noteGroups is called with b.mu held.
+func (b *board) noteGroups(changes []groupChange) {
+	if len(changes) > 0 && b.groups == nil {
+		b.groups = new(groupRing) // some kilobytes, which most deals do without
+	}
+	for _, c := range changes {
+		b.groups.add(c)
 	}
 }
 
@@ -153,7 +166,7 @@ func (n *Node) Watch(dealID string, seen uint64) (*Watch, error) {
 // before.
 func (w *Watch) attach() error {
 	for {
-		b, err := w.node.board(w.deal)
+		b, err := w.node.board(w.node.ctx, w.deal)
 		if err != nil {
 			return err
 		}
@@ -171,19 +184,19 @@ func (w *Watch) attach() error {
 }
 
 // board returns where a deal's committed state is shown.
-func (n *Node) board(dealID string) (*board, error) {
+func (n *Node) board(ctx context.Context, dealID string) (*board, error) {
 	if n.cfg.Peers != nil {
-		return n.boardAnywhere(dealID)
+		return n.boardAnywhere(ctx, dealID)
 	}
-	return n.boardHere(dealID)
+	return n.boardHere(ctx, dealID)
 }
 
-func (n *Node) boardHere(dealID string) (*board, error) {
-	e, err := n.entry(dealID)
+func (n *Node) boardHere(ctx context.Context, dealID string) (*board, error) {
+	e, err := n.entry(ctx, dealID)
 	if err != nil {
 		return nil, err
 	}
-	a, err := n.awakeInTime(e)
+	a, err := n.awakeInTime(ctx, e)
 	if err != nil {
 		return nil, err
 	}
@@ -247,7 +260,7 @@ func (w *Watch) collect() []Update {
 		u.Kind = UpdateStock
 		updates = append(updates, u)
 	}
-	if status != w.status && (!first || w.seen != v.Seq) {
+	if status != w.status { // of a watch that was resumed too: the clock changes it without an event
 		u := base
 		u.Kind = UpdateStatus
 		updates = append(updates, u)

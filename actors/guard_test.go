@@ -139,7 +139,7 @@ func TestYesIsNoAuthority(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if v, err := h.node.Deal("d"); err != nil || won.Load() != 10 || v.Available != 0 {
+	if v, err := h.node.Deal(t.Context(), "d"); err != nil || won.Load() != 10 || v.Available != 0 {
 		t.Errorf("%d orders of a stock of 10; %+v, %v", won.Load(), v, err)
 	}
 	h.create("e", nil)

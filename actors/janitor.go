@@ -30,7 +30,7 @@ type janitor struct {
 
 	groups, sealed uint64 // that the journal had at the last mark, and at the last that was synced
 
-	marking, checking atomic.Bool // one is under way
+	marking, checking chore
 }
 
 // Receive implements actor.Actor.
@@ -68,21 +68,38 @@ func (j *janitor) Receive(ctx actor.Context) {
 // to rest. A start can then tell damage to the last group from a torn tail, since
 // something behind it was synced.
 func (j *janitor) seals(groups uint64) bool {
-	rests := groups == j.groups && groups != j.sealed && !j.marking.Load()
+	rests := groups == j.groups && groups != j.sealed && !j.marking.underWay.Load()
 	if j.groups = groups; rests {
 		j.sealed = groups
 	}
 	return rests
 }
 
-// once does work in the background, unless the last one is still under way.
-func (n *Node) once(underWay *atomic.Bool, what string, work func() error) {
-	if underWay.Swap(true) {
+// chore is work that comes again and again.
+type chore struct {
+	underWay atomic.Bool
+	told     atomic.Int64 // Mono of when its failure was reported, 0 = it went well the last time
+}
+
+// reportAgain is how often it is said of a chore that it keeps failing.
+const reportAgain = 10 * time.Second
+
+// once does a chore in the background, unless the last one is still under way.
+func (n *Node) once(c *chore, what string, work func() error) {
+	if c.underWay.Swap(true) {
 		return
 	}
 	n.background(func() {
-		defer underWay.Store(false)
-		n.report(what, work())
+		defer c.underWay.Store(false)
+		err := work()
+		if err == nil {
+			c.told.Store(0)
+			return
+		}
+		if told, now := c.told.Load(), n.clock.Now().Mono; told == 0 || now-told >= int64(reportAgain) {
+			c.told.Store(now)
+			n.report(what, err)
+		}
 	})
 }
 

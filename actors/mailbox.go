@@ -4,11 +4,16 @@ import (
 	"sync"
 
 	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/doorbuster/doorbuster/clockd"
 )
 
 // batch is the one kind of user message that an actor behind a mailbox sees:
 // all that was queued when its turn came.
-type batch struct{ msgs []any }
+type batch struct {
+	msgs  []any
+	since int64 // when the first of them came, or the mailbox opened, Mono ns of the clock's snapshot
+}
 
 // mailbox hands its actor the whole backlog as one *batch. It starts shut to
 // deliveries, so that messages can gather while the actor's state is loaded;
@@ -22,6 +27,7 @@ type batch struct{ msgs []any }
 // sender or drop the front; this one never does either.
 type mailbox struct {
 	bounced    func(msg any)
+	clock      *clockd.Clock
 	invoker    actor.MessageInvoker
 	dispatcher actor.Dispatcher
 	run        func() // m.deliver, made once: a method value allocates
@@ -29,6 +35,7 @@ type mailbox struct {
 
 	mu        sync.Mutex // guards everything below
 	queue     []any
+	since     int64 // of the first in queue, as in batch
 	spare     []any // the emptied slice that queue is swapped with
 	system    []any
 	opened    bool
@@ -38,8 +45,8 @@ type mailbox struct {
 
 var _ actor.Mailbox = (*mailbox)(nil)
 
-func newMailbox(bounced func(any)) *mailbox {
-	m := &mailbox{bounced: bounced}
+func newMailbox(bounced func(any), clock *clockd.Clock) *mailbox {
+	m := &mailbox{bounced: bounced, clock: clock}
 	m.run = m.deliver
 	return m
 }
@@ -67,6 +74,9 @@ func (m *mailbox) PostUserMessage(msg any) {
 		m.bounced(msg)
 		return
 	}
+	if len(m.queue) == 0 {
+		m.since = m.clock.Now().Mono
+	}
 	m.queue = append(m.queue, msg)
 	m.unlockAndSchedule()
 }
@@ -82,6 +92,9 @@ func (m *mailbox) PostSystemMessage(msg any) {
 func (m *mailbox) open() {
 	m.mu.Lock()
 	m.opened = true
+	if len(m.queue) > 0 {
+		m.since = m.clock.Now().Mono // until now the deal was loaded
+	}
 	m.unlockAndSchedule()
 }
 
@@ -128,7 +141,7 @@ func (m *mailbox) deliver() {
 	system := m.system
 	m.system = nil
 	if m.opened {
-		m.batch.msgs, m.queue = m.queue, m.spare[:0]
+		m.batch.msgs, m.batch.since, m.queue = m.queue, m.since, m.spare[:0]
 		m.spare = nil
 	}
 	m.mu.Unlock()

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -79,12 +80,12 @@ func (n *Node) AskToLeave(member string) error {
 	return nil
 }
 
-func (n *Node) serveStatus([]byte) ([]byte, error) {
+func (n *Node) serveStatus(context.Context, []byte) ([]byte, error) {
 	s := n.Status()
 	return s.append(appendOutcome(nil, outcomeAnswered)), nil
 }
 
-func (n *Node) serveDrain([]byte) ([]byte, error) {
+func (n *Node) serveDrain(context.Context, []byte) ([]byte, error) {
 	n.cfg.Leave()
 	return appendOutcome(nil, outcomeAnswered), nil
 }

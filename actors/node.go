@@ -14,6 +14,7 @@ import (
 
 	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/runtime/admit"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/own"
 )
@@ -149,13 +150,15 @@ type Node struct {
 	directory  directory
 	active     activeSet
 	views      lists
-	spare      chan *pending
+	spare      pendings
+	turns      turns      // beside spare, which each turn writes to as well
 	cluster    neighbours // unused without Peers
 
 	ctx       context.Context // of everything that the node does in the background
 	cancel    context.CancelFunc
-	loads     sync.WaitGroup
+	errands   errands
 	loadSlots []chan struct{} // by shard
+	crowds    []admit.Gate    // likewise: the requests that wait; nil if there is one
 	replayed  atomic.Uint64
 	recovery  Recovery
 	readOnly  atomic.Bool   // as the store said last
@@ -200,9 +203,10 @@ func NewNode(ctx context.Context, store journal.Store, clock *clockd.Clock, cfg 
 		wheel:     clockd.NewWheel(),
 		directory: newDirectory(),
 		active:    activeSet{most: cfg.ActiveMax},
-		spare:     make(chan *pending, cfg.InFlightMax),
+		spare:     pendings{most: cfg.InFlightMax},
 	}
 	n.share(store)
+	n.errands.none.L = &n.errands.mu
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.cluster.init()
 	if n.system == nil {
@@ -216,7 +220,7 @@ func NewNode(ctx context.Context, store journal.Store, clock *clockd.Clock, cfg 
 	n.recovery = Recovery{Deals: n.directory.deals.Size(), Events: n.replayed.Load(), Took: time.Duration(clockd.Mono() - begin)}
 	n.startJanitor()
 	if cfg.Peers != nil {
-		n.loads.Go(n.settle)
+		n.errands.begin(n.settle)
 	}
 	return n, nil
 }
@@ -244,7 +248,7 @@ func (n *Node) background(work func()) {
 		n.cfg.Driver.Go(work)
 		return
 	}
-	n.loads.Go(work)
+	n.errands.begin(work)
 }
 
 // CommitGroup makes what has gathered durable, answers who waits for it and
@@ -307,8 +311,12 @@ func (n *Node) Release(r *Request) { n.pool.Put(r) }
 // Call brings r to its deal and waits until the answer is durable. On nil the
 // decision is in r.Reply. After ErrDeadline r is no longer the caller's; after
 // any other result it is, and must be released.
-func (n *Node) Call(r *Request) error {
-	deadline := n.deadline()
+func (n *Node) Call(r *Request) error { return n.call(r, n.deadline()) }
+
+// CallWithin is Call for no longer than ctx lasts.
+func (n *Node) CallWithin(ctx context.Context, r *Request) error { return n.call(r, n.deadlineOf(ctx)) }
+
+func (n *Node) call(r *Request, deadline int64) error {
 	if n.cfg.Peers != nil {
 		return n.callAnywhere(r, deadline)
 	}
@@ -362,14 +370,50 @@ func (n *Node) Poll(r *Request) (answered bool, err error) {
 
 func (n *Node) deadline() int64 { return n.clock.Now().Mono + int64(n.cfg.RequestTimeout) }
 
+// Patience bounds what is done for one request that needs several answers: each is given
+// the time that those before it have left. A simulation knows no other time than its own.
+func (n *Node) Patience(ctx context.Context) (context.Context, context.CancelFunc) {
+	return n.within(ctx, n.cfg.RequestTimeout)
+}
+
+func (n *Node) within(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
+	if n.cfg.Driver != nil {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, most)
+}
+
+// part is Patience for what a request can do without: it leaves half of the time.
+func (n *Node) part(ctx context.Context) (context.Context, context.CancelFunc) {
+	return n.within(ctx, time.Duration(n.deadlineOf(ctx)-n.clock.Now().Mono)/2)
+}
+
+// until bounds what is done for a request by its deadline.
+func (n *Node) until(ctx context.Context, deadline int64) (context.Context, context.CancelFunc) {
+	return n.within(ctx, time.Duration(deadline-n.clock.Now().Mono))
+}
+
+// deadlineOf is the deadline of a request that is begun now and is to be over with ctx.
+func (n *Node) deadlineOf(ctx context.Context) int64 {
+	most := n.cfg.RequestTimeout
+	if left, ends := clockd.Left(ctx); ends && n.cfg.Driver == nil {
+		most = min(most, left)
+	}
+	return n.clock.Now().Mono + int64(most)
+}
+
 // send hands r to its deal's activation.
 func (n *Node) send(r *Request, deadline int64) (*activation, error) {
 	a, err := n.owner(r)
 	if err != nil {
 		return nil, err
 	}
-	if !a.waiting.Enter(n.room(r)) {
+	if !a.waiting.Enter(room(r, n.cfg.DealInFlightMax)) {
 		return nil, ErrOverloaded
+	}
+	if !n.enterShard(r, a.entry.shard) {
+		a.waiting.Leave()
+		return nil, errShardCrowded
 	}
 	r.Send(deadline)
 	a.mailbox.PostUserMessage(r)
@@ -393,15 +437,13 @@ func (n *Node) receive(r *Request, outcome own.Outcome) (again bool, err error) 
 	return false, r.err
 }
 
-// room is how many requests may be in flight at the deal for r to join them:
+// room is how many requests of at most so many may be in flight for r to join them:
 // a fifth is kept for those that finish what was begun.
-func (n *Node) room(r *Request) int {
-	switch r.Cmd.Kind {
-	case deal.Confirm, deal.Cancel, deal.Refund, deal.Pause, deal.Resume, deal.Close:
-		return n.cfg.DealInFlightMax
-	default:
-		return n.cfg.DealInFlightMax - n.cfg.DealInFlightMax/5
+func room(r *Request, most int) int {
+	if finishes(r.Cmd.Kind) {
+		return most
 	}
+	return most - most/5
 }
 
 // owner returns the activation of the request's deal.
@@ -441,13 +483,9 @@ func (n *Node) setDue(id string, at int64) {
 }
 
 func (n *Node) takePending(a *activation) *pending {
-	select {
-	case p := <-n.spare:
-		p.owner, p.before = a, a.state.Available
-		return p
-	default:
-		return &pending{owner: a, before: a.state.Available}
-	}
+	p := n.spare.take()
+	p.owner, p.before = a, a.state.Available
+	return p
 }
 
 func (n *Node) putPending(p *pending) {
@@ -457,22 +495,59 @@ func (n *Node) putPending(p *pending) {
 	}
 	clear(p.saves)
 	*p = pending{
-		requests: p.requests[:0], groups: p.groups[:0], saves: p.saves[:0],
+		requests: p.requests[:0], groups: p.groups[:0], placed: p.placed[:0], saves: p.saves[:0],
 		Write: journal.Write{Data: p.Data[:0]},
 	}
-	select {
-	case n.spare <- p:
-	default:
+	n.spare.put(p)
+}
+
+// turns counts those of all deals, and how long the first message of each had waited.
+type turns struct {
+	taken  atomic.Uint64
+	waited atomic.Int64 // ns
+}
+
+func (t *turns) add(waited int64) {
+	t.taken.Add(1)
+	t.waited.Add(waited)
+}
+
+// pendings keeps what waits to be used again, at most so many. The last that came goes
+// first: its memory is still in the processor's cache.
+type pendings struct {
+	most int
+	mu   sync.Mutex
+	free []*pending
+}
+
+func (s *pendings) take() *pending {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := len(s.free) - 1
+	if last < 0 {
+		return new(pending)
+	}
+	p := s.free[last]
+	s.free = s.free[:last]
+	return p
+}
+
+func (s *pendings) put(p *pending) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.free) < s.most {
+		s.free = append(s.free, p)
 	}
 }
 
 // Drain ends the intake and waits, until ctx ends, for what is in flight. Then
-// every active deal writes a snapshot, so that the next start replays little.
+// every active deal writes a snapshot, so that the next start replays little. ErrInFlight;
+// any other error is of a snapshot or a list, and costs the next start time.
 func (n *Node) Drain(ctx context.Context) error {
 	n.stage.CompareAndSwap(serving, draining)
 	for n.pool.Stats().InUse > 0 {
-		if err := n.clock.Sleep(ctx, 5*time.Millisecond); err != nil {
-			return fmt.Errorf("drain: %d requests still in flight: %w", n.pool.Stats().InUse, err)
+		if n.clock.Sleep(ctx, 5*time.Millisecond) != nil {
+			return fmt.Errorf("%w: %d of them: %w", ErrInFlight, n.pool.Stats().InUse, context.Cause(ctx))
 		}
 	}
 	return n.Snapshot(ctx)
@@ -491,11 +566,11 @@ func (n *Node) Close() {
 	}
 	n.committer.Close()
 	n.cancel()
-	n.loads.Wait()
+	n.errands.wait()
 	for _, a := range n.active.list(func(*activation) bool { return true }) {
 		a.close()
 	}
-	n.loads.Wait()
+	n.errands.wait()
 	n.lastMark()
 	if n.cfg.System == nil {
 		n.system.Shutdown()
@@ -503,4 +578,5 @@ func (n *Node) Close() {
 	if n.workers != nil {
 		n.workers.close(n.cfg.Workers)
 	}
+	n.errands.wait() // what the last turns began
 }

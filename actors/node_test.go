@@ -189,7 +189,7 @@ func TestNoOversell(t *testing.T) {
 	wg.Wait()
 	sold := 0
 	won.Range(func(any, any) bool { sold++; return true })
-	v, err := h.node.Deal("d")
+	v, err := h.node.Deal(t.Context(), "d")
 	if err != nil || sold != 100 || v.Available != 0 || v.Reserved != 100 {
 		t.Fatalf("%d orders won of a stock of 100; %+v, %v", sold, v, err)
 	}
@@ -220,7 +220,7 @@ func TestReservationExpires(t *testing.T) {
 	a := h.place("d", "u", "k", 3)
 	h.clock.Advance(time.Duration(deal.DefaultTTL) * time.Millisecond)
 	h.eventually("the stock comes back by itself", func() bool {
-		v, err := h.node.Deal("d")
+		v, err := h.node.Deal(t.Context(), "d")
 		return err == nil && v.Available == 10
 	})
 	if c := h.change(deal.Confirm, "d", a.seq); c.code != deal.OrderStateConflict || c.status != deal.Expired {
@@ -235,7 +235,7 @@ func TestCrashKeepsWhatWasAcknowledged(t *testing.T) {
 	a, b := h.place("d", "u1", "k1", 2), h.place("d", "u2", "k2", 1)
 	h.change(deal.Confirm, "d", a.seq)
 	h.crash()
-	v, err := h.node.Deal("d")
+	v, err := h.node.Deal(t.Context(), "d")
 	if err != nil || v.Sold != 2 || v.Reserved != 1 || v.Available != 7 {
 		t.Fatalf("after the crash: %+v, %v", v, err)
 	}
@@ -247,7 +247,7 @@ func TestCrashKeepsWhatWasAcknowledged(t *testing.T) {
 	}
 	h.clock.Advance(time.Duration(deal.DefaultTTL) * time.Millisecond)
 	h.eventually("a reservation from before the crash expires", func() bool {
-		v, err := h.node.Deal("d")
+		v, err := h.node.Deal(t.Context(), "d")
 		return err == nil && v.Reserved == 0
 	})
 }
@@ -324,7 +324,7 @@ func TestPassivationAndReturn(t *testing.T) {
 	}
 	h.clock.Advance(time.Duration(deal.DefaultTTL) * time.Millisecond)
 	h.eventually("a due reservation wakes the deal", func() bool {
-		v, err := h.node.Deal("d")
+		v, err := h.node.Deal(t.Context(), "d")
 		return err == nil && v.Available == 10
 	})
 }
@@ -363,7 +363,7 @@ func TestPassivationLosesNoRequest(t *testing.T) {
 	wg.Wait()
 	close(done)
 	ticker.Wait()
-	if v, err := h.node.Deal("d"); err != nil || v.Reserved != 1200 {
+	if v, err := h.node.Deal(t.Context(), "d"); err != nil || v.Reserved != 1200 {
 		t.Fatalf("%+v, %v", v, err)
 	}
 }
@@ -615,7 +615,7 @@ func TestWatch(t *testing.T) {
 	}
 	h.clock.Advance(time.Minute)
 	h.eventually("the group's window ends", func() bool {
-		v, err := h.node.Deal("d")
+		v, err := h.node.Deal(t.Context(), "d")
 		return err == nil && v.Seq == 4
 	})
 	if got := next(); got != "3@4 1@4 2@4 " {
@@ -628,6 +628,14 @@ func TestWatch(t *testing.T) {
 	defer resumed.Close()
 	if updates, err := resumed.Next(t.Context().Done()); err != nil || len(updates) != 3 {
 		t.Errorf("resumed after 1: %+v, %v", updates, err)
+	}
+	seen, err := h.node.Watch("d", 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer seen.Close()
+	if updates, err := seen.Next(t.Context().Done()); err != nil || len(updates) != 1 || updates[0].Kind != UpdateStatus {
+		t.Errorf("resumed after the last event, since when the clock may have changed the status: %+v, %v", updates, err)
 	}
 	if _, err := h.store.Open(t.Context(), "d"); err != nil { // the activation will be fenced
 		t.Fatal(err)

@@ -16,11 +16,12 @@ import (
 // A deal moves when the members change.
 //
 //	Changed    the node that has it sees that it is another's
-//	handOver   its activation takes nothing more, finishes what is under way, writes a
-//	           snapshot, and ends; what waits looks for the deal anew
-//	opWake     the new owner is told, so that what is due there happens in time
-//	claim      before an activation opens its stream, all other nodes are asked to let
-//	           go of the deal, so that two rarely have it at once
+//	handOver   its activation takes nothing more, finishes what is under way, and ends,
+//	           with a snapshot if there is much to replay; what waits looks for the deal anew
+//	opWake     the new owner is told, so that it need not ask, and that what is due there
+//	           happens in time
+//	claim      before an activation opens its stream, and unless it was told, all other
+//	           nodes are asked to let go of the deal, so that two rarely have it at once
 //	Open       the stream's new epoch refuses what an old owner may still write
 //
 // The last step alone makes it safe. The others make it quick: nobody is fenced off in
@@ -30,10 +31,15 @@ const (
 	gatherFor    = time.Millisecond       // claims that come together go in one message
 	releaseWait  = time.Second            // then a node that does not answer is not waited for
 	handedAtOnce = 32                     // deals on their way at the same time
+	givenLately  = 5 * time.Second        // after its owner has let go, a deal is asked for again
 	settleAgain  = 5 * time.Second        // after a change: what was on its way has arrived
 	checkEvery   = time.Second            // of what the store knows of newer epochs
 	takeBack     = 1000                   // ms after which a lost deal that is still due here is looked at
 	lookUpWait   = 100 * time.Millisecond // between tries to ask a store that does not answer
+
+	// replayedAtOnce is how many events a deal's next owner replays sooner than this one
+	// writes a snapshot, for which everybody would have to wait.
+	replayedAtOnce = 1024
 )
 
 // owns says whether a deal belongs to this node.
@@ -46,10 +52,10 @@ func (n *Node) owns(id string) bool {
 }
 
 // entry returns a deal's entry in the directory. ErrDealNotFound.
-func (n *Node) entry(id string) (*entry, error) {
+func (n *Node) entry(ctx context.Context, id string) (*entry, error) {
 	e := n.directory.find([]byte(id))
 	if e == nil && n.cfg.Peers != nil {
-		if err := n.discover(id); err != nil {
+		if err := n.discover(ctx, id); err != nil {
 			return nil, err
 		}
 		e = n.directory.find([]byte(id))
@@ -61,15 +67,15 @@ func (n *Node) entry(id string) (*entry, error) {
 }
 
 // discover makes a deal known that another node has created. ErrDealNotFound.
-func (n *Node) discover(id string) error {
+func (n *Node) discover(ctx context.Context, id string) error {
 	if n.directory.find([]byte(id)) != nil {
 		return nil
 	}
-	ctx, cancel := n.patience(n.ctx)
+	ctx, cancel := n.Patience(ctx)
 	defer cancel()
 	leave, err := n.enter(ctx, n.directory.shardOf(id))
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return err
 	}
 	defer leave()
 	head, err := n.store.Head(ctx, id)
@@ -116,16 +122,26 @@ type claim struct {
 // claim returns when no other node has the deal any more, as far as can be known, and
 // says whether it still is this one's.
 func (n *Node) claim(a *activation) bool {
-	c, first := n.cluster.claims.join(a.entry.id)
-	if first {
-		_ = n.clock.Sleep(n.ctx, gatherFor)
-		n.cluster.claims.close(c)
-		n.askAll(n.cfg.Peers.Others(nil), encodeDeals(opRelease, c.ids), releaseWait)
-		close(c.done)
+	if at := a.entry.givenAt.Swap(0); at == 0 || n.clock.Now().Mono-at > int64(givenLately) {
+		c, first := n.cluster.claims.join(a.entry.id)
+		if first {
+			n.background(func() { n.askFor(c) })
+		}
+		select {
+		case <-c.done:
+		case <-a.given: // whoever else is asked and silent has not had it
+		}
 	}
-	<-c.done
 	a.taken.Store(true)
 	return n.owns(a.entry.id)
+}
+
+// askFor sends a claim once it has gathered.
+func (n *Node) askFor(c *claim) {
+	defer close(c.done)
+	_ = n.clock.Sleep(n.ctx, gatherFor)
+	n.cluster.claims.close(c)
+	n.askAll(n.cfg.Peers.Others(nil), encodeDeals(opRelease, c.ids), releaseWait)
 }
 
 // join adds a deal to the claim that gathers. first: the caller sends it.
@@ -151,42 +167,23 @@ func (s *claims) close(c *claim) {
 }
 
 // serveRelease ends this node's activations of another's deals.
-func (n *Node) serveRelease(fields []byte) ([]byte, error) {
+func (n *Node) serveRelease(ctx context.Context, fields []byte) ([]byte, error) {
 	ids, err := readDeals(fields)
 	if err != nil {
 		return appendOutcome(nil, outcomeMalformed), nil
 	}
+	n.letGoAll(ctx, ids)
+	return appendOutcome(nil, outcomeAnswered), nil
+}
+
+// letGoAll hands deals over, and returns when they have left or ctx has ended.
+func (n *Node) letGoAll(ctx context.Context, ids []string) {
 	var leaving []*activation
 	for _, id := range ids {
 		if a := n.letGo(id); a != nil {
 			leaving = append(leaving, a)
 		}
 	}
-	n.awaitAll(n.ctx, leaving)
-	return appendOutcome(nil, outcomeAnswered), nil
-}
-
-// letGo hands a deal over, and returns the activation that is on its way out.
-func (n *Node) letGo(id string) *activation {
-	e := n.directory.find([]byte(id))
-	if e == nil {
-		return nil
-	}
-	a := e.active.Load()
-	switch {
-	case a == nil:
-		return nil
-	case a.taken.Load():
-		a.mailbox.PostUserMessage(handOver{})
-		return a
-	case !n.owns(id):
-		a.abandon(errAgain)
-	}
-	// It asks for the deal itself: who opens the stream last has it.
-	return nil
-}
-
-func (n *Node) awaitAll(ctx context.Context, leaving []*activation) {
 	for _, a := range leaving {
 		select {
 		case <-a.gone:
@@ -195,17 +192,51 @@ func (n *Node) awaitAll(ctx context.Context, leaving []*activation) {
 	}
 }
 
+// letGo hands a deal over, and returns the activation that is on its way out.
+func (n *Node) letGo(id string) *activation {
+	e := n.directory.find([]byte(id))
+	if e == nil {
+		return nil
+	}
+	e.givenAt.Store(0) // whoever asks for it has it from now on
+	a := e.active.Load()
+	switch {
+	case a == nil:
+		return nil
+	case !n.owns(id) && (!a.taken.Load() || a.queued.Load()): // it has opened nothing
+		a.abandon(errAgain)
+		return nil
+	case !a.taken.Load(): // it asks for the deal itself: who opens the stream last has it
+		return nil
+	default:
+		a.mailbox.PostUserMessage(handOver{})
+		return a
+	}
+}
+
 // serveWake takes up deals that were handed over: what they owe the lists, and what is
 // due, happens within a second.
-func (n *Node) serveWake(fields []byte) ([]byte, error) {
+func (n *Node) serveWake(_ context.Context, fields []byte) ([]byte, error) {
 	ids, err := readDeals(fields)
 	if err != nil {
 		return appendOutcome(nil, outcomeMalformed), nil
 	}
+	ctx, cancel := n.Patience(n.ctx) // nobody waits for an answer
+	defer cancel()
 	for _, id := range ids {
-		if e, err := n.entry(id); err == nil {
-			n.views.touch(e)
+		e, err := n.entry(ctx, id)
+		if err != nil {
+			continue
 		}
+		if a := e.active.Load(); a == nil {
+			e.givenAt.Store(n.clock.Now().Mono)
+		} else {
+			select {
+			case a.given <- struct{}{}:
+			default:
+			}
+		}
+		n.views.touch(e)
 	}
 	return appendOutcome(nil, outcomeAnswered), nil
 }
@@ -222,32 +253,35 @@ func (a *activation) handOver() {
 	for _, msg := range a.mailbox.close() {
 		a.bounce(msg)
 	}
-	h := &lastWrite{a: a}
-	if a.state.Spec != nil && a.state.Seq >= a.snapshot+snapshotAfter {
-		h.seq, h.snapshot = a.state.Seq, a.state.AppendSnapshot(nil)
+	d := &departure{}
+	if a.state.Spec != nil && a.state.Seq >= a.snapshot+replayedAtOnce {
+		d.seq, d.snapshot = a.state.Seq, a.state.AppendSnapshot(nil)
 	}
-	h.Stream, h.Done = a.entry.id, h // behind its own stream's writes, wherever they queue
-	a.commit(&h.Write, 0, a.state.Available)
+	a.departs.Store(d)
+	if a.uncommitted.Load() == 0 {
+		a.depart(d)
+	}
 }
 
-// lastWrite is a barrier behind all that an activation has written.
-type lastWrite struct {
-	journal.Write
-	a        *activation
+// departure is an activation's, which leaves when its last write is on disk.
+type departure struct {
 	seq      uint64
 	snapshot []byte // as of seq, nil if it is not worth it
 }
 
-// Committed implements journal.Completer.
-func (h *lastWrite) Committed(*journal.Write) {
-	a, n := h.a, h.a.node
+// depart lets go of the deal, unless it has failed on its way out. It may be called twice.
+func (a *activation) depart(d *departure) {
+	if a.failed.Load() {
+		return
+	}
 	a.moved.Store(true)
 	if a.failed.Swap(true) {
 		return
 	}
+	n := a.node
 	n.background(func() {
-		if h.snapshot != nil {
-			if err := a.put(h.snapshot, h.seq); err != nil {
+		if d.snapshot != nil {
+			if err := a.put(d.snapshot, d.seq); err != nil {
 				n.cfg.Logger.Warn("snapshot failed: the next replay is longer", "deal_id", a.entry.id, "error", err)
 			}
 		}
@@ -255,14 +289,31 @@ func (h *lastWrite) Committed(*journal.Write) {
 		n.wheel.Remove(a.entry.id)
 		n.cluster.handedOver.Add(1)
 		a.soldOut.Store(nil)
+		n.tellOwner(a.entry.id)
 		a.free()
 	})
 }
+
+// tellOwner tells the owner of a deal that this node has let go of it. It waits for
+// nothing: who does not hear it asks.
+func (n *Node) tellOwner(id string) {
+	if member, self := n.cfg.Peers.Owner([]byte(id)); member != "" && !self {
+		deadline := n.clock.Now().Mono + int64(givenLately)
+		n.cfg.Peers.Send(member, encodeDeals(opWake, []string{id}), deadline, notice{})
+	}
+}
+
+// notice is a message whose answer nobody waits for.
+type notice struct{}
+
+// Replied implements cluster.Done.
+func (notice) Replied([]byte, error) {}
 
 // abandon ends an activation at once and unsaved, because the deal is served elsewhere,
 // or may be. What was under way is for the journal to judge; what waits looks for the
 // deal anew.
 func (a *activation) abandon(why error) {
+	a.queued.Store(errors.Is(why, errCrowded))
 	a.moved.Store(true)
 	if a.failed.Swap(true) {
 		return
@@ -311,15 +362,26 @@ func (n *Node) settle() {
 		n.report("hand-over", n.HandOver(n.ctx))
 		_, err := n.survey(n.ctx)
 		n.report("a look at all deals", err)
+		n.cluster.settled.Store(n.cluster.settled.Load() || err == nil)
 		if stop(); changed || err != nil {
 			stop = n.clock.AfterFunc(settleAgain, func() { again <- struct{}{} })
 		}
 	}
 }
 
+// Settled says whether the node knows which deals are its own: it has looked through all
+// of them since it became a member.
+func (n *Node) Settled() bool { return n.cfg.Peers == nil || n.cluster.settled.Load() }
+
 // HandOver returns when no deal is active here that belongs to another node, or ctx has
-// ended. The deals go in groups, each with a snapshot.
+// ended. The deals go in groups.
 func (n *Node) HandOver(ctx context.Context) error {
+	select {
+	case n.cluster.handing <- struct{}{}: // what another caller is at need not be done, or told, twice
+		defer func() { <-n.cluster.handing }()
+	case <-ctx.Done():
+		return fmt.Errorf("hand-over: %w", context.Cause(ctx))
+	}
 	begin, count := clockd.Mono(), 0
 	defer func() {
 		if count > 0 {
@@ -327,41 +389,25 @@ func (n *Node) HandOver(ctx context.Context) error {
 		}
 	}()
 	for n.ctx.Err() == nil {
-		others := n.active.list(func(a *activation) bool {
+		var ids []string
+		for _, a := range n.active.list(func(a *activation) bool {
 			member, self := n.cfg.Peers.Owner([]byte(a.entry.id))
 			return !self && member != ""
-		})
-		if len(others) == 0 {
+		}) {
+			ids = append(ids, a.entry.id)
+		}
+		if len(ids) == 0 {
 			return nil
 		}
-		for group := range slices.Chunk(others, handedAtOnce) {
-			if err := ctx.Err(); err != nil {
-				return fmt.Errorf("hand-over: %w", err)
+		for group := range slices.Chunk(ids, handedAtOnce) {
+			if ctx.Err() != nil {
+				return fmt.Errorf("hand-over: %w", context.Cause(ctx))
 			}
-			n.handOverGroup(ctx, group)
+			n.letGoAll(ctx, group)
 			count += len(group)
 		}
 	}
 	return nil
-}
-
-func (n *Node) handOverGroup(ctx context.Context, group []*activation) {
-	var leaving []*activation
-	for _, a := range group {
-		if out := n.letGo(a.entry.id); out != nil {
-			leaving = append(leaving, out)
-		}
-	}
-	n.awaitAll(ctx, leaving)
-	news := make(map[string][]string) // by new owner
-	for _, a := range leaving {
-		if member, self := n.cfg.Peers.Owner([]byte(a.entry.id)); member != "" && !self {
-			news[member] = append(news[member], a.entry.id)
-		}
-	}
-	for member, ids := range news {
-		n.askAll([]string{member}, encodeDeals(opWake, ids), catchUpWait)
-	}
 }
 
 // checkOwnership ends the activations of deals that have a newer owner.

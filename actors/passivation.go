@@ -147,9 +147,12 @@ func (a *activation) put(snapshot []byte, seq uint64) error {
 	return a.node.store.PutSnapshot(a.node.ctx, a.entry.id, a.epoch, seq, snapshot)
 }
 
-// free makes room for the deal's next activation. It is called once, by
-// whoever closed the mailbox.
+// free makes room for the deal's next activation. It is called once the mailbox is
+// closed, and again if the activation had to end while it was on its way out of memory.
 func (a *activation) free() {
+	if a.freed.Swap(true) {
+		return
+	}
 	n := a.node
 	n.system.Root.Stop(a.pid)
 	n.active.remove(a)
@@ -190,7 +193,7 @@ func (n *Node) Snapshot(ctx context.Context) error {
 				first = err
 			}
 		case <-ctx.Done():
-			return fmt.Errorf("snapshot: %w", ctx.Err())
+			return fmt.Errorf("snapshot: %w", context.Cause(ctx))
 		}
 	}
 	if err := n.views.catchUp(ctx); first == nil {

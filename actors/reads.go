@@ -5,26 +5,27 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/own"
 )
 
-// Deal returns the deal's committed state. ErrDealNotFound, ErrUnavailable.
-func (n *Node) Deal(id string) (deal.View, error) {
+// Deal returns the deal's committed state. ErrDealNotFound, ErrOverloaded, ErrUnavailable.
+func (n *Node) Deal(ctx context.Context, id string) (deal.View, error) {
 	if n.cfg.Peers != nil {
-		return n.viewAnywhere(id)
+		return n.viewAnywhere(ctx, id)
 	}
-	return n.viewHere(id)
+	return n.viewHere(ctx, id)
 }
 
-func (n *Node) viewHere(id string) (deal.View, error) {
-	e, err := n.entry(id)
+func (n *Node) viewHere(ctx context.Context, id string) (deal.View, error) {
+	e, err := n.entry(ctx, id)
 	if err != nil {
 		return deal.View{}, err
 	}
-	a, err := n.awakeInTime(e)
+	a, err := n.awakeInTime(ctx, e)
 	if err != nil {
 		return deal.View{}, err
 	}
@@ -37,12 +38,12 @@ func (n *Node) viewHere(id string) (deal.View, error) {
 
 // DealID returns the id of the deal that the ids of orders and groups call so.
 // ErrDealNotFound, ErrUnavailable.
-func (n *Node) DealID(name []byte) (string, error) {
+func (n *Node) DealID(ctx context.Context, name []byte) (string, error) {
 	if e := n.directory.findNamed(name); e != nil {
 		return e.id, nil
 	}
 	if n.cfg.Peers != nil {
-		return n.idAnywhere(name)
+		return n.idAnywhere(ctx, name)
 	}
 	return "", ErrDealNotFound
 }
@@ -69,7 +70,7 @@ func (n *Node) catchUp(ctx context.Context) {
 	if n.cfg.Peers != nil {
 		n.catchUpAnywhere()
 	}
-	ctx, cancel := n.patience(ctx)
+	ctx, cancel := n.part(ctx)
 	defer cancel()
 	n.report("lists", n.views.catchUp(ctx))
 }
@@ -98,7 +99,7 @@ func (n *Node) Deals(ctx context.Context, q DealQuery) (page []deal.View, more b
 // deal as it stands now, which it returns. The event is valid only during the call.
 // An error of fn ends it and is returned. ErrDealNotFound, ErrUnavailable.
 func (n *Node) Events(ctx context.Context, dealID string, after uint64, fn func(*deal.View, *deal.Event) error) (deal.View, error) {
-	v, err := n.Deal(dealID)
+	v, err := n.Deal(ctx, dealID)
 	if err != nil {
 		return v, err
 	}
@@ -161,11 +162,21 @@ func (n *Node) event(ctx context.Context, dealID string, seq uint64) (e deal.Eve
 // LoadOrder fills in what the journal knows of an order: Deal, Currency, Seq
 // and Event. It must have been acknowledged. ErrOrderNotFound.
 func (n *Node) LoadOrder(ctx context.Context, dealID string, seq uint64, o *Order) error {
-	v, err := n.Deal(dealID)
+	ctx, cancel := n.Patience(ctx)
+	defer cancel()
+	v, err := n.Deal(ctx, dealID)
 	if err != nil {
 		return err
 	}
 	return n.loadOrder(ctx, v.Spec, seq, o)
+}
+
+// LoadPlaced is LoadOrder for the order that the answer in r is about, for as long as r
+// may take.
+func (n *Node) LoadPlaced(ctx context.Context, r *Request, o *Order) error {
+	ctx, cancel := n.until(ctx, r.Deadline())
+	defer cancel()
+	return n.loadOrder(ctx, r.View.Spec, r.Reply.Order, o)
 }
 
 func (n *Node) loadOrder(ctx context.Context, spec *deal.Spec, seq uint64, o *Order) (err error) {
@@ -196,7 +207,9 @@ func (n *Node) Order(ctx context.Context, dealID string, seq uint64) (*Order, er
 	}
 	r.Deal = append(r.Body, dealID...)
 	r.Cmd.Kind, r.Cmd.Order = deal.LookupOrder, seq
-	if err := n.Call(r); err != nil {
+	ctx, cancel := n.Patience(ctx)
+	defer cancel()
+	if err := n.CallWithin(ctx, r); err != nil {
 		if !errors.Is(err, ErrDeadline) {
 			n.Release(r)
 		}
@@ -250,7 +263,7 @@ func (n *Node) Orders(ctx context.Context, q OrderQuery) (page []*Order, more bo
 			switch {
 			case err == nil:
 				page = append(page, o)
-			case q.Deal != "" || !errors.Is(err, ErrUnavailable):
+			case q.Deal != "" || !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrOverloaded):
 				return nil, false, err
 			default:
 				n.leftOut.Add(1)
@@ -283,7 +296,7 @@ func (n *Node) ordersOfUser(ctx context.Context, q *OrderQuery) (refs []orderRef
 }
 
 func (n *Node) ordersOfDeal(ctx context.Context, q *OrderQuery) (refs []orderRef, err error) {
-	v, err := n.Deal(q.Deal)
+	v, err := n.Deal(ctx, q.Deal)
 	if err != nil {
 		return nil, err
 	}
@@ -306,12 +319,17 @@ func (q *OrderQuery) take(refs *[]orderRef, ref orderRef) error {
 
 // Stats is what a node tells of itself.
 type Stats struct {
-	Deals    int // known
-	Active   int // in memory
-	Waiting  int // requests in the deals' mailboxes or under way behind them
-	Pool     own.Stats
-	ReadOnly bool
-	LeftOut  uint64 // orders that a list lacked, because their deal could not serve
+	Deals   int // known
+	Active  int // in memory
+	Waiting int // requests in the deals' mailboxes or under way behind them
+	// Turns is how often a deal took what its mailbox held, and TurnsWaited how long the
+	// first message of each turn had waited there, all turns together. A turn's other
+	// messages have waited for less.
+	Turns       uint64
+	TurnsWaited time.Duration
+	Pool        own.Stats
+	ReadOnly    bool
+	LeftOut     uint64 // orders that a list lacked, because their deal could not serve
 	// The epochs of the deals in memory, 0 if there is none.
 	EpochLowest, EpochHighest uint64
 	RulesOff                  uint64 // times that a rule was switched off for a deal
@@ -326,6 +344,7 @@ func (n *Node) Stats() Stats {
 		Deals: n.directory.deals.Size(), Active: n.active.len(),
 		Pool: n.pool.Stats(), ReadOnly: n.readOnly.Load(), RulesOff: n.rulesOff.Load(), LeftOut: n.leftOut.Load(),
 	}
+	st.Turns, st.TurnsWaited = n.turns.taken.Load(), time.Duration(n.turns.waited.Load())
 	st.HandedOver, st.Asked, st.Served = n.cluster.handedOver.Load(), n.cluster.asked.Load(), n.cluster.served.Load()
 	n.cluster.followers.mu.Lock()
 	st.Watched = len(n.cluster.followers.byDeal)

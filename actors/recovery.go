@@ -8,6 +8,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/runtime/admit"
 	"github.com/doorbuster/doorbuster/runtime/journal"
 )
 
@@ -62,11 +63,11 @@ func (n *Node) activate(e *entry) (*activation, error) {
 		return nil, fmt.Errorf("%w: suspended after repeated failures", ErrUnavailable)
 	}
 	a := &activation{
-		node: n, entry: e, board: newBoard(), tried: make(chan struct{}),
+		node: n, entry: e, board: newBoard(), tried: make(chan struct{}), given: make(chan struct{}, 1),
 		state: deal.NewState(),
 	}
 	a.lastUsed.Store(n.clock.Now().Wall)
-	a.mailbox = newMailbox(a.bounce)
+	a.mailbox = newMailbox(a.bounce, n.clock)
 	a.pid = n.system.Root.Spawn(actor.PropsFromProducer(
 		func() actor.Actor { return a },
 		actor.WithMailbox(func() actor.Mailbox { return a.mailbox }),
@@ -82,23 +83,14 @@ func (n *Node) activate(e *entry) (*activation, error) {
 	return a, nil
 }
 
-// awakeInTime is awake for somebody who waits as long as for any request.
-func (n *Node) awakeInTime(e *entry) (*activation, error) {
+// awakeInTime is awake for somebody who waits no longer than for any request.
+func (n *Node) awakeInTime(ctx context.Context, e *entry) (*activation, error) {
 	if a := e.active.Load(); a != nil && a.loaded.Load() {
-		return n.awake(n.ctx, e) // which will hardly wait
+		return n.awake(ctx, e) // which will hardly wait
 	}
-	ctx, cancel := n.patience(n.ctx)
+	ctx, cancel := n.Patience(ctx)
 	defer cancel()
 	return n.awake(ctx, e)
-}
-
-// patience bounds what is done for somebody who waits. A simulation knows no other time
-// than its own.
-func (n *Node) patience(ctx context.Context) (context.Context, context.CancelFunc) {
-	if n.cfg.Driver != nil {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, n.cfg.RequestTimeout)
 }
 
 // awake returns the deal's activation once its state is loaded. ErrUnavailable, and
@@ -146,7 +138,12 @@ func (a *activation) await(ctx context.Context) error {
 	select {
 	case <-a.tried:
 		return nil
+	case <-a.gone: // before its turn came
+		return nil
 	case <-ctx.Done():
+		if a.queued.Load() {
+			return errCrowded
+		}
 		return fmt.Errorf("%w: it is still being loaded", ErrUnavailable)
 	}
 }
@@ -157,9 +154,9 @@ func (a *activation) why() error {
 		return ErrUnavailable
 	}
 	<-a.gone
-	switch {
-	case a.cutOff():
-		return errCutOff
+	switch err := a.refusal(); {
+	case err != nil:
+		return err
 	case a.unreachable.Load():
 		return fmt.Errorf("%w: %w", errAgain, journal.ErrUnreachable)
 	default:
@@ -167,13 +164,27 @@ func (a *activation) why() error {
 	}
 }
 
-// errCutOff: the journal did not answer, and no other node could know better. Nothing was
-// asked of the deal.
-var errCutOff = fmt.Errorf("%w: %w", ErrUnavailable, journal.ErrUnreachable)
+var (
+	// errCutOff: the journal did not answer, and no other node could know better. Nothing
+	// was asked of the deal.
+	errCutOff = fmt.Errorf("%w: %w", ErrUnavailable, journal.ErrUnreachable)
+	// errCrowded: as many deals as may are being loaded, and have been for too long.
+	errCrowded = fmt.Errorf("%w: too many deals are being loaded", ErrOverloaded)
+)
 
-// cutOff says whether the activation failed in that way. Whoever waits for it is told at
-// once, lest those who want what one server keeps take the places of all others.
-func (a *activation) cutOff() bool { return a.unreachable.Load() && a.node.cfg.Peers == nil }
+// refusal is what whoever waits for an activation that was abandoned is told at once, lest
+// those who want what one server keeps take the places of all others. nil: they look for
+// the deal again.
+func (a *activation) refusal() error {
+	switch {
+	case a.queued.Load():
+		return errCrowded
+	case a.unreachable.Load() && a.node.cfg.Peers == nil:
+		return errCutOff
+	default:
+		return nil
+	}
+}
 
 // share divides what may wait for the journal among the servers that keep it, so that
 // none holds up what is another's.
@@ -186,15 +197,34 @@ func (n *Node) share(store journal.Store) {
 	for range shards {
 		n.loadSlots = append(n.loadSlots, make(chan struct{}, 2*n.cfg.Workers))
 	}
+	if shards > 1 {
+		n.crowds = make([]admit.Gate, shards)
+	}
+}
+
+// errShardCrowded: as many requests wait for one of several servers as may.
+var errShardCrowded = fmt.Errorf("%w at one of the journal's servers", ErrOverloaded)
+
+// enterShard counts a request in at the server of its deal. Of several, one that answers
+// nothing gets half of the places, and leaves the rest to the others.
+func (n *Node) enterShard(r *Request, shard uint16) bool {
+	return n.crowds == nil || n.crowds[shard].Enter(room(r, n.cfg.InFlightMax/2))
+}
+
+func (n *Node) leaveShard(shard uint16) {
+	if n.crowds != nil {
+		n.crowds[shard].Leave()
+	}
 }
 
 // enter waits for a place among those who read a shard, and returns how to leave it.
+// errCrowded.
 func (n *Node) enter(ctx context.Context, shard uint16) (leave func(), err error) {
 	select {
 	case n.loadSlots[shard] <- struct{}{}:
 		return func() { <-n.loadSlots[shard] }, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: it has been busy for too long", journal.ErrUnreachable)
+		return nil, errCrowded
 	}
 }
 
@@ -206,11 +236,20 @@ func (n *Node) load(a *activation) {
 		return
 	}
 	defer a.loaded.Store(true)
+	a.queued.Store(true)
 	leave, err := n.enterToLoad(a.entry.shard)
 	if err == nil {
 		defer leave()
-		err = n.restore(a)
+		a.queued.Store(false)
 	}
+	if a.failed.Load() || !n.owns(a.entry.id) { // it moved while it waited
+		err = errAgain
+	}
+	if err != nil {
+		a.abandon(err)
+		return
+	}
+	err = n.restore(a)
 	away := errors.Is(err, journal.ErrUnreachable)
 	switch {
 	case err == nil:
@@ -242,13 +281,10 @@ func (n *Node) load(a *activation) {
 	a.mailbox.open()
 }
 
-// enterToLoad is enter for an activation. On a disk of its own the node waits for as long
-// as those before it take; of a server, no longer than anybody waits for the deal.
+// enterToLoad is enter for an activation. It gives up while those who wait for the deal
+// can still be told why.
 func (n *Node) enterToLoad(shard uint16) (leave func(), err error) {
-	if n.cfg.Peers == nil {
-		return n.enter(n.ctx, shard)
-	}
-	ctx, cancel := n.patience(n.ctx)
+	ctx, cancel := n.within(n.ctx, n.cfg.RequestTimeout*9/10)
 	defer cancel()
 	return n.enter(ctx, shard)
 }
@@ -259,7 +295,7 @@ func (n *Node) restore(a *activation) error {
 		return err
 	}
 	a.epoch = head.Epoch
-	a.snapshot, err = n.replay(a.entry.id, a.state)
+	a.snapshot, err = n.replay(a.entry.id, a.state, head)
 	if err == nil && a.state.Seq != head.Seq {
 		err = fmt.Errorf("%w: replay ended at event %d of %d", journal.ErrCorrupt, a.state.Seq, head.Seq)
 	}
@@ -271,19 +307,16 @@ func isDamage(err error) bool {
 	return errors.Is(err, journal.ErrCorrupt) || errors.Is(err, deal.ErrMalformed) || errors.Is(err, deal.ErrInvariant)
 }
 
-// replay brings an empty state to the end of its stream: the newest snapshot,
-// then every event after it. It returns the seq of the snapshot.
-func (n *Node) replay(stream string, s *deal.State) (snapshot uint64, err error) {
-	snapshot, data, err := n.store.Snapshot(n.ctx, stream)
-	switch {
-	case errors.Is(err, journal.ErrNotFound):
-		snapshot = 0
-	case err != nil:
-		return 0, err
-	default:
-		if err := s.Restore(data); err != nil {
+// replay brings an empty state to the end of its stream, which is at head: the newest
+// snapshot, then every event after it. It returns the seq of the snapshot.
+func (n *Node) replay(stream string, s *deal.State, head journal.Head) (snapshot uint64, err error) {
+	if head.SnapshotSeq > 0 {
+		if snapshot, err = n.restoreSnapshot(stream, s); err != nil {
 			return 0, err
 		}
+	}
+	if s.Seq == head.Seq { // a server need not be asked for nothing
+		return snapshot, nil
 	}
 	var e deal.Event
 	err = n.store.Read(n.ctx, stream, s.Seq, func(je journal.Event) error {
@@ -298,6 +331,18 @@ func (n *Node) replay(stream string, s *deal.State) (snapshot uint64, err error)
 		return s.Apply(&e)
 	})
 	return snapshot, err
+}
+
+// restoreSnapshot restores the newest snapshot and returns its seq, 0 if there is none.
+func (n *Node) restoreSnapshot(stream string, s *deal.State) (seq uint64, err error) {
+	seq, data, err := n.store.Snapshot(n.ctx, stream)
+	if errors.Is(err, journal.ErrNotFound) {
+		return 0, nil
+	}
+	if err == nil {
+		err = s.Restore(data)
+	}
+	return seq, err
 }
 
 // recover finds every deal in the journal. Those whose lists are behind their

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -35,6 +36,8 @@ type neighbours struct {
 	claims    claims
 	followers followers
 	changed   chan struct{} // holds a token if the members have changed
+	handing   chan struct{} // holds a token while deals are handed over
+	settled   atomic.Bool   // settle has looked at the deals as one of the members
 
 	catching sync.Mutex   // held by the one who asks for lists
 	caught   atomic.Int64 // rounds of asking that have begun
@@ -45,7 +48,7 @@ type neighbours struct {
 func (c *neighbours) init() {
 	c.specs = newSpecs()
 	c.followers.byDeal = make(map[string]*follower)
-	c.changed = make(chan struct{}, 1)
+	c.changed, c.handing = make(chan struct{}, 1), make(chan struct{}, 1)
 }
 
 // How long a request waits before it looks again for a deal that is on its way: not at
@@ -82,8 +85,8 @@ func (n *Node) callAnywhere(r *Request, deadline int64) error {
 		case member != "":
 			err = n.callThere(r, member, deadline)
 		}
-		if err == nil && n.outdated(r) {
-			err = errAgain
+		if err == nil && r.Reply.Code == deal.OrderNotFound {
+			err = n.deny(r, deadline)
 		}
 		switch {
 		case err == nil, err == ErrDeadline: //nolint:errorlint // r is gone exactly with that one
@@ -109,12 +112,22 @@ func (n *Node) callAnywhere(r *Request, deadline int64) error {
 	return fmt.Errorf("%w: it found no owner in time", ErrUnavailable)
 }
 
-// outdated says whether an answer is that of an owner that has been superseded and does
-// not know it yet: it has never heard of an order that is in the journal. What else it
-// refuses or shows was true a moment ago; that there is no such order never was.
-func (n *Node) outdated(r *Request) bool {
-	return r.Reply.Code == deal.OrderNotFound &&
-		n.loadOrder(n.ctx, &deal.Spec{ID: string(r.Deal)}, r.Cmd.Order, &Order{}) == nil
+// deny returns nil if there is no such order as r's deal has said. An owner that has been
+// superseded and does not know it yet has never heard of one that is in the journal; what
+// else it refuses or shows was true a moment ago, but that never was. errAgain if it is
+// there, ErrUnavailable if the journal does not say.
+func (n *Node) deny(r *Request, deadline int64) error {
+	ctx, cancel := n.until(n.ctx, deadline)
+	defer cancel()
+	err := n.loadOrder(ctx, &deal.Spec{ID: string(r.Deal)}, r.Cmd.Order, &Order{})
+	switch {
+	case err == nil:
+		return errAgain
+	case errors.Is(err, ErrOrderNotFound):
+		return nil
+	default:
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
 }
 
 // repeatable says whether a command that may have been done can be sent again: what was
@@ -233,7 +246,9 @@ func (n *Node) Serve(_ string, body []byte, deadline int64, reply func([]byte)) 
 		return
 	}
 	n.background(func() {
-		answer, err := n.serve(serve, fields)
+		ctx, cancel := n.until(n.ctx, deadline)
+		defer cancel()
+		answer, err := n.serve(ctx, serve, fields)
 		if err != nil {
 			answer = appendOutcome(nil, outcomeOf(err))
 		}
@@ -241,19 +256,19 @@ func (n *Node) Serve(_ string, body []byte, deadline int64, reply func([]byte)) 
 	})
 }
 
-// service answers a message of one kind; it may wait.
-type service func(n *Node, fields []byte) ([]byte, error)
+// service answers a message of one kind; it may wait for as long as who asks does.
+type service func(n *Node, ctx context.Context, fields []byte) ([]byte, error)
 
 // serve calls a service. A panic is the end of this question, and not of the node: who
 // asked may ask another one.
-func (n *Node) serve(s service, fields []byte) (answer []byte, err error) {
+func (n *Node) serve(ctx context.Context, s service, fields []byte) (answer []byte, err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
 			n.tellPanic(fault)
 			err = ErrUnavailable
 		}
 	}()
-	return s(n, fields)
+	return s(n, ctx, fields)
 }
 
 func (n *Node) tellPanic(fault any) {
@@ -329,11 +344,13 @@ func (n *Node) takeUp(r *Request, deadline int64) {
 // sendPatiently is send that gets to know what other nodes have stored a moment ago.
 func (n *Node) sendPatiently(r *Request, deadline int64) (*activation, error) {
 	if changesTerms(r.Cmd.Kind) {
-		n.prepare(r)
+		n.prepare(r, deadline)
 	}
 	a, err := n.send(r, deadline)
 	if errors.Is(err, ErrDealNotFound) && r.Cmd.Kind != deal.Create {
-		if err = n.discover(string(r.Deal)); err == nil {
+		ctx, cancel := n.until(n.ctx, deadline)
+		defer cancel()
+		if err = n.discover(ctx, string(r.Deal)); err == nil {
 			a, err = n.send(r, deadline)
 		}
 	}
@@ -343,14 +360,16 @@ func (n *Node) sendPatiently(r *Request, deadline int64) (*activation, error) {
 func changesTerms(k deal.CommandKind) bool { return k == deal.Create || k == deal.Change }
 
 // prepare makes the rules known that a deal is about to use.
-func (n *Node) prepare(r *Request) {
+func (n *Node) prepare(r *Request, deadline int64) {
+	ctx, cancel := n.until(n.ctx, deadline)
+	defer cancel()
 	switch {
 	case n.cfg.Prepare == nil:
 	case r.Cmd.Kind == deal.Create:
-		n.cfg.Prepare(n.ctx, r.Cmd.Spec.Merchant, r.Cmd.Spec.Rules)
+		n.cfg.Prepare(ctx, r.Cmd.Spec.Merchant, r.Cmd.Spec.Rules)
 	case r.Cmd.Patch.Rules != nil:
-		if v, err := n.viewHere(string(r.Deal)); err == nil {
-			n.cfg.Prepare(n.ctx, v.Spec.Merchant, *r.Cmd.Patch.Rules)
+		if v, err := n.viewHere(ctx, string(r.Deal)); err == nil {
+			n.cfg.Prepare(ctx, v.Spec.Merchant, *r.Cmd.Patch.Rules)
 		}
 	}
 }
@@ -440,8 +459,8 @@ func (n *Node) askAll(members []string, body []byte, wait time.Duration) (got []
 
 // atOwner runs here if a deal is this node's, and there if it is another's, and again
 // while it moves.
-func (n *Node) atOwner(dealID string, here func() error, there func(member string, wait time.Duration) error) error {
-	deadline := n.deadline()
+func (n *Node) atOwner(ctx context.Context, dealID string, here func() error, there func(member string, wait time.Duration) error) error {
+	deadline := n.deadlineOf(ctx)
 	for wait := time.Duration(0); ; wait = min(max(2*wait, lookAgainFirst), lookAgainMost) {
 		if wait > 0 && !n.pause(wait, deadline) {
 			return fmt.Errorf("%w: it found no owner in time", ErrUnavailable)
@@ -460,9 +479,11 @@ func (n *Node) atOwner(dealID string, here func() error, there func(member strin
 }
 
 // viewAnywhere is Deal for a deal that may be anybody's.
-func (n *Node) viewAnywhere(id string) (v deal.View, err error) {
-	err = n.atOwner(id, func() (err error) {
-		v, err = n.viewHere(id)
+func (n *Node) viewAnywhere(ctx context.Context, id string) (v deal.View, err error) {
+	ctx, cancel := n.Patience(ctx)
+	defer cancel()
+	err = n.atOwner(ctx, id, func() (err error) {
+		v, err = n.viewHere(ctx, id)
 		return err
 	}, func(member string, wait time.Duration) error {
 		fields, err := n.ask(member, appendText(appendOp(nil, opView), id), wait)
@@ -474,7 +495,7 @@ func (n *Node) viewAnywhere(id string) (v deal.View, err error) {
 	return v, err
 }
 
-func (n *Node) serveView(fields []byte) ([]byte, error) {
+func (n *Node) serveView(ctx context.Context, fields []byte) ([]byte, error) {
 	f := fieldReader{b: fields}
 	id := f.id()
 	if err := f.end(); err != nil {
@@ -483,7 +504,7 @@ func (n *Node) serveView(fields []byte) ([]byte, error) {
 	if _, self := n.cfg.Peers.Owner(id); !self {
 		return nil, errAgain
 	}
-	v, err := n.viewHere(string(id))
+	v, err := n.viewHere(ctx, string(id))
 	if err != nil {
 		return nil, err
 	}
@@ -494,8 +515,10 @@ func (n *Node) serveView(fields []byte) ([]byte, error) {
 const nameWait = 500 * time.Millisecond
 
 // idAnywhere is DealID for a deal that may be anybody's.
-func (n *Node) idAnywhere(name []byte) (string, error) {
-	err := n.discover(string(name))
+func (n *Node) idAnywhere(ctx context.Context, name []byte) (string, error) {
+	ctx, cancel := n.Patience(ctx)
+	defer cancel()
+	err := n.discover(ctx, string(name))
 	if err == nil {
 		return string(name), nil
 	}
@@ -504,7 +527,7 @@ func (n *Node) idAnywhere(name []byte) (string, error) {
 	}
 	others := n.cfg.Peers.Others(nil)
 	silent := len(others)
-	for _, a := range n.askAll(others, appendText(appendOp(nil, opName), name), nameWait) {
+	for _, a := range n.askAll(others, appendText(appendOp(nil, opName), name), min(nameWait, time.Duration(n.deadlineOf(ctx)-n.clock.Now().Mono))) {
 		if a.err != nil {
 			continue
 		}
@@ -521,7 +544,7 @@ func (n *Node) idAnywhere(name []byte) (string, error) {
 	return "", err
 }
 
-func (n *Node) serveName(fields []byte) ([]byte, error) {
+func (n *Node) serveName(_ context.Context, fields []byte) ([]byte, error) {
 	f := fieldReader{b: fields}
 	id := ""
 	if e := n.directory.findNamed(f.text(deal.MaxIDLen)); e != nil {
@@ -546,8 +569,8 @@ func (n *Node) catchUpAnywhere() {
 	n.askAll(n.cfg.Peers.Others(nil), appendOp(nil, opCatchUp), catchUpWait)
 }
 
-func (n *Node) serveCatchUp([]byte) ([]byte, error) {
-	ctx, cancel := n.patience(n.ctx)
+func (n *Node) serveCatchUp(context.Context, []byte) ([]byte, error) {
+	ctx, cancel := n.Patience(n.ctx) // what it brings about is there for the next who asks
 	defer cancel()
 	return appendOutcome(nil, outcomeAnswered), n.views.catchUp(ctx)
 }

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -33,15 +34,21 @@ type follower struct {
 }
 
 // boardAnywhere is board for a deal that may be anybody's.
-func (n *Node) boardAnywhere(dealID string) (b *board, err error) {
-	err = n.atOwner(dealID, func() (err error) {
-		b, err = n.boardHere(dealID)
+func (n *Node) boardAnywhere(ctx context.Context, dealID string) (b *board, err error) {
+	ctx, cancel := n.Patience(ctx)
+	defer cancel()
+	err = n.atOwner(ctx, dealID, func() (err error) {
+		b, err = n.boardHere(ctx, dealID)
 		return err
 	}, func(string, time.Duration) error {
 		f := n.follow(dealID)
-		<-f.ready
-		b = &f.board
-		return f.err
+		select {
+		case <-f.ready:
+			b = &f.board
+			return f.err
+		case <-ctx.Done():
+			return fmt.Errorf("%w: its owner does not answer", ErrUnavailable)
+		}
 	})
 	return b, err
 }
@@ -127,16 +134,14 @@ func (f *follower) show(v *deal.View, status deal.Status, groups []groupChange) 
 	}
 	news := v.Seq != f.committed.Seq || status != f.status
 	f.committed, f.status = *v, status
-	for _, c := range groups {
-		f.groups.add(c)
-	}
+	f.noteGroups(groups)
 	if news {
 		f.wakeWatchers()
 	}
 }
 
 // serveWatch answers when the deal is no longer as the other node knows it.
-func (n *Node) serveWatch(fields []byte) ([]byte, error) {
+func (n *Node) serveWatch(ctx context.Context, fields []byte) ([]byte, error) {
 	id, seq, status, err := readWatch(fields)
 	if err != nil {
 		return appendOutcome(nil, outcomeMalformed), nil
@@ -144,7 +149,7 @@ func (n *Node) serveWatch(fields []byte) ([]byte, error) {
 	if !n.owns(id) {
 		return nil, errAgain
 	}
-	b, err := n.boardHere(id)
+	b, err := n.boardHere(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +168,7 @@ func (n *Node) serveWatch(fields []byte) ([]byte, error) {
 		case <-w.news:
 		case <-b.gone:
 			return nil, errAgain
-		case <-n.ctx.Done():
+		case <-ctx.Done():
 			return nil, errAgain
 		case <-late:
 			return b.since(noSeq, 0), nil

@@ -14,6 +14,8 @@ var (
 	ErrOverloaded = errors.New("actors: too many requests in flight")
 	// ErrDraining: the node takes no new work because it is about to stop.
 	ErrDraining = errors.New("actors: the node is draining")
+	// ErrInFlight: a drain ended before all requests were answered.
+	ErrInFlight = errors.New("actors: requests are still in flight")
 	// ErrUnavailable: the deal cannot serve now. If an order was asked for,
 	// it has not been acknowledged; the same key finds out what became of it.
 	ErrUnavailable = errors.New("actors: the deal is not available")

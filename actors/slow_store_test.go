@@ -141,7 +141,7 @@ func TestWatchOfADealThatIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range restartsMax { // another owner takes the deal over, until it is suspended
-		if _, err := h.node.Deal("d"); err != nil {
+		if _, err := h.node.Deal(t.Context(), "d"); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := h.store.Open(t.Context(), "d"); err != nil {
@@ -162,11 +162,17 @@ func TestWatchOfADealThatIsGone(t *testing.T) {
 type silentStore struct {
 	*journaltest.Memory
 	silent atomic.Bool
+	within time.Duration // after which it is not waited for, if that is set
 }
 
 func (s *silentStore) hear(ctx context.Context) error {
 	if !s.silent.Load() {
 		return nil
+	}
+	if s.within > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.within)
+		defer cancel()
 	}
 	<-ctx.Done()
 	return fmt.Errorf("%w: %w", journal.ErrUnreachable, ctx.Err())
@@ -202,35 +208,12 @@ func (t silentTables) ApplyIf(ctx context.Context, e []journal.Expectation, m []
 func TestSilentShard(t *testing.T) {
 	server := &silentStore{Memory: journaltest.NewMemory()}
 	store := sharded.New([]journal.Store{journaltest.NewMemory(), server}, Beside)
-	clock, err := clockd.New(clockd.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	clock.Start()
-	t.Cleanup(clock.Close)
 	listed := make(chan string, 100)
-	h := &house{t: t, cfg: Config{
-		Rules: rulesFunc(tenPercent), Logger: discard, Fatal: func(err error) { t.Error(err) }, Workers: 1, RequestTimeout: 500 * time.Millisecond,
+	h, ids := onTwoServers(t, store, Config{
+		Rules: rulesFunc(tenPercent), Logger: discard, Fatal: func(err error) { t.Error(err) }, Workers: 1, RequestTimeout: time.Second,
 		Listed: func(v deal.View) { listed <- v.Spec.ID },
-	}}
-	open := func() {
-		if h.node, err = NewNode(t.Context(), store, clock, h.cfg); err != nil {
-			t.Fatal(err)
-		}
-	}
-	open()
-	var ids [2][]string // by shard
-	for i := 0; len(ids[0]) < 5 || len(ids[1]) < 5; i++ {
-		id := fmt.Sprint("d", i)
-		ids[store.Shard(id)] = append(ids[store.Shard(id)], id)
-		h.create(id, func(s *deal.Spec) { s.StartsAt = 0 })
-	}
-	if err := h.node.Snapshot(t.Context()); err != nil { // the lists know all of them
-		t.Fatal(err)
-	}
-	h.node.Close()
-	open()
-	defer func() { h.node.Close() }()
+	}, 5, 5)
+	defer h.node.Close()
 	for len(listed) > 0 {
 		<-listed
 	}
@@ -241,12 +224,12 @@ func TestSilentShard(t *testing.T) {
 	read := make(chan error, len(ids[1]))
 	for _, id := range ids[1][1:] { // more than may load at once
 		go func() {
-			_, err := h.node.Deal(id)
+			_, err := h.node.Deal(t.Context(), id)
 			read <- err
 		}()
 	}
 	for range ids[1][1:] {
-		if err := <-read; !errors.Is(err, ErrUnavailable) {
+		if err := <-read; !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrOverloaded) {
 			t.Errorf("a deal of the silent server: %v", err)
 		}
 	}
@@ -291,33 +274,10 @@ func (s *refusingStore) Open(ctx context.Context, stream string) (journal.Head, 
 func TestRefusingShard(t *testing.T) {
 	server := &refusingStore{Memory: journaltest.NewMemory()}
 	store := sharded.New([]journal.Store{journaltest.NewMemory(), server}, Beside)
-	clock, err := clockd.New(clockd.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	clock.Start()
-	t.Cleanup(clock.Close)
-	h := &house{t: t, cfg: Config{
+	h, ids := onTwoServers(t, store, Config{
 		Rules: rulesFunc(tenPercent), Logger: discard, Fatal: func(err error) { t.Error(err) }, Workers: 2, InFlightMax: 20, RequestTimeout: time.Minute,
-	}}
-	open := func() {
-		if h.node, err = NewNode(t.Context(), store, clock, h.cfg); err != nil {
-			t.Fatal(err)
-		}
-	}
-	open()
-	var ids [2][]string // by shard
-	for i := 0; len(ids[0]) < 1 || len(ids[1]) < 5; i++ {
-		id := fmt.Sprint("d", i)
-		ids[store.Shard(id)] = append(ids[store.Shard(id)], id)
-		h.create(id, func(s *deal.Spec) { s.StartsAt = 0 })
-	}
-	if err := h.node.Snapshot(t.Context()); err != nil { // the lists know all of them
-		t.Fatal(err)
-	}
-	h.node.Close()
-	open()
-	defer func() { h.node.Close() }()
+	}, 1, 5)
+	defer h.node.Close()
 	server.away.Store(true)
 	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
 	defer stop()
@@ -364,4 +324,34 @@ func TestRefusingShard(t *testing.T) {
 			t.Errorf("once the server is back: %+v", a)
 		}
 	}
+}
+
+// onTwoServers starts a node on two servers, with so many deals on each, which are at rest:
+// the node has been started again since they were made. ids are theirs, by server.
+func onTwoServers(t *testing.T, store *sharded.Store, cfg Config, first, second int) (h *house, ids [2][]string) {
+	t.Helper()
+	clock, err := clockd.New(clockd.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock.Start()
+	t.Cleanup(clock.Close)
+	h = &house{t: t, cfg: cfg}
+	open := func() {
+		if h.node, err = NewNode(t.Context(), store, clock, h.cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open()
+	for i := 0; len(ids[0]) < first || len(ids[1]) < second; i++ {
+		id := fmt.Sprint("d", i)
+		ids[store.Shard(id)] = append(ids[store.Shard(id)], id)
+		h.create(id, func(s *deal.Spec) { s.StartsAt = 0 })
+	}
+	if err := h.node.Snapshot(t.Context()); err != nil { // the lists know all of them
+		t.Fatal(err)
+	}
+	h.node.Close()
+	open()
+	return h, ids
 }

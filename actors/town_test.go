@@ -26,6 +26,7 @@ type town struct {
 	mu    sync.Mutex // guards what follows
 	nodes map[string]*resident
 	wires sync.WaitGroup
+	laid  sync.RWMutex // held for writing while wires are waited for, so that none begins
 }
 
 // resident is one node with its network.
@@ -39,7 +40,9 @@ type resident struct {
 	deaf    atomic.Bool              // what is sent to it is lost, and its sender is told so
 	mute    atomic.Bool              // it serves, and its answers are lost
 	lost    atomic.Int64             // those
-	stuck   atomic.Bool              // what is sent to it is neither served nor known to be lost
+	stuck   atomic.Bool              // what is sent to it is neither served nor known to be lost; notices not even late
+	unwoken atomic.Int32             // how often it was told of deals while it was stuck
+	unasked atomic.Int32             // how often it was sent anything else then
 }
 
 func newTown(t *testing.T, names ...string) *town {
@@ -94,7 +97,9 @@ func (r *resident) close() {
 	r.town.mu.Unlock()
 	if open {
 		r.node.cancel()
+		r.town.laid.Lock()
 		r.town.wires.Wait()
+		r.town.laid.Unlock()
 		r.node.Close()
 		r.clock.Close()
 	}
@@ -159,13 +164,21 @@ func (r *resident) Others(dst []string) []string {
 func (r *resident) Send(member string, body []byte, deadline int64, done cluster.Done) {
 	body = slices.Clone(body)
 	to := r.town.node(member)
+	r.town.laid.RLock()
+	defer r.town.laid.RUnlock()
 	if to == nil || to.deaf.Load() || r.deaf.Load() {
 		r.town.wires.Go(func() { done.Replied(nil, cluster.ErrUnknown) })
 		return
 	}
 	if to.stuck.Load() {
+		notice := op(body[0]) == opWake
+		if notice {
+			to.unwoken.Add(1)
+		} else {
+			to.unasked.Add(1)
+		}
 		r.town.wires.Go(func() {
-			for clockd.Mono() < deadline && r.town.t.Context().Err() == nil {
+			for (notice && to.stuck.Load() || clockd.Mono() < deadline) && r.town.t.Context().Err() == nil {
 				time.Sleep(time.Millisecond)
 			}
 			done.Replied(nil, cluster.ErrExpired)

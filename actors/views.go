@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,8 +34,9 @@ var Beside = map[string]func(key string) (deal string){
 	},
 }
 
-// rowsMax bounds the rows of one batch; a deal's own row may be one more.
-const rowsMax = 1024
+// rowsMax bounds the rows of one batch; a deal's own row may be one more. A large one
+// pays: the rows of a batch go in by their keys, and neighbours are found close by.
+const rowsMax = 4096
 
 // lists are the views of all deals: one for each server that keeps the journal, since a
 // deal's rows lie beside it. A server that does not answer holds up its own.
@@ -76,7 +78,7 @@ type views struct {
 	node    *Node
 	mu      sync.Mutex // guards dirty
 	dirty   []*entry
-	keeping atomic.Bool // a keepUp is under way
+	keeping chore // keepUp
 
 	pass chan struct{} // holds a token while a pass runs, which has the rest
 	// rows wait to be applied, with those of other deals; keys holds their keys
@@ -88,7 +90,7 @@ type views struct {
 	believed []journal.Expectation
 	key      []byte // scratch
 	event    deal.Event
-	fresh    freshEvents // taken from the deal that is being derived
+	fresh    freshOrders // taken from the deal that is being derived
 	gentle   bool        // the pass rests between batches, from since on
 	since    int64       // Mono ns
 
@@ -134,13 +136,39 @@ func (v *views) run(ctx context.Context, gentle bool) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { <-v.pass }()
+	handed := false // the pass, to somebody else
+	defer func() {
+		if !handed {
+			<-v.pass
+		}
+	}()
 	v.gentle, v.since = gentle, clockd.Mono()
 	v.mu.Lock()
 	dirty := v.dirty
 	v.dirty = nil
 	v.mu.Unlock()
-	var first error
+	first := v.deriveAll(ctx, dirty)
+	// A simulation has one goroutine: it would wait for itself.
+	if handed = ctx.Err() != nil && v.node.ctx.Err() == nil && v.node.cfg.Driver == nil; handed {
+		v.node.background(v.finish)
+		return errors.Join(first, ctx.Err())
+	}
+	if err := v.apply(ctx); first == nil {
+		first = err
+	}
+	return first
+}
+
+// finish ends a pass whose reader has gone: what it has got so far is written all the same.
+func (v *views) finish() {
+	defer func() { <-v.pass }()
+	ctx, cancel := v.node.Patience(v.node.ctx)
+	defer cancel()
+	v.node.report("lists", v.apply(ctx))
+}
+
+// deriveAll returns the first error.
+func (v *views) deriveAll(ctx context.Context, dirty []*entry) (first error) {
 	for i, e := range dirty {
 		e.dirty.Store(false)
 		err := v.derive(ctx, e)
@@ -155,9 +183,6 @@ func (v *views) run(ctx context.Context, gentle bool) error {
 			v.putBack(dirty[i+1:])
 			break
 		}
-	}
-	if err := v.apply(ctx); first == nil {
-		first = err
 	}
 	return first
 }
@@ -200,16 +225,7 @@ func (v *views) derive(ctx context.Context, e *entry) error {
 	if plantMarkEarly {
 		_ = v.node.store.Tables().Apply(ctx, []journal.Mutation{{Table: tableDeals, Key: e.id, Value: now.encode()}}, false)
 	}
-	err = v.read(ctx, e.id, a.listed, now.seq, func(seq uint64, data []byte) error {
-		if deal.Kind(data[0]) != deal.OrderPlaced {
-			return nil
-		}
-		if err := v.event.Decode(data); err != nil {
-			return err
-		}
-		return v.addOrder(ctx, v.event.Placed.User, e.id, seq)
-	})
-	if err != nil {
+	if err = v.addOrders(ctx, e.id, a.listed, now.seq); err != nil {
 		return err
 	}
 	value := now.encode()
@@ -221,17 +237,23 @@ func (v *views) derive(ctx context.Context, e *entry) error {
 	return nil
 }
 
-// read calls fn for a deal's events after one seq up to another: from memory if
-// all of them are still there, or else from the journal.
-func (v *views) read(ctx context.Context, id string, after, last uint64, fn func(seq uint64, data []byte) error) error {
+// addOrders adds the rows of a deal's orders after one event up to another: from memory
+// if all of them are still there, or else from the journal.
+func (v *views) addOrders(ctx context.Context, id string, after, last uint64) error {
 	if v.fresh.covers(after) {
-		return v.fresh.each(after, fn)
+		return v.fresh.each(after, func(seq uint64, user []byte) error { return v.addOrder(ctx, user, id, seq) })
 	}
 	return v.node.store.Read(ctx, id, after, func(je journal.Event) error {
 		if je.Seq > last {
 			return journal.ErrStop
 		}
-		return fn(je.Seq, je.Data)
+		if deal.Kind(je.Data[0]) != deal.OrderPlaced {
+			return nil
+		}
+		if err := v.event.Decode(je.Data); err != nil {
+			return err
+		}
+		return v.addOrder(ctx, v.event.Placed.User, id, je.Seq)
 	})
 }
 
@@ -291,6 +313,7 @@ func (v *views) tell(a *activation) {
 }
 
 func (v *views) write(ctx context.Context) error {
+	slices.SortFunc(v.rows, func(a, b journal.Mutation) int { return strings.Compare(a.Key, b.Key) })
 	if len(v.believed) == 0 {
 		return v.node.store.Tables().Apply(ctx, v.rows, false)
 	}
@@ -308,46 +331,52 @@ func (v *views) rest(ctx context.Context) error {
 	return err
 }
 
-// freshEvents are the newest events of a deal as they were written, kept so that
-// the lists need not read them back. A deal that is too hot for that is read from
-// the journal, where its events lie together.
-type freshEvents struct {
-	first  uint64 // seq of the first
-	frames []byte // as journal.AppendEvent frames them; at most freshMax bytes
+// freshOrders are the newest orders of a deal, kept so that the lists need not read
+// them back. A deal that is too hot for that is read from the journal, where its events
+// lie together.
+type freshOrders struct {
+	after  uint64 // the orders of all events behind this one are here
+	begun  bool   // so far there are such events
 	missed bool   // later ones did not fit
+	placed []byte // as appendPlaced has them; at most freshMax bytes
 }
 
 const freshMax = 8 << 10
 
-func (f *freshEvents) add(first uint64, frames []byte) {
-	switch {
-	case f.missed:
+// appendPlaced appends an order as freshOrders has it.
+func appendPlaced(dst []byte, seq uint64, user []byte) []byte {
+	dst = binary.AppendUvarint(dst, seq)
+	dst = binary.AppendUvarint(dst, uint64(len(user)))
+	return append(dst, user...)
+}
+
+// add takes the orders of all events behind one that follow those it has.
+func (f *freshOrders) add(after uint64, placed []byte) {
+	if f.missed = f.missed || len(f.placed)+len(placed) > freshMax; f.missed {
 		return
-	case len(f.frames)+len(frames) > freshMax:
-		f.missed = true
-		return
-	case len(f.frames) == 0:
-		f.first = first
 	}
-	f.frames = append(f.frames, frames...)
+	if !f.begun {
+		f.after, f.begun = after, true
+	}
+	f.placed = append(f.placed, placed...)
 }
 
-func (f *freshEvents) reset() { *f = freshEvents{frames: f.frames[:0]} }
+func (f *freshOrders) reset() { *f = freshOrders{placed: f.placed[:0]} }
 
-// covers says whether every event behind after is there.
-func (f *freshEvents) covers(after uint64) bool {
-	return !f.missed && len(f.frames) > 0 && f.first <= after+1
-}
+// covers says whether the orders of every event behind after are there.
+func (f *freshOrders) covers(after uint64) bool { return !f.missed && f.begun && f.after <= after }
 
-// each calls fn for the events behind after.
-func (f *freshEvents) each(after uint64, fn func(seq uint64, data []byte) error) error {
-	var data []byte
-	for seq, rest := f.first, f.frames; len(rest) > 0; seq++ {
-		data, rest, _ = journal.CutEvent(rest)
+// each calls fn for the orders behind after.
+func (f *freshOrders) each(after uint64, fn func(seq uint64, user []byte) error) error {
+	for rest := f.placed; len(rest) > 0; {
+		seq, n := binary.Uvarint(rest)
+		size, m := binary.Uvarint(rest[n:])
+		user := rest[n+m:][:size]
+		rest = rest[n+m+int(size):]
 		if seq <= after {
 			continue
 		}
-		if err := fn(seq, data); err != nil {
+		if err := fn(seq, user); err != nil {
 			return err
 		}
 	}

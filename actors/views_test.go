@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -13,11 +15,13 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
 )
 
-// watchedStore counts the times that a stream is read, and can refuse rows.
+// watchedStore counts the times that a stream is read, and the batches of rows that do
+// not come by their keys. It can refuse rows.
 type watchedStore struct {
 	journal.Store
-	reads  atomic.Int64
-	refuse atomic.Bool
+	reads    atomic.Int64
+	unsorted atomic.Int64
+	refuse   atomic.Bool
 }
 
 type watchedTables struct {
@@ -33,6 +37,9 @@ func (s *watchedStore) Read(ctx context.Context, stream string, after uint64, fn
 func (s *watchedStore) Tables() journal.Tables { return watchedTables{s.Store.Tables(), s} }
 
 func (t watchedTables) Apply(ctx context.Context, rows []journal.Mutation, durable bool) error {
+	if !slices.IsSortedFunc(rows, func(a, b journal.Mutation) int { return strings.Compare(a.Key, b.Key) }) {
+		t.of.unsorted.Add(1)
+	}
 	if t.of.refuse.Load() && !durable {
 		return errors.New("refused")
 	}
@@ -43,7 +50,7 @@ func (t watchedTables) Apply(ctx context.Context, rows []journal.Mutation, durab
 // more, because it was too much or because writing the rows failed, is read from
 // the journal.
 func TestListsAreDerivedFromMemoryFirst(t *testing.T) {
-	many := freshMax/64 + rowsMax // more bytes than are kept, and more rows than fit a batch
+	many := freshMax/3 + rowsMax // more bytes than are kept, and more rows than fit a batch
 	for _, test := range []struct {
 		name   string
 		orders int
@@ -101,6 +108,9 @@ func TestListsAreDerivedFromMemoryFirst(t *testing.T) {
 			}
 			if reads := store.reads.Load() - before; reads != test.reads {
 				t.Errorf("the journal was read %d times, want %d", reads, test.reads)
+			}
+			if n := store.unsorted.Load(); n > 0 {
+				t.Errorf("%d batches were not in order", n)
 			}
 		})
 	}

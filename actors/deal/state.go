@@ -34,10 +34,13 @@ type State struct {
 	// are forgotten.
 	keys     table
 	keyShift uint32
+	firstKey int64 // when the oldest key was bound, or earlier
 
 	// Reservations last equally long, and so do groups: the oldest is due first.
-	nextExpiry int // no order before it is reserved
-	nextGroup  int // no group before it is forming
+	nextExpiry int   // no order before it is reserved
+	nextGroup  int   // no group before it is forming
+	nextDue    int64 // what NextExpiry says, if dueKnown
+	dueKnown   bool
 
 	id      []byte // Spec.ID
 	scratch []byte
@@ -87,6 +90,7 @@ func (s *State) Apply(e *Event) error {
 		return fmt.Errorf("%w: event %d (kind %d, at %d) after event %d at %d", ErrInvariant, e.Seq, e.Kind, e.At, s.Seq, s.At)
 	}
 	s.Seq, s.At = e.Seq, e.At
+	s.dueKnown = s.dueKnown && e.Kind == OrderPlaced // which only adds to what is due
 	ok := true
 	switch e.Kind {
 	case DealCreated:
@@ -167,6 +171,7 @@ func (s *State) place(e *Event) bool {
 		return false
 	}
 	s.orders.add(o)
+	s.nextDue = sooner(s.nextDue, o.expires)
 	s.Available -= int64(p.Quantity)
 	s.Reserved += int64(p.Quantity)
 	return s.remember(u, p.Key, e.At) && s.Available == p.Available
@@ -195,6 +200,7 @@ func (s *State) seat(o *order, p *Placed) bool {
 			return false
 		}
 		s.groups = append(s.groups, group{seq: o.seq, expires: p.GroupEnds, status: Forming})
+		s.nextDue = sooner(s.nextDue, p.GroupEnds)
 	} else if i = s.findGroup(p.Group); i < 0 {
 		return false
 	}
@@ -362,7 +368,13 @@ const forgetMax = 4
 func (s *State) forgetKeys(now int64) {
 	for range forgetMax {
 		n := s.keys.len()
-		if n == 0 || n < MaxKeys && s.orders.at(int(s.keys.first+s.keyShift)).at > now-KeyWindow {
+		if n == 0 {
+			return
+		}
+		if s.firstKey <= now-KeyWindow {
+			s.firstKey = s.orders.at(int(s.keys.first + s.keyShift)).at
+		}
+		if n < MaxKeys && s.firstKey > now-KeyWindow {
 			return
 		}
 		s.keys.dropFirst()
@@ -372,41 +384,38 @@ func (s *State) forgetKeys(now int64) {
 // Due fills e with the next event that the passing of time owes the deal at
 // now, and says whether there is one: an expired reservation, a failed group.
 func (s *State) Due(now int64, e *Event) bool {
-	for ; s.nextExpiry < s.orders.len(); s.nextExpiry++ {
-		if o := s.orders.at(s.nextExpiry); o.status == Reserved {
-			if o.expires > now {
-				break
-			}
+	if next := s.NextExpiry(); next == 0 || next > now {
+		return false
+	}
+	if s.nextExpiry < s.orders.len() {
+		if o := s.orders.at(s.nextExpiry); o.expires <= now {
 			e.Kind, e.At, e.Order = OrderExpired, max(now, s.At), o.seq
 			return true
 		}
 	}
-	for ; s.nextGroup < len(s.groups); s.nextGroup++ {
-		if g := &s.groups[s.nextGroup]; g.status == Forming {
-			if g.expires > now {
-				break
-			}
-			e.Kind, e.At, e.Group = GroupFailed, max(now, s.At), g.seq
-			return true
-		}
-	}
-	return false
+	e.Kind, e.At, e.Group = GroupFailed, max(now, s.At), s.groups[s.nextGroup].seq
+	return true
 }
 
 // NextExpiry returns when Due will next have something to say; 0 = never.
 func (s *State) NextExpiry() int64 {
+	if s.dueKnown {
+		return s.nextDue
+	}
 	var next int64
-	for i := s.nextExpiry; i < s.orders.len(); i++ {
-		if s.orders.at(i).status == Reserved {
-			next = s.orders.at(i).expires
+	for ; s.nextExpiry < s.orders.len(); s.nextExpiry++ {
+		if o := s.orders.at(s.nextExpiry); o.status == Reserved {
+			next = o.expires
 			break
 		}
 	}
-	for i := s.nextGroup; i < len(s.groups); i++ {
-		if s.groups[i].status == Forming {
-			return sooner(next, s.groups[i].expires)
+	for ; s.nextGroup < len(s.groups); s.nextGroup++ {
+		if g := &s.groups[s.nextGroup]; g.status == Forming {
+			next = sooner(next, g.expires)
+			break
 		}
 	}
+	s.nextDue, s.dueKnown = next, true
 	return next
 }
 

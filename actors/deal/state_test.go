@@ -103,7 +103,7 @@ func TestCheckFinds(t *testing.T) {
 		"held orders":       func(s *State) { s.held[0].orders++ },
 		"user without name": func(s *State) { s.held = append(s.held, holding{}) },
 		"user's name":       func(s *State) { (*s.users.text.at(0))++ },
-		"user's index":      func(s *State) { clear(s.users.heads) },
+		"user's index":      func(s *State) { clear(s.users.slots) },
 		"group's members":   func(s *State) { s.groups[0].members++ },
 		"group's paid":      func(s *State) { s.groups[0].paid++ },
 		"group's status":    func(s *State) { s.groups[0].status = Complete },
@@ -112,7 +112,7 @@ func TestCheckFinds(t *testing.T) {
 		"group's chain":     func(s *State) { s.groups[0].newest = 0 },
 		"key's number":      func(s *State) { s.keyShift++ },
 		"key's user":        func(s *State) { (*s.keys.text.at(0))++ },
-		"key's index":       func(s *State) { clear(s.keys.heads) },
+		"key's index":       func(s *State) { clear(s.keys.slots) },
 		"never created":     func(s *State) { s.Spec = nil },
 	} {
 		s := sample(t)

@@ -204,7 +204,7 @@ func (a *account) present() error {
 	if a.ledger.spec.ID == "" {
 		return nil
 	}
-	view, err := w.node.Deal(a.id)
+	view, err := w.node.Deal(context.Background(), a.id)
 	if err != nil || !a.ledger.agrees(&view) {
 		return fmt.Errorf("the node shows %+v, %v", view, err)
 	}

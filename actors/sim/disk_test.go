@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
@@ -42,29 +43,30 @@ type pebbleDisk struct {
 	some  bool // of what was not synced, half or all may be kept
 	fs    *vfs.MemFS
 	store *embedded.Store
-	rng   *rand.Rand // set: the next sync of the log is the last
-	torn  *vfs.MemFS // what was on disk when the power failed in that sync
+	rng   atomic.Pointer[rand.Rand] // set: the next sync of the log is the last
+	torn  *vfs.MemFS                // what was on disk when the power failed in that sync
 }
 
 func (d *pebbleDisk) mount(fatal func(error)) (journal.Store, error) {
 	fs := errorfs.Wrap(d.fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		sync := op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo
-		if d.rng != nil && sync && strings.HasSuffix(op.Path, ".log") {
-			d.torn = d.clone(d.rng)
-			d.rng = nil
+		if sync && strings.HasSuffix(op.Path, ".log") {
+			if rng := d.rng.Swap(nil); rng != nil {
+				d.torn = d.clone(rng)
+			}
 		}
 		return nil
 	}))
 	zero := func() int64 { return 0 }
 	store, err := embedded.Open(embedded.Config{
 		Dir: "journal", FS: fs, Now: zero, Wall: zero, Fatal: fatal,
-		MemTable: 256 << 10, Cache: 1 << 20, Reserve: -1,
+		MemTable: 256 << 10, Recent: 2 << 10, Cache: 1 << 20, Reserve: -1,
 	})
 	d.store = store
 	return store, err
 }
 
-func (d *pebbleDisk) tear(rng *rand.Rand) { d.rng = rng }
+func (d *pebbleDisk) tear(rng *rand.Rand) { d.rng.Store(rng) }
 
 func (d *pebbleDisk) clone(rng *rand.Rand) *vfs.MemFS {
 	cfg := vfs.CrashCloneCfg{}
@@ -83,7 +85,8 @@ func (d *pebbleDisk) crash(rng *rand.Rand) error {
 	if d.store != nil {
 		err = d.store.Close() // for its goroutines; it writes to what is no longer there
 	}
-	d.fs, d.store, d.torn, d.rng = left, nil, nil, nil
+	d.fs, d.store, d.torn = left, nil, nil
+	d.rng.Store(nil)
 	return err
 }
 

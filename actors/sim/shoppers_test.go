@@ -261,7 +261,7 @@ func (w *world) newOp(id string, c deal.Command) *op {
 // look reads a deal's committed state.
 func (w *world) look(id string) {
 	o := w.newOp(id, deal.Command{})
-	o.view, o.err = w.node.Deal(id)
+	o.view, o.err = w.node.Deal(context.Background(), id)
 	o.viewed, o.ret = true, w.step // now: the process may have died over it
 	w.note("%v: view %d, %v", o, o.view.Seq, o.err)
 }

@@ -1,0 +1,75 @@
+package actors
+
+import (
+	"fmt"
+	"testing"
+)
+
+// TestHandOverSumsUp: a deal with much to replay leaves a snapshot behind for its next
+// owner, and one with little leaves none, for which everybody would wait.
+func TestHandOverSumsUp(t *testing.T) {
+	v := newTown(t, "a", "b")
+	v.agree("a")
+	a, b := v.node("a"), v.node("b")
+	events := map[string]int{"little": replayedAtOnce - 1, "much": replayedAtOnce}
+	for id, n := range events {
+		a.open([]string{id})
+		for i := range n - 1 { // it began with one
+			if got := a.place(id, "u", fmt.Sprint("k", i), 1); got.err != nil {
+				t.Fatal(got.err)
+			}
+		}
+	}
+	a.members.Store(&[]string{"b"})
+	b.members.Store(&[]string{"b"})
+	if err := a.node.HandOver(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for id, n := range events {
+		head, err := v.store.Head(t.Context(), id)
+		if err != nil || head.Seq != uint64(n) {
+			t.Fatalf("%s is at %+v: %v", id, head, err)
+		}
+		summed, replayed := n >= replayedAtOnce, b.node.replayed.Load()
+		if (head.SnapshotSeq == head.Seq) != summed {
+			t.Errorf("of %d events of %s, %d are summed up", n, id, head.SnapshotSeq)
+		}
+		if got := b.place(id, "u", "next", 1); got.err != nil {
+			t.Fatal(got.err)
+		}
+		if replayed = b.node.replayed.Load() - replayed; (replayed == 0) != summed {
+			t.Errorf("the next owner of %s replayed %d of %d events", id, replayed, n)
+		}
+	}
+}
+
+// TestAbandonedWhileItAsks: an activation that is given up while it asks others to let go
+// of its deal does not take the deal over from the one that came after it.
+func TestAbandonedWhileItAsks(t *testing.T) {
+	v := newTown(t, "a", "silent")
+	v.agree("a")
+	a, silent := v.node("a"), v.node("silent")
+	a.open([]string{"d"})
+	before, err := v.store.Head(t.Context(), "d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.node.Lost() // the next order finds it gone
+	silent.stuck.Store(true)
+	placed := make(chan answer, 1)
+	go func() { placed <- a.place("d", "u", "k", 1) }()
+	var first *activation
+	a.eventually("an activation that asks", func() bool {
+		first = a.node.directory.find([]byte("d")).active.Load()
+		return first != nil && silent.unasked.Load() > 0
+	})
+	silent.stuck.Store(false)
+	a.node.Lost()
+	if got := <-placed; got.err != nil {
+		t.Error(got.err)
+	}
+	<-first.tried
+	if head, err := v.store.Head(t.Context(), "d"); err != nil || head.Epoch != before.Epoch+1 {
+		t.Errorf("from epoch %d to %+v: %v", before.Epoch, head, err)
+	}
+}
