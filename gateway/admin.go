@@ -135,6 +135,11 @@ type keyReply struct {
 	Secret string `json:"key"`
 }
 
+// noKeys answers in open mode for all that has to do with keys.
+func (*Server) noKeys(*call) error {
+	return refuse(notFound, "this server believes every caller (auth open) and looks at no keys: stop it, make keys, and start it with auth keys")
+}
+
 func (s *Server) createKey(c *call) error {
 	var body keyBody
 	if err := c.readJSON(&body); err != nil {

@@ -484,6 +484,28 @@ func TestRateLimitIsEachCallersOwn(t *testing.T) {
 	g.as(g.acme).get("/api/v1/deals").refused(rateLimited)
 }
 
+// An operator who looks at a node is never asked to wait, whatever else is done with the
+// key; who is not known is.
+func TestRateLimitSparesWhatOperatorsRead(t *testing.T) {
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{PerSecond: 1, Burst: 2, Clients: 256})
+	must(t, err)
+	g := newGuardedTuned(t, func(c *Config) { c.Limiter = limiter })
+	journal := request{method: "GET", path: "/api/v1/admin/journal", admin: true}
+	for range 2 {
+		g.as(g.operator).get("/api/v1/deals").want(200)
+	}
+	g.as(g.operator).get("/api/v1/deals").refused(rateLimited)
+	for range 5 {
+		g.as(g.operator).send(journal).want(200)
+	}
+	g.as(g.operator).send(request{method: "POST", path: "/api/v1/admin/snapshot", admin: true}).refused(rateLimited)
+	forger := newIssuer(t)
+	for range 2 {
+		g.as(forger.shopper("u-1")).send(journal).refused(unauthenticated)
+	}
+	g.as(forger.shopper("u-1")).send(journal).refused(rateLimited)
+}
+
 // Bogus tokens do not buy signature checks without end; who is known already
 // is not held up by them.
 func TestRateLimitOfTheUnknown(t *testing.T) {

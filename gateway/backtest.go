@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	json "github.com/goccy/go-json"
@@ -197,6 +198,8 @@ type summaryLine struct {
 	Fuel               fuelLine          `json:"fuel"`
 	Distribution       distributionLine  `json:"distribution"`
 	Milliseconds       int64             `json:"duration_ms"`
+	// Added says that the deal does not name the rule, which ran behind all that it names.
+	Added bool `json:"added,omitempty"`
 }
 
 type sumsLine struct {
@@ -250,6 +253,7 @@ func newSummaryLine(s *reprice.Summary, candidate *reprice.Candidate, spec *deal
 		Faults:             map[string]uint64{},
 		Fuel:               fuelLine{s.Fuel(50), s.Fuel(99), s.FuelMax()},
 		Milliseconds:       took.Milliseconds(),
+		Added:              !slices.Contains(spec.Rules, candidate.Rule),
 	}
 	for fault, n := range s.Faults {
 		if fault := abi.Fault(fault); fault != abi.FaultNone {

@@ -89,7 +89,9 @@ func TestBacktest(t *testing.T) {
 	if all := run(2, `{"deal_id":"d","from":"2026-11-20T00:00:00Z","to":"2026-11-20T00:00:00.001Z"}`); len(all) != 4 {
 		t.Errorf("orders of that millisecond: %d lines", len(all))
 	}
-	h.post("/api/v1/rules/tiered/versions/1/backtest", `{"deal_id":"d"}`).want(200).lines()[2].has(map[string]any{"answer.outcome": "discount"})
+	added := h.post("/api/v1/rules/tiered/versions/1/backtest", `{"deal_id":"d"}`).want(200).lines()
+	added[2].has(map[string]any{"answer.outcome": "discount"})
+	added[3].has(map[string]any{"type": "summary", "added": true})
 
 	h.post(sale+"/1/backtest", `{"deal_id":"e"}`).refused(dealNotFound)
 	h.post(sale+"/1/backtest", `{}`).refused(invalidRequest)

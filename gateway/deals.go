@@ -176,6 +176,7 @@ func (s *Server) createDeal(c *call) error {
 		id := "d-" + strings.ToLower(rand.Text()[:12])
 		body.DealID = &id
 	}
+	noteDeal(c.ctx, []byte(*body.DealID))
 	spec, faults := body.spec(s.node.Now().Wall)
 	if err := s.findRules(spec.Merchant, spec.Rules, &faults); err != nil {
 		return err
@@ -202,7 +203,7 @@ func (s *Server) findRules(merchant string, rules []string, faults *[]deal.Field
 }
 
 func (s *Server) getDeal(c *call) error {
-	v, err := s.dealOf(c.params[0])
+	v, err := s.dealOf(c, c.params[0])
 	if err != nil {
 		return err
 	}
@@ -210,16 +211,16 @@ func (s *Server) getDeal(c *call) error {
 }
 
 // dealOf returns the deal of an id as it stands in a path.
-func (s *Server) dealOf(id []byte) (deal.View, error) {
+func (s *Server) dealOf(c *call, id []byte) (deal.View, error) {
 	if !deal.ValidID(id) {
 		return deal.View{}, &refusal{problem: dealNotFound}
 	}
-	return s.node.Deal(string(id))
+	return s.node.Deal(s.patience(c), string(id))
 }
 
 // ownDeal is dealOf for a caller who wants to change it.
 func (s *Server) ownDeal(c *call, id []byte) (deal.View, error) {
-	v, err := s.dealOf(id)
+	v, err := s.dealOf(c, id)
 	if err == nil && !c.who.is(merchant, v.Spec.Merchant) {
 		err = refuse(forbidden, "the deal belongs to another merchant")
 	}
@@ -245,7 +246,7 @@ func (s *Server) listDeals(c *call) error {
 	if ruleOff != "" && merchantID == "" && c.who.role == merchant {
 		merchantID = string(c.who.name) // another merchant's rule of this name is another rule
 	}
-	views, more, err := s.node.Deals(s.ctx, actors.DealQuery{
+	views, more, err := s.node.Deals(s.patience(c), actors.DealQuery{
 		Merchant: merchantID, Category: c.query("category"), Status: status, RuleOff: ruleOff, After: after, Limit: limit,
 	})
 	if err != nil {
@@ -325,15 +326,15 @@ func (s *Server) ask(c *call, class own.Class, dealID string, fill func(*deal.Co
 	if err != nil {
 		return err
 	}
+	defer func() { s.vacate(r) }()
 	r.Deal = []byte(dealID)
 	fill(&r.Cmd)
-	if err := s.node.Call(r); err != nil {
-		if !errors.Is(err, actors.ErrDeadline) { // then the seat is no longer ours
-			s.node.Release(r)
+	if err := s.node.CallWithin(s.patience(c), r); err != nil {
+		if errors.Is(err, actors.ErrDeadline) {
+			r = nil // it is no longer ours
 		}
 		return err
 	}
-	defer s.node.Release(r)
 	if r.Reply.Code != deal.OK {
 		f := faultOfReply(&r.Reply)
 		message := strings.Clone(f.message)

@@ -26,7 +26,7 @@ const (
 )
 
 func (s *Server) dealEvents(c *call) error {
-	v, err := s.dealOf(c.params[0])
+	v, err := s.dealOf(c, c.params[0])
 	if err != nil {
 		return err
 	}
@@ -57,18 +57,18 @@ func (s *Server) openStream(c *call, in *places, contentType, first string, fn f
 	if c.ctx.IsHead() {
 		return nil
 	}
-	head, path, who := h.AppendBytes(nil), string(c.ctx.Path()), c.who
+	head, who, log := h.AppendBytes(nil), c.who, s.cfg.Logger.With(about(c.ctx, "path", string(c.ctx.Path()))...)
 	c.ctx.HijackSetNoResponse(true)
 	c.ctx.Hijack(func(conn net.Conn) {
 		in.run(who, func() {
 			defer func() {
 				if fault := recover(); fault != nil {
-					s.cfg.Logger.Error("a stream panicked", "path", path, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
+					log.Error("a stream panicked", "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
 				}
 			}()
 			out := &eventWriter{conn: conn, clock: s.cfg.Clock, buf: append(head, first...)}
 			if err := fn(out); err != nil {
-				s.cfg.Logger.Debug("an event stream ended", "path", path, "error", err)
+				log.Debug("an event stream ended", "error", err)
 			}
 		})
 	})

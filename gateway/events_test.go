@@ -23,7 +23,7 @@ type follower struct {
 
 func (h *house) follow(t *testing.T, dealID, lastID string) *follower {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, "GET", "http://"+h.addr+"/api/v1/deals/"+dealID+"/events", http.NoBody)
 	must(t, err)
@@ -163,7 +163,7 @@ func TestShutdownEndsStreams(t *testing.T) {
 	f := h.follow(t, "d", "")
 	f.want("", "stock")
 	f.want("1", "status")
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	must(t, h.server.Shutdown(ctx))
 	if rest, err := f.r.ReadString(0); err == nil || rest != "" {

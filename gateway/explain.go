@@ -130,7 +130,7 @@ func (s *Server) explainOrder(c *call) error {
 	if err != nil {
 		return err
 	}
-	v, err := s.node.Deal(o.Deal)
+	v, err := s.node.Deal(s.patience(c), o.Deal)
 	if err != nil {
 		return err
 	}
@@ -157,6 +157,7 @@ func (s *Server) explainOrder(c *call) error {
 // try runs evaluations that no order waits for: a few of one caller at a time, each
 // in its turn.
 func (s *Server) try(c *call, evaluate func() error) (err error) {
+	leavePoller()
 	if !s.trials.run(c.who, func() { err = s.pace.Slice(s.front.stopping, evaluate) }) {
 		return refuse(overloaded, noPlace)
 	}

@@ -21,20 +21,41 @@ import (
 // fasthttp itself refuses two Content-Lengths, two Hosts, and bytes that may
 // not stand in a header at all.
 
-// refusedTarget replaces the target of a request whose framing is refused. No
-// route has it: every path begins with a slash.
-var refusedTarget = []byte("*")
+// These replace the target of a request that is refused as soon as its headers are here:
+// for its framing, or for a body that is too large and that its client holds back until it
+// is asked for. No route has them: every path begins with a slash.
+var refusedTarget, largeTarget = []byte("*"), []byte("*large")
 
 // refuseFraming is fasthttp's HeaderReceived hook, the only place where a
 // request can be looked at before its body is read. It cannot answer, so it
 // leaves a mark that costs other requests nothing to check.
 func refuseFraming(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 	if h.RequestURI()[0] != '/' || !versionKnown(h.Protocol()) || framingFault(h.RawHeaders()) != noProblem {
-		h.SetRequestURIBytes(refusedTarget)
-		h.SetContentLength(0) // whatever follows is not a body of ours
-		h.Del(fasthttp.HeaderExpect)
+		endHeaders(h, refusedTarget)
+	} else if h.ContentLength() > orderBodyMax && h.IsPost() && takesOrder(h.RequestURI()) {
+		if string(h.Peek(fasthttp.HeaderExpect)) == "100-continue" {
+			endHeaders(h, largeTarget)
+		}
+		return fasthttp.RequestConfig{MaxRequestBodySize: 1} // bytes that the handler waits for
 	}
 	return fasthttp.RequestConfig{}
+}
+
+// endHeaders makes a request end with its headers: whatever follows is not a body of ours.
+func endHeaders(h *fasthttp.RequestHeader, mark []byte) {
+	h.SetRequestURIBytes(mark)
+	h.SetContentLength(0)
+	h.Del(fasthttp.HeaderExpect)
+}
+
+// takesOrder says whether a body of more than orderBodyMax is none for the target.
+func takesOrder(target []byte) bool {
+	path, _, _ := bytes.Cut(target, []byte("?"))
+	switch string(path) {
+	case "/api/v1/orders", "/api/v1/order", "/api/v1/quotes":
+		return true
+	}
+	return false
 }
 
 func versionKnown(version []byte) bool {

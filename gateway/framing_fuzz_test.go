@@ -33,6 +33,7 @@ func FuzzFraming(f *testing.F) {
 		"GET /livez HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" + get + "\r\n",
 		get + "Connection: close\r\n\r\n" + get + "\r\n",
 		head + "Expect: 100-continue\r\n" + length + "\r\n" + body + get + "\r\n",
+		head + "Expect: 100-continue\r\nContent-Length: 20000\r\n\r\n" + smuggled,
 		head + length + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled,
 		head + "Transfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\n\r\n" + smuggled,
 		head + length + length + "\r\n" + body + smuggled,
@@ -91,7 +92,7 @@ func (h *house) serveBytes(t *testing.T, in []byte) (served []framed) {
 		if refused {
 			t.Errorf("%s %s was served behind a request that was refused", header.Method(), header.RequestURI())
 		}
-		if bytes.Equal(header.RequestURI(), refusedTarget) {
+		if target := header.RequestURI(); bytes.Equal(target, refusedTarget) || bytes.Equal(target, largeTarget) {
 			refused = true
 		} else {
 			served = append(served, framed{string(header.Method()), string(header.RequestURI()), max(0, header.ContentLength())})

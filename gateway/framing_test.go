@@ -20,7 +20,7 @@ func (h *house) raw(t *testing.T, in string, n int) (got []answer, closed bool) 
 	conn, err := net.Dial("tcp4", h.addr)
 	must(t, err)
 	defer conn.Close()
-	must(t, conn.SetDeadline(time.Now().Add(5*time.Second)))
+	must(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
 	_, err = io.WriteString(conn, in)
 	must(t, err)
 	r := bufio.NewReader(conn)
@@ -224,6 +224,26 @@ func TestExpectContinue(t *testing.T) {
 	resp.Body.Close()
 	if resp.StatusCode != 201 {
 		t.Fatalf("status %d, want 201", resp.StatusCode)
+	}
+}
+
+// TestLargeOrders: an order whose body is too large is refused by what its headers say,
+// and a body that is held back is not asked for.
+func TestLargeOrders(t *testing.T) {
+	h := newHouse(t, nil)
+	h.tick()
+	for _, target := range []string{"/api/v1/orders", "/api/v1/order", "/api/v1/quotes", "/api/v1/quotes?a=b"} {
+		head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: %d\r\n", target, orderBodyMax+1)
+		for _, in := range []string{head + "\r\n{", head + "Expect: 100-continue\r\n\r\n"} {
+			got, closed := h.raw(t, in, 1)
+			if len(got) != 1 || !closed {
+				t.Fatalf("%d answers, closed: %v", len(got), closed)
+			}
+			got[0].refused(bodyTooLarge)
+		}
+	}
+	if got, _ := h.raw(t, "GET /api/v1/orders HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000\r\nExpect: 100-continue\r\n\r\n", 1); len(got) != 1 || got[0].status == 413 {
+		t.Errorf("no order: %+v", got)
 	}
 }
 

@@ -141,11 +141,18 @@ func (f *Front) serve(on *fasthttp.Server, ln net.Listener) error {
 	return on.Serve(socket)
 }
 
+// ErrConnectionsLeft means that a shutdown ended before all connections did. Some may have been
+// opened and never asked anything.
+var ErrConnectionsLeft = errors.New("gateway: connections are left")
+
 // Shutdown closes the listeners and waits until every request is answered or
-// ctx ends.
+// ctx ends. ErrConnectionsLeft.
 func (f *Front) Shutdown(ctx context.Context) error {
 	f.stop()
-	return errors.Join(f.public.ShutdownWithContext(ctx), f.admin.ShutdownWithContext(ctx))
+	if err := errors.Join(f.public.ShutdownWithContext(ctx), f.admin.ShutdownWithContext(ctx)); err != nil {
+		return fmt.Errorf("%w: %w", ErrConnectionsLeft, err)
+	}
+	return nil
 }
 
 // identify gives the request its id.
@@ -173,6 +180,7 @@ func (f *Front) malformed(ctx *fasthttp.RequestCtx, err error) {
 	}
 	writeProblem(&ctx.Response, p, detail, nil)
 	f.broken.Observe(ctx.Response.StatusCode(), 0)
+	f.cfg.Logger.Debug("request", about(ctx, "status", ctx.Response.StatusCode(), "error", err)...)
 }
 
 // debugLogger takes what fasthttp has to say of connections that broke. It is

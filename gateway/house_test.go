@@ -99,6 +99,7 @@ type gatedStore struct {
 	gate sync.RWMutex
 	held atomic.Pointer[heldRead] // the next Get
 	gets atomic.Int64
+	away atomic.Int64 // from this Get on nothing is found, 0 = it is there
 }
 
 // Get implements journal.Store.
@@ -107,7 +108,9 @@ func (s *gatedStore) Get(ctx context.Context, stream string, seq uint64, dst []b
 		close(read.begun)
 		<-read.goOn
 	}
-	s.gets.Add(1)
+	if number, away := s.gets.Add(1), s.away.Load(); away > 0 && number >= away {
+		return nil, journal.ErrUnreachable
+	}
 	return s.Memory.Get(ctx, stream, seq, dst)
 }
 
@@ -138,7 +141,7 @@ func (h *house) tick() {
 // until waits for something that happens on another goroutine.
 func until(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for range 2000 {
+	for range 20_000 {
 		if is() {
 			return
 		}

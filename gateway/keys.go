@@ -121,16 +121,25 @@ func (row *keyRow) entry(id string) *keyEntry {
 	return e
 }
 
-// Create makes a key and returns it in full, for the only time. roleName is
-// operator or merchant; merchantID belongs to a merchant's key alone.
-func (k *Keys) Create(ctx context.Context, roleName, merchantID string) (Key, string, error) {
+// CheckHolder says whether a key can be for a role, which is operator or merchant,
+// and a merchant, whom a merchant's key alone has.
+func CheckHolder(roleName, merchantID string) error {
 	switch {
 	case roleNames[roleName] == 0:
-		return Key{}, "", refuseField(invalidRequest, "role", "must be operator or merchant")
+		return refuseField(invalidRequest, "role", "must be operator or merchant")
 	case roleNames[roleName] == merchant && !deal.ValidID(merchantID):
-		return Key{}, "", refuseField(invalidRequest, "merchant_id", "must be 1 to 64 of A-Z a-z 0-9 _ -")
+		return refuseField(invalidRequest, "merchant_id", "must be 1 to 64 of A-Z a-z 0-9 _ -")
 	case roleNames[roleName] == operator && merchantID != "":
-		return Key{}, "", refuseField(invalidRequest, "merchant_id", "does not go with the role operator")
+		return refuseField(invalidRequest, "merchant_id", "does not go with the role operator")
+	}
+	return nil
+}
+
+// Create makes a key and returns it in full, for the only time. CheckHolder has
+// the rules for roleName and merchantID.
+func (k *Keys) Create(ctx context.Context, roleName, merchantID string) (Key, string, error) {
+	if err := CheckHolder(roleName, merchantID); err != nil {
+		return Key{}, "", err
 	}
 	var secret [keySecret]byte
 	rand.Read(secret[:]) // never fails: crypto/rand ends the process instead

@@ -133,6 +133,18 @@ func TestDecodeOrderRefuses(t *testing.T) {
 	}
 }
 
+// Who put a number in quotes is told so, and who asked for nothing is told how much there may be.
+func TestQuantityFaultsAreToldApart(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"deal_id":"d","quantity":"1"}`: wantNumber, `{"deal_id":"d","quantity":true}`: wantNumber,
+		`{"deal_id":"d","quantity":0}`: wantQuantity, `{"deal_id":"d","quantity":1.5}`: wantQuantity,
+	} {
+		if _, f := decode(body); f.message != want {
+			t.Errorf("%s: %q, want %q", body, f.message, want)
+		}
+	}
+}
+
 // modelOrder is an order body as a general decoder sees it.
 type modelOrder struct {
 	DealID     string            `json:"deal_id"`

@@ -90,6 +90,7 @@ var (
 const (
 	wantID         = "must be 1 to 64 of A-Z a-z 0-9 _ -"
 	wantQuantity   = "must be a whole number from 1 to 1000000"
+	wantNumber     = "must be a number, without quotes: a whole one from 1 to 1000000"
 	wantCode       = "must be a list of at most 16 texts of 1 to 256 bytes"
 	wantAttributes = "must be an object of at most 32 texts; names are 1 to 256 bytes, values at most 256"
 	wantGroup      = `must be {"open":true} or {"join":"<group_id>"}`
@@ -270,7 +271,7 @@ func (d *decoder) quantity() int64 {
 		if negative {
 			d.bad("a number must have digits")
 		}
-		d.other(fieldQuantity, wantQuantity)
+		d.other(fieldQuantity, wantNumber)
 		return 0
 	}
 	first := d.i - digits

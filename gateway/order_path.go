@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"strings"
 
 	"github.com/valyala/fasthttp"
@@ -72,36 +73,59 @@ func (s *Server) order(ctx *fasthttp.RequestCtx, watched *watchedOrder) problem 
 	if err != nil {
 		return s.failOrder(ctx, err)
 	}
+	whole := false
+	defer func() {
+		if !whole { // a bug: what is logged of it names the deal, and it costs no seat
+			noteDeal(ctx, r.Deal)
+			s.vacate(r)
+		}
+	}()
+	p, err = s.seatedOrder(ctx, r, key, late, who, watched)
+	whole = true
+	if !errors.Is(err, actors.ErrDeadline) { // then the seat is no longer ours
+		s.node.Release(r)
+	}
+	if err != nil {
+		return s.failOrder(ctx, err)
+	}
+	return p
+}
+
+// vacate releases the seat of a handler that ends or panicked, unless it is somebody
+// else's now: nil says so, and so may the seat itself.
+func (s *Server) vacate(r *actors.Request) {
+	if r != nil && r.Held() {
+		s.node.Release(r)
+	}
+}
+
+// seatedOrder answers the request from the seat that it has. An error is not answered yet.
+func (s *Server) seatedOrder(ctx *fasthttp.RequestCtx, r *actors.Request, key, late []byte, who *principal, watched *watchedOrder) (problem, error) {
 	r.Cmd.Kind = deal.Place
 	f := readOrder(ctx, r, key, late, who)
-	s.noteDeal(ctx, r.Deal)
+	if s.cfg.Logger.Enabled(s.ctx, slog.LevelDebug) {
+		noteDeal(ctx, r.Deal)
+	}
 	if f.problem != noProblem {
-		p = s.refuseOrder(ctx, f)
-		s.node.Release(r)
-		return p
+		return s.refuseOrder(ctx, f), nil
 	}
 	if spec := s.node.SoldOut(r.Deal, r.Cmd.User, r.Cmd.Key); spec != nil {
 		s.orders.sale(r, spec, soldOut)
-		s.node.Release(r)
-		return s.refuseOrder(ctx, orderFault{problem: soldOut})
+		return s.refuseOrder(ctx, orderFault{problem: soldOut}), nil
 	}
 	if watched != nil {
 		watched.call(r)
 	}
-	err = s.node.Call(r)
+	err := s.node.Call(r)
 	if watched != nil {
 		watched.called(err)
 	}
 	if err != nil {
-		if !errors.Is(err, actors.ErrDeadline) { // then the seat is no longer ours
-			s.node.Release(r)
-		}
-		return s.failOrder(ctx, err)
+		return noProblem, err
 	}
-	p = s.answerOrder(ctx, r)
+	p := s.answerOrder(ctx, r)
 	s.orders.sale(r, r.View.Spec, p)
-	s.node.Release(r)
-	return p
+	return p, nil
 }
 
 // orderHeaders looks at what comes before the body.
@@ -150,10 +174,12 @@ func readOrder(ctx *fasthttp.RequestCtx, r *actors.Request, key, late []byte, wh
 	}
 	r.Cmd.Key = r.Body[:len(key):len(key)]
 	o := order{cmd: &r.Cmd}
-	if f := decodeOrder(r.Body[len(key):], &o); f.problem != noProblem {
+	f := decodeOrder(r.Body[len(key):], &o)
+	r.Deal = o.deal // of an order that is refused, too: what is logged of it names the deal
+	if f.problem != noProblem {
 		return f
 	}
-	r.Deal, r.Cmd.User = o.deal, o.user
+	r.Cmd.User = o.user
 	if f := who.ordersFor(&r.Cmd); f.problem != noProblem {
 		return f
 	}
@@ -258,7 +284,7 @@ func (s *Server) answerOrder(ctx *fasthttp.RequestCtx, r *actors.Request) proble
 // answerReplay gives a repeated key its first answer again, from the journal.
 func (s *Server) answerReplay(ctx *fasthttp.RequestCtx, r *actors.Request) problem {
 	var o actors.Order
-	if err := s.node.LoadOrder(s.ctx, string(r.Deal), r.Reply.Order, &o); err != nil {
+	if err := s.node.LoadPlaced(s.ctx, r, &o); err != nil {
 		return s.failOrder(ctx, err)
 	}
 	p := &o.Event.Placed

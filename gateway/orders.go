@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -35,7 +36,7 @@ func (s *Server) mayTouch(c *call, o *actors.Order) error {
 		return nil
 	}
 	if c.who.role == merchant {
-		v, err := s.node.Deal(o.Deal)
+		v, err := s.node.Deal(s.patience(c), o.Deal)
 		if err != nil || c.who.is(merchant, v.Spec.Merchant) {
 			return err
 		}
@@ -52,10 +53,10 @@ func (s *Server) orderOf(c *call) (*actors.Order, error) {
 	if c.late {
 		return nil, actors.ErrDraining
 	}
-	id, err := s.node.DealID(name)
+	id, err := s.node.DealID(s.patience(c), name)
 	var o *actors.Order
 	if err == nil {
-		o, err = s.node.Order(s.ctx, id, seq)
+		o, err = s.node.Order(s.patience(c), id, seq)
 	}
 	if errors.Is(err, actors.ErrDealNotFound) {
 		err = actors.ErrOrderNotFound
@@ -86,6 +87,7 @@ func (s *Server) listOrders(c *call) error {
 	if c.late {
 		return actors.ErrDraining
 	}
+	noteDeal(c.ctx, []byte(dealID))
 	q := actors.OrderQuery{User: user, Deal: dealID, Limit: limit}
 	if err := s.mayList(c, &q); err != nil {
 		return err
@@ -98,7 +100,7 @@ func (s *Server) listOrders(c *call) error {
 		}
 		q.AfterDeal, q.AfterSeq = afterDeal, n
 	}
-	orders, more, err := s.node.Orders(s.ctx, q)
+	orders, more, err := s.node.Orders(s.patience(c), q)
 	if err != nil {
 		return err
 	}
@@ -174,9 +176,9 @@ func (m move) handle(s *Server, c *call) error {
 		return err
 	}
 	var o actors.Order
-	id, err := s.node.DealID(name)
+	id, err := s.node.DealID(s.patience(c), name)
 	if err == nil {
-		err = s.node.LoadOrder(s.ctx, id, seq, &o)
+		err = s.node.LoadOrder(s.patience(c), id, seq, &o)
 	}
 	if errors.Is(err, actors.ErrDealNotFound) {
 		err = actors.ErrOrderNotFound
@@ -191,8 +193,8 @@ func (m move) handle(s *Server, c *call) error {
 		cmd.Kind, cmd.Order, cmd.Ref = m.kind, seq, ref
 	}, func(r *actors.Request) error {
 		o.Status, o.Group = r.Reply.Status, r.Reply.Group
-		if err := s.node.LoadStep(s.ctx, r.Reply.Moved, &o); err != nil {
-			return err
+		if err := s.node.LoadStep(s.patience(c), r.Reply.Moved, &o); err != nil {
+			return fmt.Errorf("%w: the order was moved: %w", actors.ErrDeadline, err)
 		}
 		// Another payment, or another refund, is money that somebody has to look at;
 		// another reason to cancel is none to cancel again.
@@ -217,19 +219,20 @@ func (s *Server) quote(c *call) error {
 	if err != nil {
 		return err
 	}
+	defer func() { s.vacate(r) }()
 	r.Cmd.Kind = deal.Quote
-	if f := readOrder(c.ctx, r, nil, late, c.who); f.problem != noProblem {
+	f := readOrder(c.ctx, r, nil, late, c.who)
+	noteDeal(c.ctx, r.Deal)
+	if f.problem != noProblem {
 		s.refuseOrder(c.ctx, f)
-		s.node.Release(r)
 		return nil
 	}
-	if err := s.node.Call(r); err != nil {
-		if !errors.Is(err, actors.ErrDeadline) { // then the seat is no longer ours
-			s.node.Release(r)
+	if err := s.node.CallWithin(s.patience(c), r); err != nil {
+		if errors.Is(err, actors.ErrDeadline) {
+			r = nil // it is no longer ours
 		}
 		return err
 	}
-	defer s.node.Release(r)
 	if r.Reply.Code != deal.OK {
 		s.refuseOrder(c.ctx, faultOfReply(&r.Reply))
 		return nil
@@ -260,7 +263,7 @@ func (s *Server) getGroup(c *call) error {
 	if !ok {
 		return &refusal{problem: groupNotFound}
 	}
-	id, err := s.node.DealID(name)
+	id, err := s.node.DealID(s.patience(c), name)
 	if err == nil {
 		err = s.ask(c, own.ClassNew, id, func(cmd *deal.Command) {
 			cmd.Kind, cmd.Group = deal.LookupGroup, seq

@@ -419,3 +419,15 @@ func TestOrdersOfALongDeal(t *testing.T) {
 	h.order(name, "u-3", 1).refused(dealNotFound) // it is no deal's id
 	h.post("/api/v1/deals", `{"deal_id":"`+name+`","merchant_id":"m","title":"x","category":"c","currency":"CNY","unit_price":1,"stock":1}`).refused(dealExists)
 }
+
+// Once an order was moved, 503 would say that it was not.
+func TestMoveThatCannotBeShown(t *testing.T) {
+	h := newHouse(t, nil)
+	h.deal("d", `,"stock":10`)
+	id := h.order("d", "u", 1).want(201).text("order_id")
+	h.store.away.Store(h.store.gets.Load() + 2) // the first shows whose the order is
+	h.post("/api/v1/orders/"+id+"/confirm", `{"payment_ref":"p"}`).refused(deadlineExceeded)
+	h.store.away.Store(0)
+	h.get("/api/v1/deals/d").has(map[string]any{"sold": 1})
+	h.post("/api/v1/orders/"+id+"/confirm", `{"payment_ref":"p"}`).want(200).has(map[string]any{"status": "confirmed"})
+}

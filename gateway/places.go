@@ -69,6 +69,11 @@ func (p *places) wait(ctx context.Context) error {
 	for range cap(p.all) {
 		select {
 		case p.all <- struct{}{}:
+			continue // it is free, however late it is
+		default:
+		}
+		select {
+		case p.all <- struct{}{}:
 		case <-ctx.Done():
 			return fmt.Errorf("streams or evaluations are still under way: %w", ctx.Err())
 		}

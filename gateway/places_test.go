@@ -40,6 +40,9 @@ func TestPlaces(t *testing.T) {
 	if p.wait(ended) == nil {
 		t.Error("the wait did not end with its context")
 	}
+	if err := newPlaces(64, 2).wait(ended); err != nil {
+		t.Errorf("all places are free: %v", err)
+	}
 }
 
 // TestOneCallersShare: a shopper who opens stream after stream, and a merchant who

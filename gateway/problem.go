@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"strconv"
@@ -142,7 +143,7 @@ func problemOfError(err error) problem {
 		return overloaded
 	case errors.Is(err, actors.ErrDraining):
 		return draining
-	case errors.Is(err, actors.ErrDeadline):
+	case errors.Is(err, actors.ErrDeadline), errors.Is(err, context.DeadlineExceeded):
 		return deadlineExceeded
 	case errors.Is(err, actors.ErrUnavailable), errors.Is(err, actors.ErrReadOnly), errors.Is(err, journal.ErrUnreachable),
 		errors.Is(err, plugins.ErrNotCompiled):

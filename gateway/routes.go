@@ -43,8 +43,6 @@ func publicRoutes() []route {
 		{method: "POST", pattern: "/api/v1/rules/{id}/rollback", allow: merchant | operator, handle: steerRule((*plugins.Registry).Rollback)},
 		{method: "POST", pattern: "/api/v1/rules/{id}/rollout/promote", allow: merchant | operator, handle: steerRule((*plugins.Registry).Promote)},
 		{method: "POST", pattern: "/api/v1/rules/{id}/rollout/rollback", allow: merchant | operator, handle: steerRule((*plugins.Registry).Rollback)},
-
-		{method: "GET", pattern: "/openapi.yaml", handle: (*Server).openAPI},
 	}, append(webhookRoutes(), healthRoutes()...)...)
 }
 
@@ -58,9 +56,10 @@ func webhookRoutes() []route {
 	}
 }
 
-// healthRoutes answer on both listeners, to anybody.
+// healthRoutes answer on both listeners, to anybody, as does the contract itself.
 func healthRoutes() []route {
 	return []route{
+		{method: "GET", pattern: "/openapi.yaml", handle: (*Server).openAPI},
 		{method: "GET", pattern: "/livez", handle: (*Server).livez},
 		{method: "GET", pattern: "/readyz", handle: (*Server).readyz},
 	}
@@ -74,15 +73,19 @@ func (s *Server) adminRoutes() []route {
 		{method: "GET", pattern: "/debug/pprof/{profile}", allow: operator, handle: (*Server).pprof},
 		{method: "GET", pattern: "/api/v1/admin/cluster", allow: operator, handle: (*Server).cluster},
 		{method: "GET", pattern: "/api/v1/admin/journal", allow: operator, handle: (*Server).journal},
+		{method: "GET", pattern: "/api/v1/admin/rules", allow: operator, handle: (*Server).faultingRules},
 		{method: "POST", pattern: "/api/v1/admin/snapshot", allow: operator, handle: (*Server).snapshot},
 		{method: "POST", pattern: "/api/v1/admin/drain", allow: operator, handle: (*Server).drain},
 	}, append(webhookRoutes(), healthRoutes()...)...)
-	if s.cfg.Auth == nil {
-		return routes
+	keys := []route{
+		{method: "POST", pattern: "/api/v1/admin/keys", allow: operator, handle: (*Server).createKey},
+		{method: "GET", pattern: "/api/v1/admin/keys", allow: operator, handle: (*Server).listKeys},
+		{method: "DELETE", pattern: "/api/v1/admin/keys/{id}", allow: operator, handle: (*Server).revokeKey},
 	}
-	return append(routes,
-		route{method: "POST", pattern: "/api/v1/admin/keys", allow: operator, handle: (*Server).createKey},
-		route{method: "GET", pattern: "/api/v1/admin/keys", allow: operator, handle: (*Server).listKeys},
-		route{method: "DELETE", pattern: "/api/v1/admin/keys/{id}", allow: operator, handle: (*Server).revokeKey},
-	)
+	if s.cfg.Auth == nil {
+		for i := range keys {
+			keys[i].handle = (*Server).noKeys
+		}
+	}
+	return append(routes, keys...)
 }

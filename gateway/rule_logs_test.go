@@ -29,7 +29,7 @@ type shownLine struct {
 // followRule opens a rule's log and returns what reads its lines.
 func (h *house) followRule(t *testing.T, path string) func() shownLine {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, "GET", "http://"+h.addr+path, http.NoBody)
 	must(t, err)

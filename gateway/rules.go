@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"math"
 	"mime"
 	"mime/multipart"
@@ -184,6 +186,7 @@ func (s *Server) uploadRule(c *call) error {
 	if err != nil {
 		return err
 	}
+	leavePoller()
 	v, created, err := s.cfg.Rules.Upload(s.ctx, plugins.Upload{Merchant: owner, RuleID: id, Wasm: wasm, Bundle: bundle, FuelLimit: fuel, By: c.by()})
 	if err != nil {
 		return err
@@ -218,6 +221,45 @@ func (s *Server) listRules(c *call) error {
 	for i := range rules {
 		data[i] = newRuleReply(&rules[i])
 		next = data[i].RuleID
+	}
+	return c.reply(fasthttp.StatusOK, newPage(data, more, next))
+}
+
+// faultingReply is a rule that has faulted, and whose it is.
+type faultingReply struct {
+	RuleID      string            `json:"rule_id"`
+	MerchantID  string            `json:"merchant_id,omitempty"` // absent: a house rule
+	Stable      uint32            `json:"stable"`
+	Calls       uint64            `json:"calls"`
+	Faults      map[string]uint64 `json:"faults"`
+	LastFaultAt instant           `json:"last_fault_at"`
+}
+
+// faultingRules lists the rules of all merchants that have faulted on this node since its
+// start, the last to fault first.
+func (s *Server) faultingRules(c *call) error {
+	limit, err1 := c.limit()
+	after, err2 := c.cursor()
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	rules := map[string]faultingReply{} // by their place in the list
+	s.cfg.Rules.Stats(func(r plugins.RuleStats) {
+		place := fmt.Sprintf("%x %s/%s", math.MaxInt64-r.FaultAt, r.Merchant, r.RuleID)
+		if len(r.Faults) == 0 || place <= after {
+			return
+		}
+		faults := map[string]uint64{}
+		for fault, n := range r.Faults {
+			faults[fault.String()] = n
+		}
+		rules[place] = faultingReply{r.RuleID, r.Merchant, r.Stable, r.Calls, faults, instant(r.FaultAt)}
+	})
+	places := slices.Sorted(maps.Keys(rules))
+	more, next := len(places) > limit, ""
+	var data []faultingReply
+	for _, next = range places[:min(limit, len(places))] {
+		data = append(data, rules[next])
 	}
 	return c.reply(fasthttp.StatusOK, newPage(data, more, next))
 }

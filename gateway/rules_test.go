@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/plugins/gas/gastest"
@@ -180,6 +181,37 @@ func TestRuleFaults(t *testing.T) {
 	h.get("/api/v1/deals/strict").has(map[string]any{"available": 100})
 	id := h.order("lenient", "u", 1).want(201).has(map[string]any{"discount_total": 0}).text("order_id")
 	h.get("/api/v1/orders/" + id + "/explain").want(200).has(map[string]any{"rules.0.outcome": "fault", "rules.0.fault": "out_of_fuel"})
+}
+
+// TestFaultingRules: an operator who knows of no merchant finds the rules that fault, the
+// last one first, and no others.
+func TestFaultingRules(t *testing.T) {
+	h := newHouse(t, nil)
+	for _, merchant := range []string{"acme", "rival"} {
+		h.upload("/api/v1/rules/hungry/versions?fuel_limit=1&merchant_id="+merchant, tiered(t)).want(201)
+		h.upload("/api/v1/rules/fine/versions?merchant_id="+merchant, tiered(t)).want(201)
+	}
+	quote := func(merchant string) {
+		deal := "by-" + merchant
+		h.post("/api/v1/deals", `{"deal_id":"`+deal+`","merchant_id":"`+merchant+`","title":"t","currency":"CNY","unit_price":100,"stock":9,"rules":["fine","hungry"],"on_rule_error":"skip"}`).want(201)
+		h.post("/api/v1/quotes", orderBody(deal, "u", 1, "")).want(200)
+		h.clock.Advance(time.Second)
+	}
+	page := func(query string) answer {
+		return h.send(request{method: "GET", path: "/api/v1/admin/rules" + query, admin: true}).want(200)
+	}
+	if got := page(""); string(got.body) != `{"data":[],"has_more":false}` {
+		t.Errorf("%s", got.body)
+	}
+	quote("rival")
+	quote("acme")
+	page("").has(map[string]any{
+		"data.0.merchant_id": "acme", "data.0.rule_id": "hungry", "data.0.calls": 1, "data.0.faults.out_of_fuel": 1, "data.0.last_fault_at": "2026-11-20T00:00:01.000Z",
+		"data.1.merchant_id": "rival", "data.1.rule_id": "hungry", "data.1.last_fault_at": "2026-11-20T00:00:00.000Z", "has_more": false,
+	})
+	first := page("?limit=1").has(map[string]any{"data.0.merchant_id": "acme", "has_more": true})
+	page("?limit=1&cursor=" + first.text("next_cursor")).has(map[string]any{"data.0.merchant_id": "rival", "has_more": false})
+	h.send(request{method: "GET", path: "/api/v1/admin/rules?cursor=!", admin: true}).refused(invalidRequest)
 }
 
 func TestWhyRule(t *testing.T) {

@@ -53,7 +53,8 @@ const (
 	idleTimeout  = 75 * time.Second // between two requests of a connection
 
 	// bodyPrefetched is how much of a body fasthttp has read before the handler
-	// runs. What is beyond is still on the connection.
+	// runs, and 1 byte of an order's that is too large. What is beyond is still on the
+	// connection.
 	bodyPrefetched = 8 << 10
 	// A body that no handler read is read and dropped up to here, so that a
 	// client that is still sending sees its answer and not a reset.
@@ -196,13 +197,18 @@ func (s *Server) Serve(ln net.Listener) error { return s.front.Serve(ln) }
 func (s *Server) ServeAdmin(ln net.Listener) error { return s.front.ServeAdmin(ln) }
 
 // Shutdown closes the listeners and the event streams, and waits until every
-// other request is answered or ctx ends. A second call does nothing.
+// other request is answered or ctx ends. A second call does nothing. ErrConnectionsLeft,
+// if nothing else is.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if s.ctx.Err() != nil {
 		return nil
 	}
 	defer s.cancel()
-	return errors.Join(s.front.Shutdown(ctx), s.streams.wait(ctx), s.trials.wait(ctx))
+	front := s.front.Shutdown(ctx)
+	if err := errors.Join(s.streams.wait(ctx), s.trials.wait(ctx)); err != nil {
+		return err
+	}
+	return front
 }
 
 // answer answers a request on the public listener.
@@ -215,8 +221,7 @@ func (s *Server) answer(ctx *fasthttp.RequestCtx) {
 }
 
 // guard runs a handler so that a bug in it costs one answer and not the
-// process. A seat that the handler held is lost, and shows in the pool's
-// metrics.
+// process. A handler that takes a seat gives it back as it panics.
 func (s *Server) guard(ctx *fasthttp.RequestCtx, h func(*fasthttp.RequestCtx)) {
 	defer func() {
 		if fault := recover(); fault != nil {
@@ -262,6 +267,17 @@ type call struct {
 	who    *principal
 	params [paramsMax][]byte
 	late   bool // it came after the node began to drain
+
+	reading context.Context // nil until patience was asked for
+	end     context.CancelFunc
+}
+
+// patience ends when the caller has waited long enough for what is read for it.
+func (s *Server) patience(c *call) context.Context {
+	if c.reading == nil {
+		c.reading, c.end = s.node.Patience(s.ctx)
+	}
+	return c.reading
 }
 
 // acquire takes a seat. What came in time gets one, however long it had to wait.
@@ -307,7 +323,7 @@ func (s *Server) route(ctx *fasthttp.RequestCtx, routes *router) (*route, error)
 	}
 	node, params := routes.find(path)
 	if node == nil || len(node.routes) == 0 {
-		return nil, &refusal{problem: notFound}
+		return nil, refuse(notFound, whereTo)
 	}
 	r := node.method(ctx.Method())
 	if r == nil {
@@ -315,8 +331,17 @@ func (s *Server) route(ctx *fasthttp.RequestCtx, routes *router) (*route, error)
 		return nil, &refusal{problem: methodNotAllowed}
 	}
 	c := &call{ctx: ctx, params: params, late: s.node.Draining()}
+	defer func() {
+		if c.end != nil {
+			c.end()
+		}
+	}()
 	if r.allow != 0 {
-		who, no := s.admit(ctx, r.allow)
+		check := s.admit
+		if routes == s.admin && r.allow == operator && ctx.IsGet() {
+			check = s.known // who looks after the node in bad times is never told to come back later
+		}
+		who, no := check(ctx, r.allow)
 		if no.problem != noProblem {
 			return r, refuse(no.problem, no.message)
 		}
@@ -325,6 +350,10 @@ func (s *Server) route(ctx *fasthttp.RequestCtx, routes *router) (*route, error)
 	return r, r.handle(s, c)
 }
 
+// whereTo tells who is at a path without a route where the paths are: it answers on
+// both listeners.
+const whereTo = "there is nothing at this path: GET /openapi.yaml describes those that there are, and on which listener each is"
+
 // framing refuses a request that refuseFraming has marked, and ends its
 // connection.
 func framing(ctx *fasthttp.RequestCtx) *refusal {
@@ -332,6 +361,9 @@ func framing(ctx *fasthttp.RequestCtx) *refusal {
 		return nil
 	}
 	ctx.SetConnectionClose()
+	if string(ctx.Request.Header.RequestURI()) == string(largeTarget) {
+		return &refusal{problem: bodyTooLarge}
+	}
 	switch p := framingFault(ctx.Request.Header.RawHeaders()); p {
 	case noProblem:
 		return refuse(invalidRequest, "the request's target must be a path")
@@ -347,6 +379,22 @@ func framing(ctx *fasthttp.RequestCtx) *refusal {
 // admit says who calls, unless the caller is not known, may not do this, or
 // does too much.
 func (s *Server) admit(ctx *fasthttp.RequestCtx, allow role) (*principal, orderFault) {
+	who, no := s.known(ctx, allow)
+	if no.problem != noProblem || s.cfg.Limiter == nil {
+		return who, no
+	}
+	name := who.name
+	if who == trusted {
+		name = ctx.RemoteIP()
+	}
+	if !s.allow(ctx, who.role, name, takeToken) {
+		return nil, orderFault{problem: rateLimited}
+	}
+	return who, orderFault{}
+}
+
+// known is admit for whoever may do as much as they like.
+func (s *Server) known(ctx *fasthttp.RequestCtx, allow role) (*principal, orderFault) {
 	if s.cfg.Auth == nil && !isLocal(&ctx.Request.Header) {
 		return nil, orderFault{problem: forbidden, message: wantLocal}
 	}
@@ -363,13 +411,6 @@ func (s *Server) admit(ctx *fasthttp.RequestCtx, allow role) (*principal, orderF
 	}
 	if who.role&allow == 0 {
 		return nil, orderFault{problem: forbidden}
-	}
-	name := who.name
-	if who == trusted {
-		name = ctx.RemoteIP()
-	}
-	if !s.allow(ctx, who.role, name, takeToken) {
-		return nil, orderFault{problem: rateLimited}
 	}
 	return who, orderFault{}
 }
@@ -415,9 +456,9 @@ func (s *Server) done(ctx *fasthttp.RequestCtx, seen *obs.Route, begin int64) {
 type dealNoted struct{}
 
 // noteDeal keeps the deal's id for the log lines of a request that names it in
-// its body. It costs nothing unless requests are logged.
-func (s *Server) noteDeal(ctx *fasthttp.RequestCtx, id []byte) {
-	if s.cfg.Logger.Enabled(s.ctx, slog.LevelDebug) {
+// its body or query, if it is one. It allocates.
+func noteDeal(ctx *fasthttp.RequestCtx, id []byte) {
+	if deal.ValidID(id) {
 		ctx.SetUserValue(dealNoted{}, string(id))
 	}
 }

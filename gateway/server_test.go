@@ -21,6 +21,7 @@ import (
 	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/runtime/journal"
+	"github.com/doorbuster/doorbuster/runtime/own"
 )
 
 // Nothing may be in the table without words for it, in the contract too.
@@ -76,7 +77,9 @@ func TestContractHasEveryRoute(t *testing.T) {
 func TestPathsAndMethods(t *testing.T) {
 	h := newHouse(t, nil)
 	for _, path := range []string{"/", "/api", "/api/v1", "/api/v1/deals/", "/api/v1//deals", "/api/v1/deals/d/x", "/API/v1/deals", "/api/v1/deal%73", "/metrics", "/debug/pprof/", "/api/v1/admin/journal", "/api/v1/admin/cluster"} {
-		h.get(path).refused(notFound)
+		if detail := h.get(path).refused(notFound).text("detail"); !strings.Contains(detail, "/openapi.yaml") {
+			t.Errorf("%s: %q does not say where the paths are", path, detail)
+		}
 	}
 	for path, allow := range map[string]string{
 		"/api/v1/deals": "POST, GET, HEAD", "/api/v1/deals/d": "GET, HEAD, PATCH", "/api/v1/order": "POST", "/livez": "GET, HEAD",
@@ -150,7 +153,15 @@ func TestOperators(t *testing.T) {
 	}
 	admin("GET", "/debug/pprof/goroutine?debug=1").want(200)
 	admin("GET", "/api/v1/deals").refused(notFound)
-	admin("GET", "/api/v1/admin/keys").refused(notFound) // open mode has no keys
+	admin("GET", "/openapi.yaml").want(200)
+	for _, a := range []answer{
+		admin("GET", "/api/v1/admin/keys"), admin("DELETE", "/api/v1/admin/keys/k"),
+		h.send(request{method: "POST", path: "/api/v1/admin/keys", body: `{"role":"operator"}`, admin: true}),
+	} {
+		if detail := a.refused(notFound).text("detail"); !strings.Contains(detail, "auth open") {
+			t.Errorf("in open mode the answer about keys is %q", detail)
+		}
+	}
 }
 
 // What is in flight when the shutdown begins is answered as if it had not.
@@ -204,20 +215,70 @@ func TestPanicInAHandler(t *testing.T) {
 	}
 }
 
-// A bug in what writes a stream costs the stream.
+// A bug behind an order is logged with the order's deal, which its body names.
+func TestPanicInAnOrder(t *testing.T) {
+	var log safeBuffer
+	h := newHouse(t, func(c *Config, _ *actors.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	h.deal("d-7", "")
+	h.server.orders.sales = nil // stands in for a bug
+	h.order("d-7", "u", 1).refused(internalError)
+	if !strings.Contains(log.String(), "a handler panicked") || !strings.Contains(log.String(), " deal_id=d-7 ") {
+		t.Errorf("logged %q", log.String())
+	}
+	if n := h.server.node.Stats().Pool.InUse; n != 0 {
+		t.Errorf("%d seats are lost", n)
+	}
+}
+
+// A bug before a deal answers costs no seat, whoever holds it.
+func TestPanicsGiveSeatsBack(t *testing.T) {
+	h := newHouse(t, func(c *Config, _ *actors.Config) { c.Logger = slog.New(slog.DiscardHandler) })
+	h.deal("d", "")
+	for name, bug := range map[string]func(c *call) error{
+		"quote": func(c *call) error {
+			c.who = nil
+			return h.server.quote(c)
+		},
+		"ask": func(c *call) error {
+			return h.server.ask(c, own.ClassNew, "d", func(*deal.Command) { panic("a bug") }, nil)
+		},
+		"ask, answered": func(c *call) error {
+			return h.server.ask(c, own.ClassNew, "d", func(cmd *deal.Command) { cmd.Kind = deal.Pause }, nil)
+		},
+	} {
+		var ctx fasthttp.RequestCtx
+		body := orderBody("d", "u", 1, "")
+		ctx.Request.SetBodyStream(strings.NewReader(body), len(body))
+		ctx.Request.Header.SetContentType("application/json")
+		h.server.guard(&ctx, func(ctx *fasthttp.RequestCtx) {
+			t.Errorf("%s: no panic, but %v", name, bug(&call{ctx: ctx, who: trusted}))
+		})
+		if n := h.server.node.Stats().Pool.InUse; n != 0 {
+			t.Errorf("%s: %d seats are lost", name, n)
+		}
+	}
+}
+
+// A bug in what writes a stream costs the stream, and is logged with what the stream was about.
 func TestPanicInAStream(t *testing.T) {
 	var log safeBuffer
 	h := newHouse(t, func(c *Config, _ *actors.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	server := &fasthttp.Server{Handler: func(ctx *fasthttp.RequestCtx) {
+		h.server.front.identify(ctx)
 		must(t, h.server.openStream(&call{ctx: ctx, who: trusted}, h.server.streams, ndjson, "", func(*eventWriter) error { panic("a bug") }))
 	}}
 	client, conn := net.Pipe()
-	go func() { _, _ = io.WriteString(client, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n") }()
+	go func() {
+		_, _ = io.WriteString(client, "GET /api/v1/deals/d/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	}()
 	must(t, server.ServeConn(conn))
 	until(t, "the end of the stream", func() bool {
 		return strings.Contains(log.String(), "a bug") && len(h.server.streams.all) == 0
 	})
 	must(t, client.Close())
+	if !strings.Contains(log.String(), "request_id="+h.server.front.ids.prefix) || !strings.Contains(log.String(), "deal_id=d ") {
+		t.Errorf("logged %q", log.String())
+	}
 }
 
 // Malformed input leaves no stack in the log, and debug lines name the request.
@@ -226,22 +287,27 @@ func TestLog(t *testing.T) {
 	h := newHouse(t, func(c *Config, _ *actors.Config) {
 		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
-	h.raw(t, "\x00\x01\x02\r\n\r\n", 1)
+	broken, _ := h.raw(t, "\x00\x01\x02\r\n\r\n", 1)
 	h.raw(t, "POST /api/v1/orders HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 1)
 	a := h.get("/api/v1/deals/nope").refused(dealNotFound)
 	h.order("by-body", "u", 1).refused(dealNotFound)
+	h.order("by-refused-body", "u", 0).refused(quantityInvalid)
+	h.order("no id", "u", 1).refused(invalidRequest)
+	h.deal("by-creation", "")
+	h.get("/api/v1/orders?deal_id=by-query")
+	h.send(request{method: "POST", path: "/api/v1/quotes", body: `{"deal_id":"by-quote","user_id":"u","quantity":1}`}).refused(dealNotFound)
 	h.get("/api/v1/orders/by-order-7").refused(orderNotFound)
 	h.get("/api/v1/groups/by-group-g7").refused(groupNotFound)
 	got := log.String()
 	for _, want := range []string{
-		"deal_id=nope", "deal_id=by-body", "deal_id=by-order", "deal_id=by-group",
-		a.header.Get("X-Request-Id"), "target=/api/v1/deals/nope", "target=/api/v1/orders", "status=404",
+		"deal_id=nope", "deal_id=by-body", "deal_id=by-refused-body", "deal_id=by-creation", "deal_id=by-query", "deal_id=by-quote", "deal_id=by-order", "deal_id=by-group",
+		a.header.Get("X-Request-Id"), broken[0].header.Get("X-Request-Id"), "target=/api/v1/deals/nope", "target=/api/v1/orders", "status=404",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %s in the log", want)
 		}
 	}
-	for _, never := range []string{"goroutine", "panic", ".go:", "level=ERROR"} {
+	for _, never := range []string{"goroutine", "panic", ".go:", "level=ERROR", "no id"} {
 		if strings.Contains(got, never) {
 			t.Errorf("%s in the log:\n%s", never, got)
 		}

@@ -2,8 +2,15 @@ package gateway
 
 import (
 	"context"
+	"runtime"
 	"sync"
 )
+
+// leavePoller goes before what computes for milliseconds on a connection's own
+// goroutine. That one may come straight from the thread that waited for the network, and
+// Go has no other wait there until something else is to be run: until its monitor looks,
+// after 10 to 20 ms, no request would be read. Who yields has one woken.
+func leavePoller() { runtime.Gosched() }
 
 // uploads bounds the modules that are received or compiled at once: uploadsMax in
 // all, and of them one of each merchant. Its others wait, up to uploadsMax with it,

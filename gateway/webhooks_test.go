@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -241,5 +243,42 @@ func TestWebhookHearsOfARollbackAfterACrash(t *testing.T) {
 	until(t, "more news", func() bool { return len(in.types()) > 1 })
 	if got := in.types(); len(got) != 2 || in.events[1].ID != "acme/sale/5" {
 		t.Errorf("%v", got)
+	}
+}
+
+// TestWebhookSamples: docs/webhooks.md has a sample of each event, with the fields that it
+// has, in their order.
+func TestWebhookSamples(t *testing.T) {
+	page, err := os.ReadFile("../docs/webhooks.md")
+	must(t, err)
+	shapes := map[string]any{
+		"order": &orderNews{}, "group": &dealNews{}, "deal": &dealNews{}, "rule.switched_off": &dealNews{},
+		"rule.rolled_back": &ruleNews{}, "webhook": &map[string]string{},
+	}
+	var types []string
+	for line := range strings.Lines(string(page)) {
+		if !strings.HasPrefix(line, `{"event_id":`) {
+			continue
+		}
+		var e webhook.Event
+		must(t, json.Unmarshal([]byte(line), &e))
+		kind, _, _ := strings.Cut(e.Type, ".")
+		data := shapes[kind]
+		if data == nil {
+			data = shapes[e.Type]
+		}
+		fields := reflect.New(reflect.TypeOf(data).Elem()).Interface() // a fresh one for each
+		must(t, json.Unmarshal(e.Data, fields))
+		e.Data, err = json.Marshal(fields)
+		must(t, err)
+		again, err := json.Marshal(e)
+		must(t, err)
+		if string(again) != strings.TrimSpace(line) {
+			t.Errorf("the sample\n%s has fields of\n%s", line, again)
+		}
+		types = append(types, e.Type)
+	}
+	if want := slices.Sorted(slices.Values(webhook.Types)); !slices.Equal(slices.Sorted(slices.Values(types)), want) {
+		t.Errorf("samples of %v, not of %v", types, want)
 	}
 }
