@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,16 +31,58 @@ func round(requests int, p99 time.Duration) sample {
 
 func TestTable(t *testing.T) {
 	a := result{name: "A", samples: []sample{round(1000, 10*time.Millisecond), round(3000, 10*time.Millisecond), round(2000, 10*time.Millisecond)}}
-	b := result{name: "B", samples: []sample{round(1000, 20*time.Millisecond), round(2000, 20*time.Millisecond)}}
+	b := result{name: "B", samples: []sample{round(800, 20*time.Millisecond), round(1500, 20*time.Millisecond), round(1800, 30*time.Millisecond)}}
 	a.samples[2].usage.Mallocs = 0
 	a.samples[1].usage.Mallocs = 0
-	text := table([]result{a, b})
-	for _, want := range []string{
-		"| A | 2000 (1000 - 3000) | 1.00 |", "| not counted | 300 |",
-		"| B | 1500 (1000 - 2000) | 0.75 | 0.0 | 20.0 | 2.00 |", "| 2.00 | 300 |",
-	} {
-		if !strings.Contains(text, want) {
+	expect := func(wants ...string) {
+		t.Helper()
+		text := table([]result{a, b})
+		for _, want := range wants {
+			if !strings.Contains(text, want) {
+				t.Errorf("%q is not in\n%s", want, text)
+			}
+		}
+	}
+	// Three rounds do not say how uncertain their median is.
+	expect("| A | 2000 (1000 - 3000) | 1.00 |", "| not counted | 300 |",
+		"| B | 1500 (800 - 1800) | 0.80 | 0.0 | 20.0 | 2.00 |", "| 2.00 | 300 |")
+	for range 2 {
+		a.samples = append(a.samples, round(2000, 10*time.Millisecond))
+		b.samples = append(b.samples, round(1600, 20*time.Millisecond))
+	}
+	expect("| A | 2000 (1000 - 3000) | 1.00 ±0.00 |", "| B | 1600 (800 - 1800) | 0.80 ±0.00 | 0.0 | 20.0 | 2.00 ±0.00 |")
+	b.samples[4] = round(1000, 40*time.Millisecond)
+	expect("| B | 1500 (800 - 1800) | 0.80 ±0.21 | 0.0 | 20.0 | 2.00 ±0.70 |")
+}
+
+// TestPublish: a page and a record are of five rounds at least, and say what "of A" is.
+func TestPublish(t *testing.T) {
+	a, b := result{name: "A"}, result{name: "B"}
+	for range roundsLeast {
+		a.samples = append(a.samples, round(2000, 10*time.Millisecond))
+		b.samples = append(b.samples, round(1600, 20*time.Millisecond))
+	}
+	var out bytes.Buffer
+	session := &bench{Turns: lab.NewTurns(roundsLeast, 10), out: &out, page: filepath.Join(t.TempDir(), "performance.md"), recordTo: filepath.Join(t.TempDir(), "speed.json")}
+	if err := errors.Join(session.validate(), session.publish([]result{a, b}, "Recovery in no time.\n")); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(session.page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"the rounds' ratios, with the half of its 95 % interval: it is not the quotient", "| B | 1600 (1600 - 1600) | 0.80 ±0.00 |", "Recovery in no time."} {
+		if !strings.Contains(string(text), want) {
 			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if _, err := os.Stat(session.recordTo); err != nil {
+		t.Error(err)
+	}
+	for _, few := range []bench{{page: session.page}, {recordTo: session.recordTo}, {gate: session.recordTo}} {
+		few.Turns = lab.NewTurns(roundsLeast-1, 10)
+		if err := few.validate(); err == nil || !strings.Contains(err.Error(), "--rounds of at least 5") {
+			t.Errorf("%+v: %v", few, err)
 		}
 	}
 }
@@ -105,26 +148,24 @@ func TestSession(t *testing.T) {
 		t.Fatal("wrk is missing: go tool task tools")
 	}
 	var out bytes.Buffer
-	page := filepath.Join(t.TempDir(), "performance.md")
 	cmd := newCommand()
-	cmd.SetArgs([]string{"--rounds", "1", "--seconds", "1", "--warmup", "1", "--connections", "8", "--recovery", "100", "--page", page, "--record", filepath.Join(t.TempDir(), "speed.json")})
+	cmd.SetArgs([]string{"--rounds", "1", "--seconds", "1", "--warmup", "1", "--connections", "8", "--recovery", "100"})
 	cmd.SetOut(&out)
 	if err := cmd.ExecuteContext(t.Context()); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-	text, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"| A: constant reply |", "| B: one hot deal |", "| C: 1,000 deals |", "Recovery after kill -9"} {
-		if !strings.Contains(string(text), want) {
-			t.Errorf("%q is not in\n%s", want, text)
+	for _, want := range []string{"| A: constant reply |", "| B: one hot deal |", "| C: 1,000 deals |", "Recovery after kill -9", "the rounds' ratios: it is not the quotient"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, out.String())
 		}
+	}
+	if strings.Contains(out.String(), "±") {
+		t.Errorf("one round is certain of itself:\n%s", out.String())
 	}
 }
 
 func TestSessionRefusesNonsense(t *testing.T) {
-	for _, args := range [][]string{{"--rounds", "0"}, {"--seconds", "0"}, {"--warmup", "0"}, {"--recovery", "-1"}, {"--gate", "nowhere.json"}, {"a"}} {
+	for _, args := range [][]string{{"--rounds", "0"}, {"--seconds", "0"}, {"--warmup", "0"}, {"--recovery", "-1"}, {"--gate", "nowhere.json"}, {"--rounds", "4", "--record", "nowhere/speed.json"}, {"a"}} {
 		cmd := newCommand()
 		cmd.SetArgs(args)
 		cmd.SilenceErrors = true

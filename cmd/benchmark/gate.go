@@ -13,6 +13,9 @@ import (
 )
 
 const (
+	// roundsLeast is how many rounds say how uncertain their median is: of fewer the
+	// middle half is no more than one or two, and one round would be certain.
+	roundsLeast = 5
 	// noiseMost is how uncertain a session may leave a ratio. Beyond it the session
 	// tells nothing, and the gate neither passes nor is recorded.
 	noiseMost = 0.10

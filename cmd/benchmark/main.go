@@ -4,7 +4,8 @@
 // them alike: A answers every order with the same 120 bytes through the same
 // fasthttp configuration and does nothing else; B is the product, durable, with a
 // rule on its one hot deal; C is the product with a thousand such deals. What is
-// reported is the median of the rounds. A server starts fresh for its round, on an
+// reported is the median of the rounds, and for what a contestant reaches of A the median
+// of the rounds' ratios. A server starts fresh for its round, on an
 // empty folder, and is warmed up before anything counts.
 //
 // Afterwards a server is loaded with orders, killed, and started again: the time
@@ -98,6 +99,9 @@ func (b *bench) validate() error {
 	if b.recovery < 0 {
 		return errors.New("--recovery must be at least 0")
 	}
+	if kept := b.page != "" || b.recordTo != "" || b.gate != ""; kept && b.Rounds < roundsLeast {
+		return fmt.Errorf("--page, --record and --gate need --rounds of at least %d: fewer do not say how uncertain their median is", roundsLeast)
+	}
 	return b.Validate()
 }
 
@@ -114,13 +118,20 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	section := b.conditions() + table(results)
+	recovery := ""
 	if b.recovery > 0 {
-		line, err := b.recover(ctx)
-		if err != nil {
+		if recovery, err = b.recover(ctx); err != nil {
 			return err
 		}
-		section += "\n" + line
+	}
+	return b.publish(results, recovery)
+}
+
+// publish shows the results, and writes and judges them as the flags say.
+func (b *bench) publish(results []result, recovery string) error {
+	section := b.conditions() + table(results)
+	if recovery != "" {
+		section += "\n" + recovery
 	}
 	fmt.Fprint(b.out, "\n", section)
 	return errors.Join(page.WriteSection(b.page, task, section), b.judge(results))
@@ -219,10 +230,15 @@ func (b *bench) recover(ctx context.Context) (line string, err error) {
 
 // conditions says how the figures came about.
 func (b *bench) conditions() string {
+	interval := ""
+	if b.Rounds >= roundsLeast {
+		interval = ", with the half of its 95 % interval"
+	}
 	return fmt.Sprintf(``+"`go tool task bench -- --rounds %d --seconds %d`"+`: %d rounds of A B C in turn, %d s each after %d s of
-warm-up, medians; `+"`%v`"+` on the same machine, %s.
+warm-up, medians; `+"`%v`"+` on the same machine, %s. "Of A" is the median of
+the rounds' ratios%s: it is not the quotient of the medians beside it.
 A: the same fasthttp server with a constant 120-byte reply. B and C: durable (one sync for each group before any
 answer), rule %s attached.
 
-`, b.Rounds, b.Seconds, b.Rounds, b.Seconds, b.Warmup, b.Wrk, page.Machine(), "`"+rule+"`")
+`, b.Rounds, b.Seconds, b.Rounds, b.Seconds, b.Warmup, b.Wrk, page.Machine(), interval, "`"+rule+"`")
 }

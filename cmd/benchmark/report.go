@@ -49,20 +49,28 @@ func (r result) spread() (low, high float64) {
 }
 
 // table renders the medians as Markdown; the first result is what the others
-// are compared to.
+// are compared to, round by round.
 func table(results []result) string {
 	var out strings.Builder
 	out.WriteString("| | orders/s (lowest - highest) | of A | P50 ms | P99 ms | of A | P99.9 ms | CPU µs/order | allocations/order | bytes written/order |\n")
 	out.WriteString("|---|---|---|---|---|---|---|---|---|---|\n")
-	a := results[0]
 	for _, r := range results {
 		low, high := r.spread()
-		fmt.Fprintf(&out, "| %s | %.0f (%.0f - %.0f) | %.2f | %.1f | %.1f | %.2f | %.1f | %.1f | %s | %.0f |\n",
-			r.name, r.median(sample.rate), low, high, r.median(sample.rate)/a.median(sample.rate),
-			r.median(sample.p50), r.median(sample.p99), r.median(sample.p99)/a.median(sample.p99), r.median(sample.p999),
+		fmt.Fprintf(&out, "| %s | %.0f (%.0f - %.0f) | %s | %.1f | %.1f | %s | %.1f | %.1f | %s | %.0f |\n",
+			r.name, r.median(sample.rate), low, high, r.of(results[0], sample.rate),
+			r.median(sample.p50), r.median(sample.p99), r.of(results[0], sample.p99), r.median(sample.p999),
 			r.median(sample.cpuMicros), known(r.median(sample.allocs)), r.median(sample.written))
 	}
 	return out.String()
+}
+
+// of renders a figure as a multiple of A's, and how uncertain it is if that is known.
+func (r result) of(a result, figure func(sample) float64) string {
+	multiple := ratioOf(r, a, "", figure)
+	if len(r.samples) < roundsLeast {
+		return fmt.Sprintf("%.2f", multiple.Median)
+	}
+	return fmt.Sprintf("%.2f ±%.2f", multiple.Median, multiple.Median*multiple.Noise)
 }
 
 func known(figure float64) string {

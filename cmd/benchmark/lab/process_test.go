@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/args", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(os.Args[1:]) })
 	mux.HandleFunc("/burn", func(http.ResponseWriter, *http.Request) {
-		for begin := time.Now(); time.Since(begin) < 100*time.Millisecond; {
+		for begin := used(); used()-begin < 100*time.Millisecond; {
 		}
 	})
 	mux.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
@@ -53,6 +53,15 @@ func TestMain(m *testing.M) {
 		os.Exit(3)
 	}
 	os.Exit(0)
+}
+
+// used is the processor time of this process, which others may keep waiting for it.
+func used() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func serve(t *testing.T, more ...string) *Process {

@@ -3,8 +3,10 @@
 //
 // The load is open: orders are due on a schedule that takes no notice of the
 // answers, and count from when they were due. A connection is a shopper: an order that
-// soon finds none free is not sent, and shown as such. The goodput is the accepted orders a second. The load shares the
-// processor with the server, which is the harder case: what the load takes is gone.
+// soon finds none free is not sent, and shown as such. The goodput is the accepted orders
+// a second. The load shares the processor with the server, which is the harder case: what
+// the load takes is gone. Loads that are compared take turns, round by round; of each
+// figure the median over the rounds is shown, and of a ratio the median of the rounds' own.
 package main
 
 import (
@@ -34,6 +36,7 @@ const (
 	rule       = "tiered" // that prices the deal
 	patience   = 50 * time.Millisecond
 	secondsMax = 3600
+	roundsMax  = 99
 
 	connectionsUsed = 400  // of the load at its normal size
 	connectionsMost = 4000 // of the largest
@@ -54,6 +57,7 @@ func main() {
 // session is one run.
 type session struct {
 	seconds, warmup int
+	rounds          int
 	factor          float64 // of all connections
 	page            string
 
@@ -74,6 +78,7 @@ func newCommand() *cobra.Command {
 	})
 	flags := cmd.Flags()
 	flags.IntVar(&s.seconds, "seconds", 5, "seconds of each load")
+	flags.IntVar(&s.rounds, "rounds", 1, "how often the loads take turns, at most 99")
 	flags.IntVar(&s.warmup, "warmup", 2, "seconds before the first that do not count; also how long the capacity is measured")
 	flags.Float64Var(&s.factor, "connections", 1, "times as many connections as otherwise, up to 4")
 	flags.StringVar(&s.page, "page", "", "Markdown page that the tables are written to")
@@ -81,8 +86,8 @@ func newCommand() *cobra.Command {
 }
 
 func (s *session) validate() error {
-	if s.seconds < 1 || s.seconds > secondsMax || s.warmup < 1 || s.warmup > secondsMax || !(s.factor > 0 && s.factor <= 4) {
-		return errors.New("--seconds and --warmup must be at least 1, --connections in (0, 4]")
+	if s.seconds < 1 || s.seconds > secondsMax || s.warmup < 1 || s.warmup > secondsMax || s.rounds < 1 || s.rounds > roundsMax || !(s.factor > 0 && s.factor <= 4) {
+		return errors.New("--seconds and --warmup must be at least 1, --rounds 1 to 99, --connections in (0, 4]")
 	}
 	return nil
 }
@@ -177,9 +182,10 @@ func (s *session) measureCapacity(ctx context.Context) (string, error) {
 		}
 		s.capacity = r.goodput()
 	}
-	return fmt.Sprintf("## Overload\n`%s -- --seconds %d`: one hot deal with the rule `%s`; load and server on the same %s.\n"+
+	return fmt.Sprintf("## Overload\n`%s -- --rounds %d --seconds %d`: one hot deal with the rule `%s`; load and server on the same %s.\n"+
+		"Medians over the rounds; refused, no answer and not sent are sums.\n"+
 		"Capacity, when each of %d connections waits for its answers: **%.0f orders/s**.\n",
-		task, s.seconds, rule, page.Machine(), s.connections(connectionsUsed), s.capacity), nil
+		task, s.rounds, s.seconds, rule, page.Machine(), s.connections(connectionsUsed), s.capacity), nil
 }
 
 // levels asks for more and more.
@@ -196,28 +202,34 @@ func (s *session) levels(ctx context.Context) (string, error) {
 		{"10×", 10, connectionsMost},
 		{"as fast as the answers come", 0, connectionsMost},
 	}
-	var found []*recorder
-	peak := 0.0
-	for _, l := range levels {
-		r, err := s.load(ctx, l.connections, l.times*s.capacity, s.length())
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", l.name, err)
+	found := make([]results, len(levels))
+	for range s.rounds {
+		peak := 0.0
+		for i, l := range levels {
+			r, err := s.load(ctx, l.connections, l.times*s.capacity, s.length())
+			if err != nil {
+				return "", fmt.Errorf("%s: %w", l.name, err)
+			}
+			found[i] = append(found[i], r)
+			peak = max(peak, r.goodput())
 		}
-		found = append(found, r)
-		peak = max(peak, r.goodput())
+		for _, rs := range found {
+			last := rs[len(rs)-1]
+			last.share = last.goodput() / peak
+		}
 	}
 	var out strings.Builder
-	out.WriteString("\n| load | connections | asked for, /s | sent, /s | goodput, /s | of the peak | server's CPU µs an accepted order | accepted P50 ms | P99 ms | P99.9 ms | refused | no answer | not sent |\n" +
+	out.WriteString("\n| load | connections | asked for, /s | sent, /s | goodput, /s | of the round's best | server's CPU µs an accepted order | accepted P50 ms | P99 ms | P99.9 ms | refused | no answer | not sent |\n" +
 		"|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for i, l := range levels {
-		r := found[i]
+		rs := found[i]
 		asked := "–"
 		if l.times > 0 {
 			asked = fmt.Sprintf("%.0f", l.times*s.capacity)
 		}
 		fmt.Fprintf(&out, "| %s | %d | %s | %.0f | %.0f | %.2f | %.1f | %.1f | %.1f | %.1f | %s | %d | %d |\n",
-			l.name, s.connections(l.connections), asked, float64(r.summary.Answered+r.summary.Failed)/r.length.Seconds(),
-			r.goodput(), r.goodput()/peak, r.cpu(), r.quantile(50), r.quantile(99), r.quantile(99.9), r.refusals(), r.summary.Failed, r.summary.Unsent)
+			l.name, s.connections(l.connections), asked, rs.median((*recorder).sent), rs.median((*recorder).goodput), rs.median(func(r *recorder) float64 { return r.share }),
+			rs.median((*recorder).cpu), rs.quantile(50), rs.quantile(99), rs.quantile(99.9), rs.refusals(), rs.failed(), rs.unsent())
 	}
 	return out.String(), nil
 }
@@ -271,31 +283,39 @@ func (s *session) burst(ctx context.Context) (string, error) {
 
 // slowHalf has half the shoppers stall in the middle of a request.
 func (s *session) slowHalf(ctx context.Context) (string, error) {
-	var out strings.Builder
-	out.WriteString("\nHalf the shoppers slow or dead in the middle of a request, the other half at a normal load:\n\n" +
-		"| the slow half | connections | goodput of the others, /s | P50 ms | P99 ms | P99.9 ms | refused | no answer |\n|---|---|---|---|---|---|---|---|\n")
-	for _, how := range append([]slowness{{name: "none"}}, slownesses...) {
-		r, n, err := s.beside(ctx, how)
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", how.name, err)
+	ways := append([]slowness{{name: "none"}}, slownesses...)
+	found := make([]results, len(ways))
+	for range s.rounds {
+		for i, how := range ways {
+			r, err := s.beside(ctx, how)
+			if err != nil {
+				return "", fmt.Errorf("%s: %w", how.name, err)
+			}
+			found[i] = append(found[i], r)
+			r.share = r.quantile(99) / found[0][len(found[i])-1].quantile(99)
 		}
-		fmt.Fprintf(&out, "| %s | %d | %.0f | %.1f | %.1f | %.1f | %s | %d |\n",
-			how.name, n, r.goodput(), r.quantile(50), r.quantile(99), r.quantile(99.9), r.refusals(), r.summary.Failed)
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "\nAs many shoppers slow or dead in the middle of a request as others, %d, who send a normal load:\n\n"+
+		"| the slow half | goodput of the others, /s | P50 ms | P99 ms | P99, times that of none | P99.9 ms | refused | no answer |\n|---|---|---|---|---|---|---|---|\n",
+		s.connections(connectionsUsed))
+	for i, how := range ways {
+		rs := found[i]
+		fmt.Fprintf(&out, "| %s | %.0f | %.1f | %.1f | %.2f | %.1f | %s | %d |\n",
+			how.name, rs.median((*recorder).goodput), rs.quantile(50), rs.quantile(99), rs.median(func(r *recorder) float64 { return r.share }),
+			rs.quantile(99.9), rs.refusals(), rs.failed())
 	}
 	return out.String(), nil
 }
 
 // beside runs a normal load beside as many shoppers who are slow.
-func (s *session) beside(ctx context.Context, how slowness) (*recorder, int, error) {
-	n := 0
+func (s *session) beside(ctx context.Context, how slowness) (*recorder, error) {
 	if how.behave != nil {
-		n = s.connections(connectionsUsed)
-		crowd, err := gather(ctx, s.server.Listen, n, how)
+		crowd, err := gather(ctx, s.server.Listen, s.connections(connectionsUsed), how)
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		defer crowd.leave()
 	}
-	r, err := s.load(ctx, connectionsUsed, share*s.capacity, s.length())
-	return r, n, err
+	return s.load(ctx, connectionsUsed, share*s.capacity, s.length())
 }

@@ -69,7 +69,7 @@ func TestSession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| 10× | 80 |", "| as fast as the answers come | 80 |", "A burst of 5× the capacity", "| half-closed in the middle of the body | 8 |"} {
+	for _, want := range []string{"| 10× | 80 |", "| as fast as the answers come | 80 |", "A burst of 5× the capacity", "as others, 8,", "| half-closed in the middle of the body |"} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
@@ -77,7 +77,7 @@ func TestSession(t *testing.T) {
 }
 
 func TestNonsenseIsRefused(t *testing.T) {
-	for _, args := range [][]string{{"--seconds", "0"}, {"--warmup", "0"}, {"--connections", "0"}, {"x"}} {
+	for _, args := range [][]string{{"--seconds", "0"}, {"--warmup", "0"}, {"--rounds", "0"}, {"--connections", "0"}, {"x"}} {
 		cmd := newCommand()
 		cmd.SetArgs(args)
 		cmd.SilenceErrors = true
@@ -85,5 +85,28 @@ func TestNonsenseIsRefused(t *testing.T) {
 		if err := cmd.ExecuteContext(t.Context()); err == nil {
 			t.Errorf("%v: no error", args)
 		}
+	}
+}
+
+// TestResults: figures are the median round's, counts are those of all.
+func TestResults(t *testing.T) {
+	var rs results
+	for _, accepted := range []int{9, 1, 2} {
+		r := newRecorder(time.Second)
+		for range accepted {
+			r.observe(0, 201, time.Duration(accepted)*time.Millisecond, nil)
+			r.observe(0, 503, 0, []byte(`{"code":"overloaded"}`))
+		}
+		r.summary.Failed, r.summary.Unsent = 1, 10
+		rs = append(rs, r)
+	}
+	if got := rs.median((*recorder).goodput); got != 2 {
+		t.Errorf("goodput %v", got)
+	}
+	if got := rs.quantile(99); got < 1.9 || got > 2.1 {
+		t.Errorf("P99 is %v ms", got)
+	}
+	if rs.refusals() != "12 (503 overloaded)" || rs.failed() != 3 || rs.unsent() != 30 {
+		t.Errorf("refused %s, %d failed, %d unsent", rs.refusals(), rs.failed(), rs.unsent())
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
+	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
 	"github.com/doorbuster/doorbuster/gateway/client"
 )
 
@@ -29,6 +30,7 @@ type recorder struct {
 	begin   int64
 	summary client.Summary
 	used    lab.Usage // of the server
+	share   float64   // of what its round is measured by
 
 	mu      sync.Mutex // guards everything below
 	latency *hdrhistogram.Histogram
@@ -87,17 +89,13 @@ func (r *recorder) cpu() float64 {
 // quantile is in ms.
 func (r *recorder) quantile(q float64) float64 { return float64(r.latency.ValueAtQuantile(q)) / 1000 }
 
-// refusals lists the refused orders by status and code.
-func (r *recorder) refusals() string {
-	var parts []string
-	for _, code := range slices.Sorted(maps.Keys(r.refused)) {
-		parts = append(parts, fmt.Sprintf("%d (%s)", r.refused[code], code))
-	}
-	if parts == nil {
-		return "0"
-	}
-	return strings.Join(parts, ", ")
+// sent is the orders a second that were answered, or should have been.
+func (r *recorder) sent() float64 {
+	return float64(r.summary.Answered+r.summary.Failed) / r.length.Seconds()
 }
+
+// refusals lists the refused orders by status and code.
+func (r *recorder) refusals() string { return results{r}.refusals() }
 
 // between returns the P99 in ms of what was answered in the windows that lie
 // wholly between two moments of the load.
@@ -130,4 +128,55 @@ func (r *recorder) recovered(after time.Duration, limit float64) (time.Duration,
 		}
 	}
 	return 0, false
+}
+
+// results are those of one load, a round each.
+type results []*recorder
+
+// median is that of a figure of the rounds.
+func (rs results) median(figure func(*recorder) float64) float64 {
+	values := make([]float64, len(rs))
+	for i, r := range rs {
+		values[i] = figure(r)
+	}
+	return page.Median(values)
+}
+
+// quantile is the median of the rounds' in ms.
+func (rs results) quantile(q float64) float64 {
+	return rs.median(func(r *recorder) float64 { return r.quantile(q) })
+}
+
+// refusals lists the refused orders of all rounds by status and code.
+func (rs results) refusals() string {
+	refused := make(map[string]int)
+	for _, r := range rs {
+		for code, n := range r.refused {
+			refused[code] += n
+		}
+	}
+	var parts []string
+	for _, code := range slices.Sorted(maps.Keys(refused)) {
+		parts = append(parts, fmt.Sprintf("%d (%s)", refused[code], code))
+	}
+	if parts == nil {
+		return "0"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// failed is how many orders of all rounds were not answered.
+func (rs results) failed() (n int) {
+	for _, r := range rs {
+		n += r.summary.Failed
+	}
+	return n
+}
+
+// unsent is how many orders of all rounds found no connection.
+func (rs results) unsent() (n int) {
+	for _, r := range rs {
+		n += r.summary.Unsent
+	}
+	return n
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -73,6 +74,11 @@ func gather(ctx context.Context, addr string, n int, how slowness) (*crowd, erro
 	began := make(chan error, n)
 	for range n {
 		c.going.Go(func() {
+			// They do not come all at once.
+			if err := clockd.SleepUntil(ctx, clockd.Mono()+rand.Int64N(int64(backEvery))); err != nil {
+				began <- err
+				return
+			}
 			first := true
 			for ctx.Err() == nil {
 				conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)

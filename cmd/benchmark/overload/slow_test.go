@@ -35,6 +35,10 @@ func TestSlowness(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		least := 1 // what is waited for, and then for more
+		if i == len(slownesses)-1 {
+			least = len(whole)
+		}
 		came := make(chan string, 16)
 		go func() {
 			for {
@@ -45,9 +49,11 @@ func TestSlowness(t *testing.T) {
 				go func() {
 					defer conn.Close()
 					b := make([]byte, 8<<10)
+					_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+					n, _ := io.ReadAtLeast(conn, b, least)
 					_ = conn.SetReadDeadline(time.Now().Add(250 * time.Millisecond))
-					n, _ := io.ReadFull(conn, b) // never that much
-					came <- string(b[:n])
+					more, _ := io.ReadFull(conn, b[n:]) // never that much
+					came <- string(b[:n+more])
 				}()
 			}
 		}()
