@@ -157,9 +157,10 @@ func (p peers) Others(dst []string) []string {
 }
 
 var (
-	errNoMember = errors.New("the node is not a member of the cluster")
-	errLeaving  = errors.New("the node leaves the cluster")
-	errDeaf     = errors.New("the journal does not answer")
+	errNoMember  = errors.New("the node is not a member of the cluster")
+	errLeaving   = errors.New("the node leaves the cluster")
+	errUnsettled = errors.New("the node looks which deals are its own")
+	errDeaf      = errors.New("the journal does not answer")
 )
 
 // memberReady says why a node should get no traffic, nil if it should.
@@ -171,6 +172,8 @@ func (s *server) memberReady() error {
 		return errLeaving
 	case s.cluster.Topology().Self < 0:
 		return errNoMember
+	case !s.node.Settled():
+		return errUnsettled
 	case s.deaf():
 		return errDeaf
 	}
@@ -236,9 +239,9 @@ func (s *server) observeCluster() {
 		}
 		return 1
 	})
-	m.Gauge("cluster_skew_seconds", "How far another member's wall clock is from this node's, at most.", nil, func() float64 { return s.skew().Seconds() })
-	m.Counter("cluster_requests_sent_total", "Commands that were sent to other nodes.", nil, func() float64 { return float64(s.node.Stats().Asked) })
-	m.Counter("cluster_requests_served_total", "Messages of other nodes that were served.", nil, func() float64 { return float64(s.node.Stats().Served) })
+	m.Gauge("cluster_skew_seconds", "Seconds between this node's wall clock and that of the member that is farthest from it.", nil, func() float64 { return s.skew().Seconds() })
+	m.Counter("cluster_requests_sent_total", "Requests that this node has sent to the owners of deals on other nodes.", nil, func() float64 { return float64(s.node.Stats().Asked) })
+	m.Counter("cluster_requests_served_total", "Requests of other nodes that this node has served.", nil, func() float64 { return float64(s.node.Stats().Served) })
 	m.Counter("deals_handed_over_total", "Deals that this node has handed to others.", nil, func() float64 { return float64(s.node.Stats().HandedOver) })
 	sum := func(figure func(cluster.Link) float64) func() float64 {
 		return func() (total float64) {

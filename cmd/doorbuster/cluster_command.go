@@ -53,7 +53,7 @@ func newClusterDrain() *cobra.Command {
 		Long: `Let a node hand its deals over and end. The member is named by the address that it
 advertises, or by its id, as cluster status shows them. The command returns when the
 node has begun.`,
-		Args: cobra.ExactArgs(1),
+		Args: exactlyOne,
 	}
 	s := addSettings(cmd, "admin", "key")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -77,7 +77,7 @@ func (s *settings) askAdmin(ctx context.Context, method, path string, reply any)
 		return err
 	}
 	defer c.Close()
-	return call(ctx, c, client.Call{Method: method, Path: path}, reply)
+	return whereToAsk(call(ctx, c, client.Call{Method: method, Path: path}, reply))
 }
 
 // printMembers prints a table of what GET /api/v1/admin/cluster has answered.

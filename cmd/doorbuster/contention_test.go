@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,21 +21,39 @@ const (
 	contentionLoad = 3 * time.Second
 	// contentionBuyers is how many buy at once.
 	contentionBuyers = 200
+	// contentionTries is how often a server is loaded before it counts as contended: a
+	// holder that loses its core to somebody else shows with some microseconds an order,
+	// but hardly each time.
+	contentionTries = 5
 	// blockedMost is how long locks may hold up an order, all together. The incident's
 	// one lock held up an order for milliseconds.
-	blockedMost = 50 * time.Microsecond
-	// contendedLeast is the share of an order's time from which a lock counts as
-	// contended: somebody has to come first in a list of nothing. On two shared cores
-	// a holder that loses its core shows with some microseconds.
-	contendedLeast = 25 * time.Microsecond
-	// contendedFirst is how many of the most contended locks may not be ours.
+	blockedMost = 20 * time.Microsecond
+	// contendedFirst is how many of the first, where goroutines were held up and where
+	// they held up others, may be no lock of ours.
 	contendedFirst = 5
+	// contendedLeast is what a lock must hold up an order for to count among those that
+	// held up others: they are all locks, and one has to come first in a list of nothing.
+	contendedLeast = 2 * time.Microsecond
 )
 
 // TestContention loads the real server, on one hot deal, and holds what its own
 // profiles say of locks against the bounds above. The race detector holds locks for
 // longer, so it is built without.
 func TestContention(t *testing.T) {
+	var faults []string
+	for range contentionTries {
+		if faults = loadForContention(t); len(faults) == 0 {
+			return
+		}
+	}
+	for _, fault := range faults {
+		t.Error(fault)
+	}
+}
+
+// loadForContention loads a server of its own and returns what is wrong with its locks.
+func loadForContention(t *testing.T) []string {
+	t.Helper()
 	server := startAs(t, "doorbuster-profiled", t.TempDir())
 	var s shop
 	must(t, s.create(t.Context(), server.addr))
@@ -48,10 +67,14 @@ func TestContention(t *testing.T) {
 	must(t, err)
 	held := profileOf(t, server.admin, "mutex")
 	waits := profileOf(t, server.admin, "block")
-	for _, fault := range contention(held, waits, sum.Answered) {
-		t.Error(fault)
-	}
+	must(t, server.kill())
 	t.Logf("%d orders, each held up by locks for %v", sum.Answered, blocked(waits)/time.Duration(sum.Answered))
+	for i, s := range held[:min(len(held), contendedFirst)] {
+		if s.ours() {
+			t.Logf("number %d of those who hold up others is ours, with %v an order:\n%s", i+1, s.blocked/time.Duration(sum.Answered), s.stack)
+		}
+	}
+	return contention(held, waits, sum.Answered)
 }
 
 // contention says what is wrong with the locks of a server that took some orders:
@@ -59,6 +82,11 @@ func TestContention(t *testing.T) {
 func contention(held, waits []site, orders int) (faults []string) {
 	if each := blocked(waits) / time.Duration(orders); each > blockedMost {
 		faults = append(faults, fmt.Sprintf("locks hold up an order for %v, at most %v are allowed; most of all here:\n%s", each, blockedMost, longest(waits)))
+	}
+	for _, s := range waits[:min(len(waits), contendedFirst)] {
+		if s.lock() && s.ours() {
+			faults = append(faults, fmt.Sprintf("among all that goroutines wait for, a lock of ours is one of the first %d:\n%s", contendedFirst, s.stack))
+		}
 	}
 	for _, s := range held[:min(len(held), contendedFirst)] {
 		if each := s.blocked / time.Duration(orders); s.ours() && each > contendedLeast {
@@ -118,9 +146,10 @@ func TestContentionCanFail(t *testing.T) {
 		held, waits []site
 		faults      int
 	}{
-		{[]site{{time.Second, unlock + book}}, []site{{time.Second, lock + book}}, 2},
+		{[]site{{time.Second, unlock + book}}, []site{{time.Second, lock + book}}, 3},
 		{[]site{{time.Second, unlock + pebble}}, []site{{time.Second, lock + pebble}}, 1},
-		{[]site{{time.Millisecond, unlock + book}}, []site{{time.Hour, idle}, {time.Millisecond, lock + book}}, 0},
+		{[]site{{time.Millisecond, unlock + book}}, []site{{time.Hour, idle}, {time.Millisecond, lock + book}}, 1},
+		{[]site{{time.Millisecond, unlock + book}}, slices.Concat(slices.Repeat([]site{{time.Hour, idle}}, contendedFirst), []site{{time.Millisecond, lock + book}}), 0},
 	} {
 		if faults := contention(tc.held, tc.waits, 1000); len(faults) != tc.faults {
 			t.Errorf("%d faults, want %d: %q", len(faults), tc.faults, faults)

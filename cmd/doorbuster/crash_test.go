@@ -156,10 +156,16 @@ func startAs(t *testing.T, program, data string) *live {
 
 func startWith(t *testing.T, program string, args []string) *live {
 	t.Helper()
+	return startTo(t, os.Stderr, program, args)
+}
+
+// startTo is startWith for a program whose log somebody wants to read.
+func startTo(t *testing.T, logs io.Writer, program string, args []string) *live {
+	t.Helper()
 	cmd, err := command(context.Background(), args...)
 	must(t, err)
 	cmd.Args[0] = program
-	cmd.Stderr = os.Stderr
+	cmd.Stderr = logs
 	stdout, err := cmd.StdoutPipe()
 	must(t, err)
 	must(t, cmd.Start())

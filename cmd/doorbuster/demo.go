@@ -88,6 +88,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	if cfg.Auth != config.AuthOpen {
+		return errors.New("the demo believes every caller, so --listen and --admin must be on loopback")
+	}
 	if d.server, err = startServer(ctx, cfg, d.progress); err != nil {
 		return err
 	}
@@ -95,11 +98,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 	err = d.sell(ctx)
 	switch {
 	case ctx.Err() != nil: // somebody has seen enough
-		d.server.stop()
-		return nil
+		return d.server.stop()
 	case err != nil || d.exit:
-		d.server.stop()
-		return err
+		return errors.Join(err, d.server.stop())
 	}
 	d.invite()
 	return d.server.run(ctx)

@@ -34,6 +34,9 @@ const (
 	clockLagGood  = 20 * time.Millisecond
 )
 
+// inMemory is the type of Linux's file systems in memory, TMPFS_MAGIC of magic.h.
+const inMemory = 0x01021994
+
 // finding is what one check found: how bad it is, what it saw, what to do.
 type finding struct {
 	grade  grade
@@ -205,6 +208,14 @@ func checkSync(_ context.Context, cfg config.Config) finding {
 	f := finding{seen: fmt.Sprintf("median %v, worst %v of %d", median.Round(time.Microsecond), took[len(took)-1].Round(time.Microsecond), syncRounds)}
 	if median > syncGood {
 		f.grade, f.advice = poor, fmt.Sprintf("every order waits for a sync: find a disk below %v", syncGood)
+	}
+	var disk unix.Statfs_t
+	if err := unix.Statfs(folder, &disk); err != nil {
+		return failed(err, advice)
+	}
+	if disk.Type == inMemory {
+		f.grade, f.seen = poor, f.seen+", in memory (tmpfs)"
+		f.advice = "a sync means nothing there, and no order survives a reboot: name a folder on a disk with --data"
 	}
 	return f
 }

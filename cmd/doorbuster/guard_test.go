@@ -12,6 +12,7 @@ import (
 
 	"github.com/doorbuster/doorbuster/runtime/guard"
 	"github.com/doorbuster/doorbuster/runtime/guard/redistest"
+	"github.com/doorbuster/doorbuster/runtime/porttest"
 )
 
 // TestStockGuard: a journal went back in time, and Redis remembers. Orders are refused
@@ -66,9 +67,9 @@ type guarded struct {
 
 func openGuarded(t *testing.T, data string, flags ...string) *guarded {
 	t.Helper()
-	api, err := freeAddress(t.Context())
+	api, err := porttest.Address()
 	must(t, err)
-	admin, err := freeAddress(t.Context())
+	admin, err := porttest.Address()
 	must(t, err)
 	cmd, err := command(t.Context(), slices.Concat([]string{
 		"serve", "--listen", api, "--admin", admin, "--data", data, "--drain-notice", "0s",

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,7 +19,7 @@ import (
 func newJournal() *cobra.Command {
 	cmd := &cobra.Command{Use: "journal", Short: "Look at the journal of a server that is not running"}
 	cmd.AddCommand(
-		offline("verify", "Read every event and every row, replay every deal and check its invariants", verifyJournal),
+		newVerify(),
 		newJournalCopy(),
 		newReprice(),
 	)
@@ -45,60 +47,106 @@ func offline(name, short string, read func(context.Context, journal.Store, io.Wr
 	return cmd
 }
 
+func newVerify() *cobra.Command {
+	asJSON := false
+	cmd := offline("verify", "Read every event and every row, replay every deal and check its invariants; the log of a server that was killed is put in order first, as a start does",
+		func(ctx context.Context, store journal.Store, out io.Writer) error {
+			return verifyJournal(ctx, store, out, asJSON)
+		})
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// verified is what a journal holds, and what of it is damaged.
+type verified struct {
+	Deals   int      `json:"deals"`
+	Events  int      `json:"events"`
+	Rows    int      `json:"rows"`
+	Damaged []damage `json:"damaged"`
+
+	found func(damage) // is told of each as it is found
+}
+
+// damage is a deal or a table that cannot be read to its end.
+type damage struct {
+	Deal   string `json:"deal,omitempty"`
+	Events int    `json:"events_before"` // of the deal; those that could be applied
+	Table  string `json:"table,omitempty"`
+	Error  string `json:"error"`
+}
+
+func (d damage) String() string {
+	switch {
+	case d.Deal != "":
+		return fmt.Sprintf("%s: after %d events: %s", d.Deal, d.Events, d.Error)
+	case d.Table != "":
+		return "table " + d.Table + ": " + d.Error
+	}
+	return "tables: " + d.Error
+}
+
+func (v *verified) note(d damage) {
+	v.Damaged = append(v.Damaged, d)
+	v.found(d)
+}
+
 // verifyJournal replays all deals, reads all tables and reports those that are damaged.
-func verifyJournal(ctx context.Context, store journal.Store, out io.Writer) error {
-	var deals, events, bad int
-	err := store.Streams(ctx, "", func(stream string, _ journal.Head) error {
+func verifyJournal(ctx context.Context, store journal.Store, out io.Writer, asJSON bool) error {
+	v := verified{Damaged: []damage{}, found: func(d damage) { fmt.Fprintln(out, d) }}
+	if asJSON {
+		v.found = func(damage) {}
+	}
+	if err := v.deals(ctx, store); err != nil {
+		return err
+	}
+	if err := v.tables(ctx, store.Tables()); err != nil {
+		return err
+	}
+	if asJSON {
+		if err := json.NewEncoder(out).Encode(&v); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintf(out, "%d deals, %d events, %d rows, %d damaged\n", v.Deals, v.Events, v.Rows, len(v.Damaged))
+	}
+	if len(v.Damaged) > 0 {
+		return fmt.Errorf("the journal is damaged in %d deals or tables", len(v.Damaged))
+	}
+	return nil
+}
+
+func (v *verified) deals(ctx context.Context, store journal.Store) error {
+	return store.Streams(ctx, "", func(stream string, _ journal.Head) error {
 		_, n, err := replay(ctx, store, stream)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err != nil {
-			bad++
-			fmt.Fprintf(out, "%s: after %d events: %v\n", stream, n, err)
+			v.note(damage{Deal: stream, Events: n, Error: err.Error()})
 		}
-		deals++
-		events += n
+		v.Deals++
+		v.Events += n
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	rows, badTables, err := verifyTables(ctx, store.Tables(), out)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "%d deals, %d events, %d rows, %d damaged\n", deals, events, rows, bad+badTables)
-	if bad+badTables > 0 {
-		return fmt.Errorf("%d of %d deals are damaged, and %d tables", bad, deals, badTables)
-	}
-	return nil
 }
 
-// verifyTables reads every row: what a row means is for its owner to say, but a
-// server does not start without its rules and keys.
-func verifyTables(ctx context.Context, tables journal.Tables, out io.Writer) (rows, bad int, err error) {
-	report := func(what string, err error) error {
-		if err != nil && ctx.Err() == nil {
-			bad++
-			fmt.Fprintf(out, "%s: %v\n", what, err)
-		}
-		return ctx.Err()
-	}
+// tables reads every row: what a row means is for its owner to say, but a server does
+// not start without its rules and keys.
+func (v *verified) tables(ctx context.Context, tables journal.Tables) error {
 	names, err := tables.Names(ctx)
-	if err := report("tables", err); err != nil {
-		return rows, bad, err
+	if err != nil && ctx.Err() == nil {
+		v.note(damage{Error: err.Error()})
 	}
 	for _, name := range names {
 		err := tables.Scan(ctx, name, "", "", func(string, []byte) error {
-			rows++
+			v.Rows++
 			return nil
 		})
-		if err := report("table "+name, err); err != nil {
-			return rows, bad, err
+		if err != nil && ctx.Err() == nil {
+			v.note(damage{Table: name, Error: err.Error()})
 		}
 	}
-	return rows, bad, nil
+	return ctx.Err()
 }
 
 // replay applies all events of one deal to an empty state, which checks the
@@ -149,6 +197,9 @@ func copyJournal(ctx context.Context, from, to []string, out io.Writer) (err err
 	if err != nil {
 		return fmt.Errorf("--to: %w", err)
 	}
+	if samePlace(source, destination) {
+		return errors.New("--from and --to are the same journal")
+	}
 	if err := mustExist(source); err != nil {
 		return err
 	}
@@ -167,6 +218,20 @@ func copyJournal(ctx context.Context, from, to []string, out io.Writer) (err err
 	fmt.Fprintf(out, "%d deals, %d events, %d snapshots, %d rows copied and compared\n",
 		copied.Streams, copied.Events, copied.Snapshots, copied.Rows)
 	return err
+}
+
+// samePlace says whether two journals are in one folder, whatever it is called. Two
+// addresses of one PostgreSQL server are told apart by nobody but its lock.
+func samePlace(a, b config.Config) bool {
+	if len(a.Postgres)+len(b.Postgres) > 0 {
+		return false
+	}
+	there, err := os.Stat(a.Data)
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat(b.Data)
+	return err == nil && os.SameFile(there, other)
 }
 
 // place is the configuration of a journal as journal copy names it.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -19,9 +20,18 @@ func TestVerifyNamesTheDealThatIsDamaged(t *testing.T) {
 	defer store.Close()
 	write(t, store, "d-1", []byte("nonsense"))
 	var out strings.Builder
-	err = verifyJournal(t.Context(), store, &out)
+	err = verifyJournal(t.Context(), store, &out, false)
 	if err == nil || !strings.Contains(out.String(), "d-1: after 0 events: ") || !strings.Contains(out.String(), "1 deals, 0 events, 0 rows, 1 damaged") {
 		t.Errorf("%v\n%s", err, out.String())
+	}
+	out.Reset()
+	err = verifyJournal(t.Context(), store, &out, true)
+	var got verified
+	if unreadable := json.Unmarshal([]byte(out.String()), &got); err == nil || unreadable != nil {
+		t.Fatalf("%v, %v\n%s", err, unreadable, out.String())
+	}
+	if got.Deals != 1 || len(got.Damaged) != 1 || got.Damaged[0].Deal != "d-1" || got.Damaged[0].Error == "" {
+		t.Errorf("%s", out.String())
 	}
 }
 
@@ -37,13 +47,19 @@ func TestVerifyNamesTheTableThatIsDamaged(t *testing.T) {
 		}
 	}
 	var out strings.Builder
-	err = verifyJournal(t.Context(), store, &out)
+	err = verifyJournal(t.Context(), store, &out, false)
 	if err != nil || out.String() != "0 deals, 0 events, 2 rows, 0 damaged\n" {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 	out.Reset()
-	err = verifyJournal(t.Context(), rulesLost{store}, &out)
+	err = verifyJournal(t.Context(), rulesLost{store}, &out, false)
 	if err == nil || out.String() != "table rules: journal: corrupt somewhere: planted\n0 deals, 0 events, 1 rows, 1 damaged\n" {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	out.Reset()
+	err = verifyJournal(t.Context(), rulesLost{store}, &out, true)
+	const want = `{"deals":0,"events":0,"rows":1,"damaged":[{"events_before":0,"table":"rules","error":"journal: corrupt somewhere: planted"}]}` + "\n"
+	if err == nil || out.String() != want {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 }
@@ -87,7 +103,7 @@ func TestRepriceFindsTheOrderThatDiffers(t *testing.T) {
 		}
 	}
 	write(t, store, "d-1", records...)
-	reprice("1 deals, 0 damaged, 2 orders, 2 evaluations, 0 differences in 0 orders")
+	reprice("1 deals, 0 damaged, 2 orders, 2 evaluations, 0 differences")
 	var changed deal.Event
 	if err := changed.Decode(records[1]); err != nil {
 		t.Fatal(err)

@@ -21,10 +21,10 @@ func newKeys() *cobra.Command {
 		Short: "Manage the API keys of operators and merchants, and the certificates of nodes",
 		Long: `Manage the API keys of operators and merchants, and the certificates of nodes.
 
-The commands about API keys work on the data folder. While a server has it open,
-they ask the server through its admin listener, which answers an operator's key
-only: give one with --key or DOORBUSTER_KEY. A server in open mode has no use for
-keys, and does not answer.`,
+The commands about API keys work on the journal of --data or --postgres. While a
+server has it open, and with --admin alone, they ask the server through its admin
+listener, which answers an operator's key only: give one with --key or DOORBUSTER_KEY.
+The first key is made while no server runs. A server in open mode looks at no keys, and makes none.`,
 	}
 	cmd.AddCommand(newKeysCreate(), newKeysList(), newKeysRevoke(), newKeysNodeCert())
 	return cmd
@@ -37,6 +37,9 @@ func newKeysCreate() *cobra.Command {
 	cmd.Flags().StringVar(&role, "role", "", "operator or merchant")
 	cmd.Flags().StringVar(&merchant, "merchant", "", "id of the merchant whose key it is")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := gateway.CheckHolder(role, merchant); err != nil { // before a folder is made
+			return err
+		}
 		return s.withKeys(cmd.Context(), makeFolder, func(keys keyring) error {
 			_, full, err := keys.Create(cmd.Context(), role, merchant)
 			if err == nil {
@@ -69,7 +72,7 @@ func newKeysList() *cobra.Command {
 }
 
 func newKeysRevoke() *cobra.Command {
-	cmd := &cobra.Command{Use: "revoke <key>", Short: "End a key", Args: cobra.ExactArgs(1)}
+	cmd := &cobra.Command{Use: "revoke <key>", Short: "End a key", Args: exactlyOne}
 	s := addSettings(cmd, "data", "postgres", "admin", "key")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return s.withKeys(cmd.Context(), needFolder, func(keys keyring) error { return keys.Revoke(cmd.Context(), args[0]) })
@@ -92,18 +95,24 @@ const (
 )
 
 // withKeys calls fn with the keys of the data folder, or, if a server has it
-// open, with those of that server.
+// open, with those of that server. Who names a server on the command line, and no
+// journal, means that server.
 func (s *settings) withKeys(ctx context.Context, mayMake bool, fn func(keyring) error) error {
+	given := func(name string) bool { return s.table.Lookup(name).Changed }
+	remote := given("admin") && !given("data") && !given("postgres")
 	cfg, err := s.load()
 	if err != nil {
 		return err
+	}
+	if remote {
+		return withRemoteKeys(cfg, nil, fn)
 	}
 	if err := mustExist(cfg); err != nil && !mayMake {
 		return err
 	}
 	store, err := openOffline(ctx, cfg)
 	if inUse(err) {
-		return withRemoteKeys(cfg, fn)
+		return withRemoteKeys(cfg, err, fn)
 	}
 	if err != nil {
 		return err
@@ -119,13 +128,19 @@ type localKeys struct{ *gateway.Keys }
 
 func (k localKeys) List(context.Context) ([]gateway.Key, error) { return k.Keys.List(), nil }
 
-func withRemoteKeys(cfg config.Config, fn func(keyring) error) error {
+// withRemoteKeys asks the server that holds the journal, as held says if that is how
+// it was found.
+func withRemoteKeys(cfg config.Config, held error, fn func(keyring) error) error {
 	c, err := client.New(client.Config{Addr: cfg.Admin, Token: cfg.Key})
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	return fn(remoteKeys{c})
+	err = fn(remoteKeys{c})
+	if errors.Is(err, errNoAnswer) {
+		return errors.Join(whereToAsk(err), held)
+	}
+	return err
 }
 
 // remoteKeys asks the admin listener of a running server.
@@ -173,11 +188,22 @@ func (k remoteKeys) Revoke(ctx context.Context, id string) error {
 	return call(ctx, k.client, client.Call{Method: "DELETE", Path: keysPath + "/" + url.PathEscape(id)}, nil)
 }
 
+// errNoAnswer says that there is no server where one was asked.
+var errNoAnswer = errors.New("no server answers")
+
+// whereToAsk adds to an error of call, if nobody answered, how to say who should.
+func whereToAsk(err error) error {
+	if errors.Is(err, errNoAnswer) {
+		return fmt.Errorf("%w; --admin or %s names the admin listener of the server", err, config.Env("admin"))
+	}
+	return err
+}
+
 // call expects success and decodes the answer into reply, unless that is nil.
 func call(ctx context.Context, c *client.Client, ask client.Call, reply any) error {
 	answer, err := c.Do(ctx, ask)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNoAnswer, err)
 	}
 	if answer.Status/100 != 2 {
 		return refused(answer)
@@ -196,7 +222,7 @@ func refused(answer client.Answer) error {
 	}
 	err := fmt.Errorf("the server says: %s (%d %s)", p.Detail, answer.Status, p.Code)
 	if answer.Status == 401 {
-		err = fmt.Errorf("%w; give an operator's key with --key or %s", err, config.Env("key"))
+		err = fmt.Errorf("%w; give an operator's key with --key or %s; the first one is made by keys create while no server runs", err, config.Env("key"))
 	}
 	return err
 }

@@ -56,5 +56,22 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		newServe(), newDemo(), bench.New(), newConfig(), newKeys(), newJournal(), newCluster(), newMigrate(), newGuard(), rule.New(), newDoctor(), newVersion(),
 	)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
+	})
+	for _, group := range root.Commands() {
+		if !group.Runnable() { // cobra would answer a subcommand that is none with help, and success
+			group.Args = cobra.NoArgs
+			group.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
 	return root
+}
+
+// exactlyOne is cobra.ExactArgs(1) in words that name the argument.
+func exactlyOne(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("want one argument, as in: %s", cmd.UseLine())
+	}
+	return nil
 }

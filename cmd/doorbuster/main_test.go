@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,6 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/doorbuster/doorbuster/runtime/journal/postgres/pgtest"
+	"github.com/doorbuster/doorbuster/runtime/porttest"
 )
 
 func TestMain(m *testing.M) {
@@ -70,7 +70,7 @@ func runScripts(t *testing.T, folder string, setup func(*testscript.Env)) {
 			}
 			env.Setenv("DOORBUSTER_DRAIN_NOTICE", "0s")
 			for _, name := range []string{"LISTEN", "ADMIN"} {
-				addr, err := freeAddress(t.Context())
+				addr, err := porttest.Address()
 				if err != nil {
 					return err
 				}
@@ -101,15 +101,6 @@ func runScripts(t *testing.T, folder string, setup func(*testscript.Env)) {
 			},
 		},
 	})
-}
-
-// freeAddress returns an address on loopback that nobody listened on just now.
-func freeAddress(ctx context.Context) (string, error) {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return listener.Addr().String(), listener.Close()
 }
 
 func waitReady(ctx context.Context, addr string) error {

@@ -41,8 +41,11 @@ func repriceJournal(ctx context.Context, store journal.Store, interpreter bool, 
 	if err = errors.Join(err, rules.Close()); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%d deals, %d damaged, %d orders, %d evaluations, %d differences in %d orders\n",
-		r.deals, r.damaged, r.orders, r.evaluations, r.differences, r.different)
+	fmt.Fprintf(out, "%d deals, %d damaged, %d orders, %d evaluations, %d differences", r.deals, r.damaged, r.orders, r.evaluations, r.differences)
+	if r.different > 0 {
+		fmt.Fprintf(out, " in %d orders", r.different)
+	}
+	fmt.Fprintln(out)
 	if r.different > 0 || r.damaged > 0 {
 		return fmt.Errorf("%d of %d orders are not priced as they were, %d of %d deals are damaged", r.different, r.orders, r.damaged, r.deals)
 	}

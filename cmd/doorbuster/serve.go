@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -46,8 +47,7 @@ func (s *server) run(ctx context.Context) error {
 	case err = <-s.broken:
 		s.log.Error("a listener broke", "error", err)
 	}
-	s.stop()
-	return err
+	return errors.Join(err, s.stop())
 }
 
 // exitFatal is the exit code of a process whose journal can no longer be

@@ -112,10 +112,12 @@ func startServer(ctx context.Context, cfg config.Config, logs io.Writer) (_ *ser
 func (s *server) bind(ctx context.Context) (err error) {
 	var listen net.ListenConfig
 	if s.public, err = listen.Listen(ctx, "tcp", s.cfg.Listen); err != nil {
-		return err
+		return fmt.Errorf("%w; --listen %s is the address of the API", err, s.cfg.Listen)
 	}
-	s.admin, err = listen.Listen(ctx, "tcp", s.cfg.Admin)
-	return err
+	if s.admin, err = listen.Listen(ctx, "tcp", s.cfg.Admin); err != nil {
+		return fmt.Errorf("%w; --admin %s is the address for operators", err, s.cfg.Admin)
+	}
+	return nil
 }
 
 func (s *server) startLog(logs io.Writer) (err error) {
@@ -263,9 +265,18 @@ func (s *server) startEdge(ctx context.Context) error {
 	s.edge, err = gateway.New(gateway.Config{
 		Node: s.node, Rules: s.rules, Store: s.store, Clock: s.clock, Metrics: s.metrics, Logger: s.log.Logger,
 		Channels: names(s.cfg.Channels), Tracer: s.tracer,
-		Webhooks: s.hooks, Member: s.public.Addr().String(), Auth: auth, Limiter: limiter, Front: s.front, Drain: s.askToStop, Ready: s.memberReady, Cluster: s.clusterView(), BacktestCPU: s.cfg.BacktestCPU,
+		Webhooks: s.hooks, Member: s.public.Addr().String(), Auth: auth, Limiter: limiter, Front: s.front, Drain: s.askToStop, Ready: s.ready, Cluster: s.clusterView(), BacktestCPU: s.cfg.BacktestCPU,
 	})
 	return err
+}
+
+// ready says why the process should get no traffic, nil if it should. A journal that was
+// full at the start has no house rules until some time after it has room again.
+func (s *server) ready() error {
+	if err := s.rules.HouseRules(); err != nil {
+		return err
+	}
+	return s.memberReady()
 }
 
 // names splits a list by its commas.
@@ -284,13 +295,13 @@ func (s *server) auth(ctx context.Context) (*gateway.Auth, error) {
 	}
 	if s.cfg.JWKS == "" {
 		if len(s.keys.List()) == 0 {
-			s.log.Warn("there are no keys, so nobody can call: stop the server and run doorbuster keys create --role operator")
+			s.log.Warn("there are no keys, so nobody can call: stop the server and run doorbuster keys create --role operator, with its --data or --postgres")
 		}
 		return &gateway.Auth{Keys: s.keys, Clock: s.clock}, nil
 	}
 	text, err := os.ReadFile(s.cfg.JWKS)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("jwks: %w", err)
 	}
 	tokens, err := gateway.NewTokens(text)
 	if err != nil {
@@ -304,20 +315,25 @@ func (s *server) banner() string {
 	r := s.node.Recovery()
 	node := ""
 	if s.cluster != nil {
-		node = fmt.Sprintf("node %s of %d, ", s.cfg.Advertise, len(s.cluster.Topology().Members))
+		node = fmt.Sprintf("node %s of a cluster, ", s.cfg.Advertise)
 	}
-	return fmt.Sprintf("listening on %s, admin on %s, auth %s, %s%s, recovered %d events of %d deals in %v",
-		s.public.Addr(), s.admin.Addr(), s.cfg.Auth, node, journalPlace(s.cfg), r.Events, r.Deals, s.took.Round(time.Millisecond))
+	found := "no deals yet, nothing to recover"
+	if r.Deals > 0 {
+		found = fmt.Sprintf("recovered %d deals and replayed %d events", r.Deals, r.Events)
+	}
+	return fmt.Sprintf("listening on %s, admin on %s, auth %s, %s%s, %s, started in %v",
+		s.public.Addr(), s.admin.Addr(), s.cfg.Auth, node, journalPlace(s.cfg), found, s.took.Round(time.Millisecond))
 }
 
 // edgeTimeout is how long connections may take to end after a drain that did not.
 const edgeTimeout = 2 * time.Second
 
-// stop drains the server and ends it. What does not end in time is logged and
-// left behind: it was not acknowledged, and the journal has all that was.
-func (s *server) stop() {
+// stop drains the server and ends it. What does not end in time is left behind, which the
+// error says: it was not acknowledged, and the journal has all that was.
+func (s *server) stop() error {
 	ctx, cancel := s.deadline(s.cfg.DrainTimeout)
 	defer cancel()
+	begin := clockd.Mono()
 	s.log.Info("draining")
 	notice, end := s.deadline(min(s.cfg.DrainNotice, s.cfg.DrainTimeout))
 	defer end()
@@ -326,15 +342,32 @@ func (s *server) stop() {
 	}
 	drained := s.node.Drain(ctx) // from here on /readyz and new orders are answered with 503 draining
 	<-notice.Done()
-	if drained != nil { // it has used up the time: what is left still gets to end
+	if ctx.Err() != nil { // the time is used up: what is left still gets to end
 		ctx, cancel = s.deadline(edgeTimeout)
 		defer cancel()
 	}
-	if err := errors.Join(drained, s.edge.Shutdown(ctx)); err != nil {
-		s.log.Warn("not all that was in flight has ended", "error", err)
+	if errors.Is(drained, actors.ErrInFlight) {
+		drained = s.node.Drain(ctx)
 	}
-	defer s.hurry()()
+	if drained != nil && !errors.Is(drained, actors.ErrInFlight) {
+		s.log.Warn("not all snapshots and lists are written: the next start replays more", "error", drained)
+		drained = nil
+	}
+	left := s.edge.Shutdown(ctx)
+	if errors.Is(left, gateway.ErrConnectionsLeft) {
+		s.log.Warn("some connections were still open", "error", left)
+		left = nil
+	}
+	err := errors.Join(drained, left)
+	if err != nil {
+		err = fmt.Errorf("the server ended before all that was in flight was answered; what was acknowledged is in the journal: %w", err)
+		s.log.Error("not all that was in flight has ended", "error", err)
+	} else {
+		s.log.Info("drained: all that was taken on is answered, and what was acknowledged is on disk",
+			"took", time.Duration(clockd.Mono()-begin).Round(time.Millisecond), "deals_handed_over", s.node.Stats().HandedOver)
+	}
 	s.close()
+	return err
 }
 
 // deadline is context.WithTimeout by the server's clock.
@@ -369,6 +402,7 @@ func (s *server) close() {
 		report("cluster", s.cluster.Close())
 	}
 	if s.node != nil {
+		defer s.hurry()()
 		s.node.Close()
 	}
 	if s.guard != nil {

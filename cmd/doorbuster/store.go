@@ -111,7 +111,11 @@ func mustExist(cfg config.Config) error {
 	if _, err := os.Stat(cfg.Data); err != nil {
 		return fmt.Errorf("data folder: %w", err)
 	}
-	return nil
+	there, err := embedded.Exists(cfg.Data)
+	if err == nil && !there {
+		err = fmt.Errorf("there is no journal in %s", cfg.Data)
+	}
+	return err
 }
 
 // journalPlace says where the journal is, without secrets.

@@ -11,11 +11,12 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/runtime/journal/postgres/pgtest"
+	"github.com/doorbuster/doorbuster/runtime/porttest"
 )
 
 // turnedAwayWithin is how long balancers may send traffic to a node that does not reach
-// the journal.
-const turnedAwayWithin = 3 * time.Second
+// the journal: on a busy machine. Alone it takes two seconds.
+const turnedAwayWithin = 15 * time.Second
 
 // loseJournal takes the journal away from a node and gives it back.
 func loseJournal(t *testing.T, database *pgtest.Server, node *live, operator string) {
@@ -48,8 +49,9 @@ func loseJournal(t *testing.T, database *pgtest.Server, node *live, operator str
 	becomes(http.StatusOK, turnedAwayWithin)
 }
 
-// knownWithin is how long a change may take from its commit to the other nodes.
-const knownWithin = time.Second
+// knownWithin is how long a change may take from its commit to the other nodes, which
+// hear of it at once or not at all: a second, and the rest is for a busy machine.
+const knownWithin = 10 * time.Second
 
 // TestNodesShareChanges: rules, keys and webhooks that one node was given are known to the
 // other one, with the journal on two servers. A node that reaches none of these is not ready.
@@ -72,7 +74,7 @@ func TestNodesShareChanges(t *testing.T) {
 	var addresses [2]string
 	for i := range addresses {
 		var err error
-		addresses[i], err = freeAddress(t.Context())
+		addresses[i], err = porttest.Address()
 		must(t, err)
 	}
 	for i := range nodes {
@@ -101,6 +103,7 @@ func TestNodesShareChanges(t *testing.T) {
 			status, answer, err = request(t.Context(), []string{method, "http://" + nodes[1].addr + path, "", "Authorization: Bearer " + key})
 			must(t, err)
 			if is(status, answer) {
+				t.Logf("%s is known after %v", what, time.Since(begin).Round(time.Millisecond))
 				return
 			}
 		}

@@ -264,12 +264,16 @@ func unknownEnv(settings *pflag.FlagSet, names []string) (problems []error) {
 		if known[name] || kubernetesEnv.MatchString(name) || slices.Contains(ruleEnv, name) {
 			continue
 		}
-		near := slices.MinFunc(slices.Sorted(maps.Keys(known)), func(a, b string) int {
-			return cmp.Compare(distance(name, a), distance(name, b))
-		})
-		problems = append(problems, fmt.Errorf("unknown variable %s in the environment: the nearest setting is %s", name, near))
+		problems = append(problems, fmt.Errorf("unknown variable %s in the environment: the nearest setting is %s", name, nearest(name, known)))
 	}
 	return problems
+}
+
+// nearest is what name may have been meant to be.
+func nearest(name string, known map[string]bool) string {
+	return slices.MinFunc(slices.Sorted(maps.Keys(known)), func(a, b string) int {
+		return cmp.Compare(distance(name, a), distance(name, b))
+	})
 }
 
 // distance is how many letters must be put in, taken out or replaced to make b of a.
@@ -318,12 +322,14 @@ func loadYAML(settings *pflag.FlagSet, text []byte, given map[string]bool) error
 	if err := k.Load(rawbytes.Provider(text), yaml.Parser()); err != nil {
 		return err
 	}
+	known := map[string]bool{}
+	settings.VisitAll(func(f *pflag.Flag) { known[Key(f.Name)] = true })
 	var problems []error
 	for _, key := range k.Keys() {
 		f := settings.Lookup(strings.ReplaceAll(key, "_", "-"))
 		switch {
 		case f == nil || Key(f.Name) != key:
-			problems = append(problems, fmt.Errorf("unknown key %q", key))
+			problems = append(problems, fmt.Errorf("unknown key %q: the nearest setting is %s", key, nearest(key, known)))
 		case !given[f.Name]:
 			problems = append(problems, set(f, key, k.Get(key)))
 		}
@@ -348,9 +354,14 @@ func set(f *pflag.Flag, where string, value any) error {
 		return fmt.Errorf("%s: want one value, not %v", where, value)
 	}
 	if err := f.Value.Set(fmt.Sprint(value)); err != nil {
-		return fmt.Errorf("%s: %q is not a %s", where, fmt.Sprint(value), f.Value.Type())
+		return fmt.Errorf("%s: %q is not %s", where, fmt.Sprint(value), kinds[f.Value.Type()])
 	}
 	return nil
+}
+
+// kinds says what the values of a type of flag are.
+var kinds = map[string]string{
+	"bool": "true or false", "duration": "a duration with its unit, such as 500ms, 10s or 1h30m", "float64": "a number", "int": "a whole number",
 }
 
 // Validate completes Auth and reports every setting that is out of bounds.
@@ -385,6 +396,9 @@ func (c *Config) Validate() error {
 	}
 	if c.StockGuard != "" || c.StockGuardStrict {
 		problems = append(problems, stockGuard(c.StockGuard))
+	}
+	if c.TraceEndpoint != "" {
+		problems = append(problems, traceEndpoint(c.TraceEndpoint))
 	}
 	if !(c.TraceSample >= 0 && c.TraceSample <= 1) { // so that NaN fails too
 		problems = append(problems, fmt.Errorf("trace-sample: %v is not between 0 and 1", c.TraceSample))
@@ -460,6 +474,19 @@ func stockGuard(address string) error {
 	return nil
 }
 
+// traceEndpoint does not repeat the address either. An exporter sends no query, so a key
+// in one would not reach the collector.
+func traceEndpoint(address string) error {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return errors.New("trace-endpoint: want an address like http://127.0.0.1:4318")
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return errors.New("trace-endpoint: want an address without a query: what follows its ? or # is not sent to the collector")
+	}
+	return nil
+}
+
 // Networks reads the value of --webhook-networks.
 func Networks(text string) (networks []netip.Prefix, err error) {
 	for part := range strings.SplitSeq(text, ",") {
@@ -496,16 +523,23 @@ func within[T int | time.Duration](name string, value, low, high T) error {
 	return fmt.Errorf("%s: %v is not between %v and %v", name, value, low, high)
 }
 
-// isLoopback tells whether only this machine can reach the address. A name is
-// not resolved: what it means may change after it was checked.
+// isLoopback tells whether only this machine can reach the address, which may have a
+// port. A name is not resolved: what it means may change after it was checked.
 func isLoopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return false
+		host = strings.TrimSuffix(strings.TrimPrefix(addr, "["), "]")
 	}
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
+
+// In an address of any other setting, inURL finds the user and the password, and afterURL
+// what follows the path, which may be a secret too: to the end, as it may hold any letter.
+var (
+	inURL    = regexp.MustCompile(`://[^/@\s]*@`)
+	afterURL = regexp.MustCompile(`(?s)(://[^?#]*[?#]).+`)
+)
 
 // Print returns the settings as YAML that Load reads, secrets hidden.
 func Print(settings *pflag.FlagSet) string {
@@ -515,6 +549,8 @@ func Print(settings *pflag.FlagSet) string {
 		if _, hide := f.Annotations[secret]; hide && value != "" {
 			value = "(hidden)"
 		}
+		value = inURL.ReplaceAllString(value, "://(hidden)@")
+		value = afterURL.ReplaceAllString(value, "${1}(hidden)")
 		if f.Value.Type() == "string" {
 			value = strconv.Quote(value)
 		}

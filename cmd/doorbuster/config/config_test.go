@@ -77,8 +77,8 @@ func TestLoadReportsEveryMistake(t *testing.T) {
 	file := write(t, "lisen: a:1\nmax_in_flight: many\npassivate_after: [1]\nmax-in-flight: 5\n")
 	_, err := load(t, file, nil)
 	for _, want := range []string{
-		file, `unknown key "lisen"`, `max_in_flight: "many" is not a int`,
-		"passivate_after: want one value", `unknown key "max-in-flight"`,
+		file, `unknown key "lisen"`, `max_in_flight: "many" is not a whole number`,
+		"passivate_after: want one value", `unknown key "max-in-flight": the nearest setting is max_in_flight`,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in: %v", want, err)
@@ -153,6 +153,10 @@ func TestValidate(t *testing.T) {
 		{"--webhook-networks 10.1.0.0", "webhook-networks: "},
 		{"--backtest-cpu 101", "backtest-cpu: "},
 		{"--trace-sample 1.5", "trace-sample: "},
+		{"--trace-endpoint http://me:hunter2@collector:4318/otlp", ""},
+		{"--trace-endpoint collector:4318", "trace-endpoint: want an address like"},
+		{"--trace-endpoint http://collector:4318/?api_key=hunter2", "trace-endpoint: want an address without a query"},
+		{"--trace-endpoint http://collector:4318#hunter2", "trace-endpoint: want an address without a query"},
 		{"--data=", "data: "},
 		{"--stock-guard redis://127.0.0.1:6379 --stock-guard-strict", ""},
 		{"--stock-guard unix:///run/redis.sock", ""},
@@ -168,6 +172,8 @@ func TestValidate(t *testing.T) {
 		{"--cluster --postgres db --advertise 127.0.0.1:7946", "etcd: "},
 		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd https://etcd:2379 --etcd-ca a --etcd-cert b --etcd-key c --etcd-user u --etcd-password p", ""},
 		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd http://127.0.0.1:2379 --etcd-user u --etcd-password p", ""},
+		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd http://localhost,http://[::1] --etcd-user u --etcd-password p", ""},
+		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd http://[2001:db8::1] --etcd-user u --etcd-password p", "in the clear"},
 		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd etcd:2379", "is not a URL"},
 		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd http://etcd:2379 --etcd-user u --etcd-password p", "in the clear"},
 		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd https://etcd:2379,http://etcd:2379 --etcd-ca a", "is not https"},
@@ -186,6 +192,9 @@ func TestValidate(t *testing.T) {
 		err = c.Validate()
 		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 			t.Errorf("%q: %v", test.args, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("a secret is shown: %v", err)
 		}
 	}
 }
@@ -235,7 +244,7 @@ func FuzzYAML(f *testing.F) {
 			return
 		}
 		settings.VisitAll(func(f *pflag.Flag) {
-			if _, hidden := f.Annotations[secret]; hidden { // is not printed
+			if _, hidden := f.Annotations[secret]; hidden || strings.Contains(f.Value.String(), "://") { // is not printed in full
 				_ = f.Value.Set("")
 			}
 		})
@@ -288,5 +297,24 @@ func TestNoAdvertise(t *testing.T) {
 	}
 	if err := c.Validate(); err == nil || strings.Contains(err.Error(), "loopback") {
 		t.Errorf("%v", err)
+	}
+}
+
+// A password is hidden wherever an address may have one, and so is a query.
+func TestPrintHidesWhatAddressesCarry(t *testing.T) {
+	c := Default()
+	settings := c.Flags()
+	for _, test := range []struct{ endpoint, etcd, endpointShown, etcdShown string }{
+		{"http://me:hunter2@collector:4318", "https://a:1,https://me:hunter2@b:2", "http://(hidden)@collector:4318", "https://a:1,https://(hidden)@b:2"},
+		{"http://me:hunter2@h:4318/v?api_key=hunter2&hunter2", "https://a:1,https://b:2?k=hunter2,hunter2", "http://(hidden)@h:4318/v?(hidden)", "https://a:1,https://b:2?(hidden)"},
+		{"http://h?k=hunter2 hunter2", "https://a:1/#hunter2", "http://h?(hidden)", "https://a:1/#(hidden)"},
+	} {
+		if err := settings.Parse([]string{"--trace-endpoint", test.endpoint, "--etcd", test.etcd}); err != nil {
+			t.Fatal(err)
+		}
+		text := Print(settings)
+		if strings.Contains(text, "hunter2") || !strings.Contains(text, `"`+test.endpointShown+`"`) || !strings.Contains(text, `"`+test.etcdShown+`"`) {
+			t.Error(text)
+		}
 	}
 }

@@ -21,7 +21,8 @@ func newBacktest(o *options) *cobra.Command {
 		Use:   "backtest --deal <id>",
 		Short: "Try a version on the recorded orders of a deal",
 		Long: `Try a version on the recorded orders of a deal: how many would have cost something
-else, and what that comes to. Nothing is changed on the server.
+else, and what that comes to. Nothing is changed on the server. The version stands where
+the deal names its rule, or behind all rules of a deal that does not.
 
 --rows writes a line of JSON for each order that differs, --svg the two histograms.
 With --expect-same the command ends with exit code 1 when any order differs.`,
@@ -89,6 +90,7 @@ type summary struct {
 		Discount []bucket `json:"discount"`
 	} `json:"distribution"`
 	Milliseconds int64 `json:"duration_ms"`
+	Added        bool  `json:"added"`
 }
 
 type sums struct {
@@ -187,9 +189,12 @@ func (t *backtest) line(line []byte, rows *bufio.Writer) error {
 
 func (s *summary) text(out io.Writer) {
 	fmt.Fprintf(out, "%s version %d on %d orders of %s, in %d ms\n", s.RuleID, s.Version, s.Orders, s.DealID, s.Milliseconds)
+	if s.Added {
+		fmt.Fprintf(out, "added     %s does not name %s: it ran behind all rules of the deal\n", s.DealID, s.RuleID)
+	}
 	fmt.Fprintf(out, "changed   %d: %d cheaper, %d dearer, %d refused\n", s.Changed, s.Cheaper, s.Dearer, s.Refused)
-	fmt.Fprintf(out, "revenue   %d → %d %s, %+d in minor units\n", s.Recorded.Revenue, s.Candidate.Revenue, s.Currency, s.RevenueDifference)
-	fmt.Fprintf(out, "discount  %d → %d %s, %+d\n", s.Recorded.Discount, s.Candidate.Discount, s.Currency, s.DiscountDifference)
+	fmt.Fprintf(out, "revenue   %d → %d, %+d, in minor units of %s\n", s.Recorded.Revenue, s.Candidate.Revenue, s.RevenueDifference, s.Currency)
+	fmt.Fprintf(out, "discount  %d → %d, %+d\n", s.Recorded.Discount, s.Candidate.Discount, s.DiscountDifference)
 	fmt.Fprintf(out, "fuel      p50 %d, p99 %d, at most %d\n", s.Fuel.P50, s.Fuel.P99, s.Fuel.Max)
 	for _, kind := range slices.Sorted(maps.Keys(s.Faults)) {
 		if n := s.Faults[kind]; n > 0 {

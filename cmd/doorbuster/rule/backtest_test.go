@@ -41,8 +41,8 @@ func TestBacktest(t *testing.T) {
 	for _, want := range []string{
 		"spring version 4 on 3 orders of d, in 7 ms\n",
 		"changed   2: 1 cheaper, 1 dearer, 0 refused\n",
-		"revenue   28710 → 28610 CNY, -100 in minor units\n",
-		"discount  990 → 1090 CNY, +100\n",
+		"revenue   28710 → 28610, -100, in minor units of CNY\n",
+		"discount  990 → 1090, +100\n",
 		"faults    1 trap\n",
 		"  5 to 10% less        1 orders\n  the same             1 orders\n  5 to 10% more        1 orders\n",
 	} {
@@ -50,7 +50,7 @@ func TestBacktest(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, &out)
 		}
 	}
-	if strings.Contains(out.String(), "out_of_fuel") || strings.Contains(out.String(), "10 to 15%") {
+	if strings.Contains(out.String(), "added") || strings.Contains(out.String(), "out_of_fuel") || strings.Contains(out.String(), "10 to 15%") {
 		t.Errorf("tells of what did not happen:\n%s", &out)
 	}
 	if kept, err := os.ReadFile(rows); err != nil || string(kept) != recorded {
@@ -67,6 +67,18 @@ func TestBacktest(t *testing.T) {
 	}
 	out.Reset()
 	if code, err := command(t.Context(), &out, append(args, "--json")...); code != 0 || out.String() != summaryLine {
+		t.Errorf("%d %v %s", code, err, &out)
+	}
+}
+
+// TestBacktestOfAnAddedRule: the summary says so.
+func TestBacktestOfAnAddedRule(t *testing.T) {
+	url, _ := answers(t, map[string]string{
+		"POST /api/v1/rules/spring/versions/4/backtest": strings.Replace(summaryLine, "{", `{"added":true,`, 1),
+	})
+	var out bytes.Buffer
+	code, err := command(t.Context(), &out, "backtest", "--server", url, "--rule", "spring", "--deal", "d", "--version", "4")
+	if code != 0 || !strings.Contains(out.String(), "\nadded     d does not name spring: it ran behind all rules of the deal\n") {
 		t.Errorf("%d %v %s", code, err, &out)
 	}
 }

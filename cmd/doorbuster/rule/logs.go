@@ -46,6 +46,7 @@ evaluations, up to 20 a second; what the rule logs is shown with each.`,
 		if follow {
 			ask.query = url.Values{"follow": {"true"}}
 		}
+		shown := false
 		err := r.lines(cmd.Context(), ask, func(line []byte) error {
 			var l logLine
 			if err := json.Unmarshal(line, &l); err != nil {
@@ -54,10 +55,14 @@ evaluations, up to 20 a second; what the rule logs is shown with each.`,
 			if !follow && l.Fault == "" {
 				return nil // kept for those who followed
 			}
+			shown = true
 			return o.print(cmd, json.RawMessage(line), l.text)
 		})
 		if follow && cmd.Context().Err() != nil {
 			return nil // the user has seen enough
+		}
+		if err == nil && !shown && !follow && !o.json {
+			fmt.Fprintf(cmd.OutOrStdout(), "no faults of %s since the server started; --follow shows what it does from now on\n", r.rule)
 		}
 		return err
 	}

@@ -143,7 +143,7 @@ func (r *remote) open(ctx context.Context, ask request) (io.ReadCloser, error) {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return nil, coded(ExitUnreachable, err)
+		return nil, failf(ExitUnreachable, "%w; --server or DOORBUSTER_SERVER names the server", err)
 	}
 	if resp.StatusCode/100 == 2 {
 		return resp.Body, nil
@@ -152,6 +152,12 @@ func (r *remote) open(ctx context.Context, ask request) (io.ReadCloser, error) {
 	no := refusal(resp.StatusCode, text)
 	if r.merchant == "" && resp.StatusCode == http.StatusBadRequest && strings.Contains(no.Error(), "merchant_id is required") {
 		no = fmt.Errorf("%w; say whose rule it is with --merchant or %s", no, config.Env("merchant"))
+	}
+	if r.merchant == "" && r.key == "" && resp.StatusCode == http.StatusNotFound {
+		no = fmt.Errorf("%w; without --merchant or %s it is looked for among the rules of the house", no, config.Env("merchant"))
+	}
+	if resp.StatusCode == http.StatusUnauthorized {
+		no = fmt.Errorf("%w; say who you are with --key or %s", no, config.Env("key"))
 	}
 	return nil, coded(ExitRefused, errors.Join(no, err, resp.Body.Close()))
 }

@@ -1,10 +1,12 @@
 package rule
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -159,8 +161,17 @@ func (o *options) showRollout(cmd *cobra.Command, r *remote) error {
 	if err != nil {
 		return err
 	}
+	var last event
+	if now.Candidate == 0 && !o.json {
+		if last, err = r.lastEvent(cmd.Context()); err != nil {
+			return err
+		}
+	}
 	return o.print(cmd, raw, func(out io.Writer) {
 		fmt.Fprintf(out, "%s: %s\n", r.rule, now.rollout.text())
+		if last.Action == "auto_rollback" {
+			fmt.Fprintf(out, "candidate %d was given up at %s: %s\n", last.From, last.At, last.Why)
+		}
 		c := now.Comparison
 		if c == nil {
 			return
@@ -179,6 +190,35 @@ func (o *options) showRollout(cmd *cobra.Command, r *remote) error {
 			fmt.Fprintf(out, "%d orders were compared, %d differ, %d were missed\n", c.Compared, c.Different, c.Missed)
 		}
 	})
+}
+
+// event is a change of a rule.
+type event struct {
+	At     string `json:"at"`
+	Action string `json:"action"`
+	From   uint32 `json:"from"`
+	Why    string `json:"why"`
+}
+
+// lastEvent returns the rule's last change, the zero event if there is none.
+func (r *remote) lastEvent(ctx context.Context) (last event, err error) {
+	query := url.Values{"limit": {"200"}}
+	for {
+		var page struct {
+			Data []event `json:"data"`
+			Next string  `json:"next_cursor"`
+		}
+		if _, err := r.call(ctx, request{method: http.MethodGet, path: r.rulePath("/events"), query: query}, &page); err != nil {
+			return event{}, err
+		}
+		if len(page.Data) > 0 {
+			last = page.Data[len(page.Data)-1]
+		}
+		if page.Next == "" {
+			return last, nil
+		}
+		query.Set("cursor", page.Next)
+	}
 }
 
 func newPromote(o *options) *cobra.Command {

@@ -59,7 +59,7 @@ folder, or in -C. new, build, check and run need no server.
 
 Exit codes: 0 done; 1 a check failed, a rule faulted, or a result differs; 2 the
 command line, the project or a file is not right; 3 the server cannot be reached;
-4 the server refused; 5 a compiler is missing.`,
+4 the server refused; 5 a compiler or a debugger is missing.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -80,7 +80,9 @@ command line, the project or a file is not right; 3 the server cannot be reached
 
 // withUsage gives what is wrong with a command line its exit code.
 func withUsage(cmd *cobra.Command) {
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return coded(ExitUsage, err) })
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return failf(ExitUsage, "%w; see %s --help", err, cmd.CommandPath())
+	})
 	check := cmd.Args
 	cmd.Args = func(cmd *cobra.Command, args []string) error { return coded(ExitUsage, check(cmd, args)) }
 }

@@ -158,6 +158,57 @@ func TestRollout(t *testing.T) {
 	}
 }
 
+// TestRolloutGivenUp: who looks at a rule whose candidate is gone is told why, be the
+// event on the last of many pages.
+func TestRolloutGivenUp(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/rollout"):
+			_, _ = io.WriteString(w, `{"stable":1,"previous":2,"pinned":true,"mode":"stable"}`)
+		case r.URL.Query().Get("cursor") == "more":
+			_, _ = io.WriteString(w, `{"data":[{"seq":3,"at":"today","by":"doorbuster","action":"auto_rollback","from":2,"to":1,"why":"12 of 100 orders faulted"}],"has_more":false}`)
+		default:
+			_, _ = io.WriteString(w, `{"data":[{"seq":1,"action":"upload"}],"has_more":true,"next_cursor":"more"}`)
+		}
+	}))
+	defer server.Close()
+	var out bytes.Buffer
+	code, err := command(t.Context(), &out, "rollout", "--server", server.URL, "--rule", "spring")
+	if code != 0 || !strings.HasSuffix(out.String(), "\ncandidate 2 was given up at today: 12 of 100 orders faulted\n") {
+		t.Errorf("%d %v %s", code, err, &out)
+	}
+}
+
+// TestUnknownCaller: a refusal for want of a key says how to give one.
+func TestUnknownCaller(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = io.WriteString(w, `{"code":"unauthorized","title":"who are you"}`)
+	}))
+	defer server.Close()
+	code, err := command(t.Context(), new(bytes.Buffer), "rollout", "--server", server.URL, "--rule", "spring")
+	if code != ExitRefused || !strings.Contains(err.Error(), "--key or DOORBUSTER_KEY") {
+		t.Errorf("%d %v", code, err)
+	}
+}
+
+// TestRuleOfNobody: who does not say whose rule it is, and is not known by a key, is told
+// where it was looked for.
+func TestRuleOfNobody(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, `{"code":"rule_not_found","title":"rule not found"}`)
+	}))
+	defer server.Close()
+	const hint = "without --merchant or DOORBUSTER_MERCHANT"
+	for args, hinted := range map[string]bool{"": true, "--merchant=acme": false, "--key=k": false} {
+		code, err := command(t.Context(), new(bytes.Buffer), append([]string{"rollout", "--server", server.URL, "--rule", "spring"}, strings.Fields(args)...)...)
+		if code != ExitRefused || strings.Contains(err.Error(), hint) != hinted {
+			t.Errorf("%q: %d %v", args, code, err)
+		}
+	}
+}
+
 // TestPushFunction: a Shopify function goes up with what it comes with.
 func TestPushFunction(t *testing.T) {
 	dir := t.TempDir()
@@ -239,6 +290,17 @@ func TestLogsAreFaults(t *testing.T) {
 	var out bytes.Buffer
 	if _, err := command(t.Context(), &out, "logs", "--rule", "r", "--server", url); err != nil || out.String() != "2nd v1 fault trap: unreachable fuel 3\n" {
 		t.Error(err, out.String())
+	}
+}
+
+// TestNoLogs: that there is nothing to show is said, but not among JSON.
+func TestNoLogs(t *testing.T) {
+	url, _ := answers(t, map[string]string{"GET /api/v1/rules/r/logs": `{"at":"1st","version":1,"outcome":"none"}` + "\n"})
+	for flag, want := range map[string]string{"--json=false": "no faults of r since the server started; --follow shows what it does from now on\n", "--json": ""} {
+		var out bytes.Buffer
+		if code, err := command(t.Context(), &out, "logs", "--rule", "r", "--server", url, flag); code != 0 || err != nil || out.String() != want {
+			t.Error(code, err, out.String())
+		}
 	}
 }
 

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/doorbuster/doorbuster/runtime/cluster/etcd/etcdtest"
+	"github.com/doorbuster/doorbuster/runtime/journal/postgres/pgtest"
+	"github.com/doorbuster/doorbuster/runtime/porttest"
+)
+
+// TestEndsWithoutItsServers: a node that is told to end while PostgreSQL or etcd is away
+// does so soon after its drain's time, and says what became of what was in flight.
+func TestEndsWithoutItsServers(t *testing.T) {
+	const drain, more = time.Second, 20 * time.Second // on a busy machine; alone it takes 8 s at most
+	for _, test := range []struct {
+		name  string
+		away  func(*testing.T, *pgtest.Server, *etcdtest.Server)
+		code  int
+		words string // on stderr
+	}{
+		{"PostgreSQL refuses", func(t *testing.T, p *pgtest.Server, _ *etcdtest.Server) { p.Kill(t) }, 1, "ended before all that was in flight was answered"},
+		{"PostgreSQL is silent", func(t *testing.T, p *pgtest.Server, _ *etcdtest.Server) { p.Freeze(t) }, 1, "ended before all that was in flight was answered"},
+		{"etcd is silent", func(t *testing.T, _ *pgtest.Server, e *etcdtest.Server) {
+			e.Freeze(t)
+			t.Cleanup(func() { e.Thaw(t) })
+		}, 0, "the other nodes cannot be told"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			database, registry := pgtest.Start(t), etcdtest.Start(t)
+			var nodes [2]*live
+			var said [2]bytes.Buffer
+			for i := range nodes {
+				advertise, err := porttest.Address()
+				must(t, err)
+				nodes[i] = startTo(t, &said[i], "doorbuster", append(serveArgs(t.TempDir()), "--postgres", database.URL("postgres"), "--migrate",
+					"--cluster", "--advertise", advertise, "--etcd", registry.Endpoint, "--drain-notice", "0s", "--drain-timeout", drain.String()))
+			}
+			for i := range clusterDeals {
+				createClusterDeal(t, nodes[0].addr, dealOf(i))
+			}
+			waitMembers(t, nodes[0], 2)
+			test.away(t, database, registry)
+			var inFlight sync.WaitGroup
+			for i := range clusterDeals { // some are the node's own
+				inFlight.Go(func() {
+					order := fmt.Sprintf(`{"deal_id":%q,"user_id":"u","quantity":1}`, dealOf(i))
+					_, _, _ = request(t.Context(), []string{"POST", "http://" + nodes[0].addr + "/api/v1/orders", order, "Idempotency-Key: k"})
+				})
+			}
+			if test.code != 0 { // otherwise they are answered
+				waitInFlight(t, nodes[0])
+			}
+			begin := time.Now()
+			must(t, nodes[0].signal())
+			_ = nodes[0].cmd.Wait()
+			took := time.Since(begin)
+			if code := nodes[0].cmd.ProcessState.ExitCode(); code != test.code || took > drain+more {
+				t.Errorf("it ended after %v with code %d", took, code)
+			}
+			if !strings.Contains(said[0].String(), test.words) {
+				t.Errorf("it says\n%s", &said[0])
+			}
+			t.Logf("it ended after %v", took.Round(10*time.Millisecond))
+			must(t, nodes[1].kill())
+			inFlight.Wait()
+		})
+	}
+}
+
+var seatsTaken = regexp.MustCompile(`(?m)^doorbuster_pool_in_use\{pool="requests"\} [1-9]`)
+
+// waitInFlight waits until a node works on a request.
+func waitInFlight(t *testing.T, node *live) {
+	t.Helper()
+	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		_, metrics, err := request(t.Context(), []string{"GET", "http://" + node.admin + "/metrics"})
+		must(t, err)
+		if seatsTaken.MatchString(metrics) {
+			return
+		}
+		if time.Since(begin) > 20*time.Second {
+			t.Fatal("nothing is in flight")
+		}
+	}
+}
