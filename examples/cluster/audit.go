@@ -19,6 +19,7 @@ type verdict struct {
 	events     int
 	violations []error
 	moves      []time.Duration // how long those had to wait who asked while a deal got another owner
+	spared     time.Duration   // the longest that anybody waited who asked for a deal that kept its owner
 	// stale counts the reads and the refusals that were true when they were decided, by
 	// an owner that had been superseded and had not learned it: nothing but an append is
 	// fenced. staleMost is by how much the oldest of them was behind.
@@ -30,6 +31,7 @@ func (v *verdict) add(other verdict) {
 	v.events += other.events
 	v.violations = append(v.violations, other.violations...)
 	v.moves = append(v.moves, other.moves...)
+	v.spared = max(v.spared, other.spared)
 	v.stale += other.stale
 	v.staleMost = max(v.staleMost, other.staleMost)
 }
@@ -334,6 +336,11 @@ func (a *account) epochs() error {
 			a.verdict.moves = append(a.verdict.moves, a.waited(earliest))
 		}
 		newer, first = epoch, min(first, earliest)
+	}
+	if len(a.verdict.moves) == 0 {
+		for _, o := range a.asked {
+			a.verdict.spared = max(a.verdict.spared, time.Duration(o.ret-o.call))
+		}
 	}
 	return nil
 }

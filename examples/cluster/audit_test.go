@@ -27,11 +27,7 @@ const storyDeal = "d"
 
 // newStory tells it, with what was asked and answered.
 func newStory(t *testing.T) *story {
-	s := &story{t: t, store: journaltest.NewMemory(), state: deal.NewState()}
-	s.own()
-	s.happen(&deal.Command{Kind: deal.Create, Spec: &deal.Spec{
-		ID: storyDeal, Merchant: "acme", Title: "Lychee", Currency: [3]byte{'C', 'N', 'Y'}, UnitPrice: 9900, Stock: 5, PerUserLimit: 2, StartsAt: 1, ReserveTTL: 1e6,
-	}})
+	s := beginStory(t)
 	first := s.buy("u1", "k1", 2, 10, 20)   // event 2, three left
 	second := s.buy("u2", "k2", 1, 15, 25)  // event 3, two left
 	s.end(deal.Confirm, confirm, first, 30) // event 4
@@ -42,6 +38,16 @@ func newStory(t *testing.T) *story {
 	s.add(&op{what: repeat, user: "u1", key: "k1", quantity: 2, order: &first.told, call: 80, ret: 85, status: 201, told: first.told})
 	s.refused("u2", "k4", 2, "sold_out", 90) // one is left
 	s.refused("u1", "k5", 1, "user_limit_exceeded", 91)
+	return s
+}
+
+// beginStory makes the deal, of which nothing is sold.
+func beginStory(t *testing.T) *story {
+	s := &story{t: t, store: journaltest.NewMemory(), state: deal.NewState()}
+	s.own()
+	s.happen(&deal.Command{Kind: deal.Create, Spec: &deal.Spec{
+		ID: storyDeal, Merchant: "acme", Title: "Lychee", Currency: [3]byte{'C', 'N', 'Y'}, UnitPrice: 9900, Stock: 5, PerUserLimit: 2, StartsAt: 1, ReserveTTL: 1e6,
+	}})
 	return s
 }
 
@@ -108,6 +114,19 @@ func TestAudit(t *testing.T) {
 	// The second owner first answered at 45: who was waiting then had asked at 40.
 	if v.moves[0] != 5 {
 		t.Errorf("waited %v while the deal moved", v.moves)
+	}
+	if v.spared != 0 {
+		t.Errorf("the deal moved, and %v count as of one that stayed", v.spared)
+	}
+}
+
+// TestAuditOfADealThatStayed: the longest wait for it is told.
+func TestAuditOfADealThatStayed(t *testing.T) {
+	s := beginStory(t)
+	s.buy("u1", "k1", 1, 10, 20)
+	s.buy("u2", "k2", 1, 15, 32)
+	if v := s.audit(); v.spared != 17 || len(v.moves) != 0 {
+		t.Errorf("%v, moves %v", v.spared, v.moves)
 	}
 }
 
@@ -271,6 +290,7 @@ func TestJudge(t *testing.T) {
 		"failed, as it may":    {fault{}, row{failed: 1}, true},
 		"never answered":       {fault{}, row{unknown: 1}, false},
 		"too late":             {fault{within: withinPromise}, row{again: withinPromise + 1}, false},
+		"others waited too":    {fault{spared: sparedPromise}, row{verdict: verdict{spared: sparedPromise + 1}}, false},
 		"a move took too long": {fault{pause: pausePromise}, row{verdict: verdict{moves: []time.Duration{pausePromise + 1}}}, false},
 	} {
 		if err := tc.fault.judge(&tc.row); (err == nil) != tc.good {

@@ -21,6 +21,9 @@ type fault struct {
 	// within is how soon every deal must answer again, counted from the beginning. 0: as
 	// soon as that is made good.
 	within time.Duration
+	// spared is how long anybody may wait who asks for a deal that keeps its owner. 0: as
+	// long as it takes.
+	spared time.Duration
 	// unnoticed: not one request may fail.
 	unnoticed bool
 	// pause is how long those may wait who ask while a deal moves, all but one in a
@@ -43,6 +46,9 @@ const holdLong = 2*lease + time.Second
 const (
 	// withinPromise is how soon every deal must answer after a node was killed.
 	withinPromise = 5 * time.Second
+	// sparedPromise tells who waits for a node that was killed, which takes its lease, from
+	// who asks one that is gone and then another.
+	sparedPromise = lease / 2
 	// pausePromise is how long adding a node may hold up those who ask for a deal that
 	// moves there.
 	pausePromise = 250 * time.Millisecond
@@ -52,7 +58,7 @@ const (
 // faults are in the order in which they are played.
 var faults = []fault{
 	{name: "none", hurt: nothing, hold: 3 * time.Second, unnoticed: true},
-	{name: "kill -9 a node", hurt: killNode, hold: holdLong, within: withinPromise, needs: need{nodes: 2}},
+	{name: "kill -9 a node", hurt: killNode, hold: holdLong, within: withinPromise, spared: sparedPromise, needs: need{nodes: 2}},
 	{name: "SIGSTOP the owner for twice the lease, then SIGCONT", hurt: freezeNode, hold: 2 * lease, needs: need{nodes: 2}},
 	{name: "full partition of a node", hurt: partition, hold: holdLong, needs: need{spaces: true, nodes: 2}},
 	{name: "one-way partition: a node hears nobody but PostgreSQL", hurt: deaf, hold: holdLong, needs: need{spaces: true, nodes: 2}},

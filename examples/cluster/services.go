@@ -73,6 +73,7 @@ type database struct {
 	host    *host
 	primary *pgtest.Server
 	standby *pgtest.Server // nil if there is none
+	retired *pgtest.Server // the primary before the standby became one
 }
 
 const standbyName = "standby"
@@ -102,8 +103,10 @@ func startDatabase(h *host, dir string, withStandby bool) (*database, error) {
 // addrs are the servers, the primary first.
 func (d *database) addrs() []string {
 	addrs := []string{d.host.addr(d.primary.Port)}
-	if d.standby != nil {
-		addrs = append(addrs, d.host.addr(d.standby.Port))
+	for _, other := range []*pgtest.Server{d.standby, d.retired} {
+		if other != nil {
+			addrs = append(addrs, d.host.addr(other.Port))
+		}
 	}
 	return addrs
 }
@@ -130,11 +133,15 @@ func (d *database) promote() error {
 	if err := d.crash(); err != nil {
 		return err
 	}
-	return d.host.run(func() error { return d.standby.Control("promote", "--wait") })
+	if err := d.host.run(func() error { return d.standby.Control("promote", "--wait") }); err != nil {
+		return err
+	}
+	d.primary, d.standby, d.retired = d.standby, nil, d.primary
+	return nil
 }
 
 func (d *database) close() {
-	for _, server := range []*pgtest.Server{d.standby, d.primary} {
+	for _, server := range []*pgtest.Server{d.standby, d.primary, d.retired} {
 		if server != nil {
 			_ = d.host.run(func() error { server.Close(); return nil }) // it has no error
 		}

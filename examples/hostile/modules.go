@@ -94,6 +94,23 @@ func claim(id byte) []byte {
 	return append([]byte("\x00asm\x01\x00\x00\x00"), gastest.Section(id, []byte{0xff, 0xff, 0xff, 0xff, 0x0f})...)
 }
 
+// types are n different types.
+func types(n int) []gastest.Type {
+	list := make([]gastest.Type, n)
+	for i := range list {
+		for bit := range 10 {
+			list[i].Params = append(list[i].Params, gastest.I32-byte(i>>bit&1)) // or i64
+		}
+	}
+	return list
+}
+
+// elements is a segment of n nulls, for the table's begin.
+func elements(n int) []byte {
+	segment := append([]byte{4, 0x41, 0, 0x0b}, gastest.U32(n)...)
+	return append(segment, slices.Repeat([]byte{0xd0, gastest.Funcref, 0x0b}, n)...)
+}
+
 // known are the modules by name.
 func known() map[string]Module {
 	all := map[string]Module{
@@ -132,10 +149,10 @@ func known() map[string]Module {
 		"rebuild, long start":    {rebuilt(start(1_600_000)), "", abi.FaultOutOfFuel},
 		"rebuild, short start":   {rebuilt(start(10_000)), "", abi.FaultNone},
 		"rebuild by growth":      {ruleOf("i32.const 1 memory.grow drop"+gastest.Result, start(1_600_000)), "", abi.FaultOutOfFuel},
-		"rebuild of elements":    {rebuilt(func(m *gastest.Module) { m.TableMin, m.Elems = 60_000, make([]int, 60_000) }), "", abi.FaultOutOfFuel},
+		"rebuild of elements":    {rebuilt(func(m *gastest.Module) { m.TableMin, m.Elems = gas.ElementsMax, make([]int, gas.ElementsMax) }), "", abi.FaultOutOfFuel},
 		"rebuild of some":        {rebuilt(func(m *gastest.Module) { m.TableMin, m.Elems = 1000, make([]int, 1000) }), "", abi.FaultNone},
 		"rebuild of a table":     {rebuilt(func(m *gastest.Module) { m.TableMin = gas.TableEntriesMax }), "", abi.FaultNone},
-		"rebuild of data":        {rebuilt(func(m *gastest.Module) { m.Data = slices.Repeat([]gastest.Data{{Bytes: "x"}}, 99_000) }), "", abi.FaultOutOfFuel},
+		"rebuild of data":        {rebuilt(func(m *gastest.Module) { m.Data = slices.Repeat([]gastest.Data{{Bytes: "x"}}, gas.SegmentsMax) }), "", abi.FaultOutOfFuel},
 		"rebuild of some data":   {rebuilt(func(m *gastest.Module) { m.Data = slices.Repeat([]gastest.Data{{Bytes: "\x00"}}, 3000) }), "", abi.FaultNone},
 		"rebuild of globals":     {rebuilt(globals(9_900)), "", abi.FaultOutOfFuel},
 		"rebuild of few globals": {rebuilt(globals(1000)), "", abi.FaultNone},
@@ -172,7 +189,13 @@ func known() map[string]Module {
 		}), "", 0},
 		"too many functions": {ruleOf(gastest.Result, func(m *gastest.Module) {
 			m.Funcs = append(m.Funcs, make([]gastest.Func, gas.FunctionsMax)...)
-		}), "at most 20000", 0},
+		}), "at most 10000", 0},
+		"many types":     {ruleOf(gastest.Result, func(m *gastest.Module) { m.Types = append(m.Types, types(gas.TypesMax-gastest.RuleTypes)...) }), "", 0},
+		"too many types": {ruleOf(gastest.Result, func(m *gastest.Module) { m.Types = append(m.Types, types(gas.TypesMax)...) }), "at most 1000", 0},
+		"many elements":  {claimed(9, slices.Concat([]byte{2}, elements(gas.ElementsMax/2), elements(gas.ElementsMax/2+1))...), "16385 elements of all segments so far, at most 16384", 0},
+		"stores in many functions": {ruleOf(gastest.Result, func(m *gastest.Module) {
+			m.Funcs = append(m.Funcs, slices.Repeat([]gastest.Func{{Type: gastest.TypeI32, Code: "raw " + strings.Repeat("20002000360000", 35_000) + " i32.const 0"}}, 16)...)
+		}), "rewritten it has more than", 0},
 		"one long function":      {ruleOf(strings.Repeat("local.get 0 i32.load 0 0 drop ", 40_000)+gastest.Result, nil), "", abi.FaultOutOfFuel},
 		"stores without end":     {ruleOf(strings.Repeat("local.get 0 local.get 0 i32.store 0 0 ", 35_000)+gastest.Result, nil), "", abi.FaultOutOfFuel},
 		"blocks and locals":      {ruleOf(gastest.Result, func(m *gastest.Module) { m.Funcs[0] = blocksAndLocals(2000) }), "in one function", 0},

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -48,6 +50,7 @@ func TestShopNeighbours(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	syscall.Sync() // or the journal's syncs wait for what building has written
 	var quiet, hostile []time.Duration
 	for range max(1, *long) {
 		q, h := attackShop(t, server)
@@ -88,6 +91,61 @@ func attackShop(t *testing.T, server string) (quiet, hostile []time.Duration) {
 		hostile = append(hostile, shop.sell(t, ctx, time.Hour)...)
 	}
 	return quiet, hostile
+}
+
+// TestUploadLeavesPoller: a request that comes while the server works on an upload is
+// answered at once. Were the upload worked on by the thread that waits for the network,
+// half of them would be read when Go's monitor looks, 10 to 20 ms later. One round in
+// which few were is enough, whatever else the machine does during the others.
+func TestUploadLeavesPoller(t *testing.T) {
+	const (
+		most    = 8 // rounds
+		uploads = 16
+		slowMax = 2                    // of them
+		before  = 2 * time.Millisecond // the upload, whose module takes more than 20 ms
+		quick   = 5 * time.Millisecond
+	)
+	server, err := lab.Build(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := lab.Serve(t.Context(), server, filepath.Join(t.TempDir(), "journal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	_, all := Modules()
+	evil, other := evildoer{t, newClient(t, p.Listen, 1)}, newClient(t, p.Listen, 1)
+	for round := range most {
+		slow := 0
+		for n := range uploads {
+			var uploaded sync.WaitGroup
+			uploaded.Go(func() {
+				path := fmt.Sprintf("/api/v1/rules/r/versions?merchant_id=evil-%d-%d", round, n)
+				if status := evil.do(client.Call{Path: path, ContentType: "application/wasm", Body: all["many functions"].Wasm}); status != 201 {
+					t.Error("the upload is answered with", status)
+				}
+			})
+			time.Sleep(before)
+			begin := time.Now()
+			if answer, err := other.Do(t.Context(), client.Call{Method: "GET", Path: "/livez"}); err != nil || answer.Status != 200 {
+				t.Fatal(answer.Status, err)
+			}
+			if time.Since(begin) > quick {
+				slow++
+			}
+			uploaded.Wait()
+		}
+		if slow <= slowMax {
+			return
+		}
+		t.Logf("%d of %d requests beside an upload took more than %s", slow, uploads, quick)
+	}
+	t.Error("requests wait while the server works on an upload")
 }
 
 // errOver ends a moment.

@@ -328,8 +328,8 @@ func runLock(ctx context.Context, s *session) (string, error) {
 		verdicts.WriteString(lockVerdict(r))
 	}
 	plot, err := s.plot("lock", "Chapter 1: orders/s, by what is done once an order is decided", groups...)
-	return fmt.Sprintf("`wrk -t2 -c400 -d%ds` on the same machine, %d rounds of each side; the profiles are on for all. The slow cache\n"+
-		"takes %v and more. Profiles are of the stacks that place an order. The mutex profile charges each unlock\n"+
+	return fmt.Sprintf("`wrk -t2 -c400 -d%ds` on the same machine, %d rounds of each side; the profiles are on for all, and GOMAXPROCS\n"+
+		"is 2 where a setting has no other. The slow cache takes %v and more. Profiles are of the stacks that place an order. The mutex profile charges each unlock\n"+
 		"with the time of all who waited for it, also of those who go on waiting; the block profile has the waits\n"+
 		"that ended, for a mutex or, with ownership, for the answer. Goroutines are the most there were:\n"+
 		"net/http keeps two for a connection whose order is being placed. The settings follow each other in time, and\n"+

@@ -30,7 +30,7 @@ func TestModules(t *testing.T) {
 }
 
 func testModule(t *testing.T, name string) {
-	trial, err := plugins.NewTrial(t.Context(), build(t, name), 0)
+	trial, err := plugins.NewTrial(t.Context(), build(t, ".", name), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,10 +65,44 @@ func testModule(t *testing.T, name string) {
 	t.Logf("at most %d units of fuel", fuel)
 }
 
-func build(t *testing.T, name string) []byte {
+// TestPanics: a rule that panics within the default budget of fuel is told so, in its log,
+// and leaves nothing to the next order.
+func TestPanics(t *testing.T) {
+	trial, err := plugins.NewTrial(t.Context(), build(t, "./testdata/panics", ""), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := trial.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for n, want := range []string{
+		"", "panic: no tier for CNY\n", "panic: an error of its own\n",
+		"panic: runtime error: index out of range [3] with length 0\n",
+		"panic: runtime error: invalid memory address or nil pointer dereference\n",
+		"panic: runtime error: integer divide by zero\n", "panic: with neither a text nor an error\n",
+	} {
+		e := trial.Evaluate(&abi.Input{Quantity: uint32(n), UnitPrice: 100, Subtotal: 100, Currency: [3]byte{'C', 'N', 'Y'}})
+		fault := abi.FaultTrap
+		if n == 0 {
+			fault = abi.FaultNone
+		}
+		if e.Fault != fault || string(e.Logs) != want {
+			t.Errorf("%d: %v (%s), logged %q, not %q", n, e.Fault, e.FaultDetail, e.Logs, want)
+		}
+		if again := trial.Evaluate(&abi.Input{UnitPrice: 100, Subtotal: 100}); again.Fault != abi.FaultNone || again.Discount != 10 || len(again.Logs) > 0 {
+			t.Errorf("after %d: %v %d %q", n, again.Fault, again.Discount, again.Logs)
+		}
+		t.Logf("%d units: %q", e.Fuel, want)
+	}
+}
+
+// build compiles a folder's rule, of several the one with that name.
+func build(t *testing.T, folder, name string) []byte {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), name+".wasm")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildmode=c-shared", "-ldflags", "-s -w -X main.rule="+name, "-o", path, ".")
+	path := filepath.Join(t.TempDir(), "rule.wasm")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildmode=c-shared", "-ldflags", "-s -w -X main.rule="+name, "-o", path, folder)
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
