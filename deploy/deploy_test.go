@@ -54,6 +54,7 @@ func readRules(t *testing.T) (rules []rule) {
 type board struct {
 	file   string
 	UID    string
+	Links  []struct{ URL string }
 	Panels []struct {
 		ID      int
 		Title   string
@@ -166,17 +167,16 @@ func TestRunbooksLinkToWhatIsThere(t *testing.T) {
 var grafanaVariables = strings.NewReplacer("$__rate_interval", "1m", "$instance", ".+")
 
 func TestDashboards(t *testing.T) {
-	type record struct {
-		Record string `json:"record"`
-		Expr   string `json:"expr"`
-	}
-	var records []record
+	var asked []string
 	uids := map[string]bool{}
 	for _, b := range readBoards(t) {
 		if b.UID == "" || uids[b.UID] {
 			t.Errorf("%s: uid %q is empty or taken", b.file, b.UID)
 		}
 		uids[b.UID] = true
+		if !slices.ContainsFunc(b.Links, func(l struct{ URL string }) bool { return l.URL == runbookURL+"README.md" }) {
+			t.Errorf("%s: it does not link to the runbooks", b.file)
+		}
 		ids := map[int]bool{}
 		for _, p := range b.Panels {
 			if p.ID == 0 || ids[p.ID] {
@@ -187,16 +187,29 @@ func TestDashboards(t *testing.T) {
 				t.Errorf("%s: %s: it shows nothing", b.file, p.Title)
 			}
 			for _, target := range p.Targets {
-				records = append(records, record{"dashboard:" + strconv.Itoa(len(records)), grafanaVariables.Replace(target.Expr)})
+				asked = append(asked, grafanaVariables.Replace(target.Expr))
 			}
 		}
 	}
-	// JSON is YAML, and a recording rule is an expression that promtool checks.
-	text, err := json.Marshal(map[string]any{"groups": []any{map[string]any{"name": "dashboards", "rules": records}}})
+	promql(t, asked)
+}
+
+// promql has promtool read expressions: a recording rule is one, and JSON is YAML.
+func promql(t *testing.T, exprs []string) {
+	t.Helper()
+	type record struct {
+		Record string `json:"record"`
+		Expr   string `json:"expr"`
+	}
+	var records []record
+	for i, expr := range exprs {
+		records = append(records, record{"checked:" + strconv.Itoa(i), expr})
+	}
+	text, err := json.Marshal(map[string]any{"groups": []any{map[string]any{"name": "checked", "rules": records}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "dashboards.rules.yml")
+	file := filepath.Join(t.TempDir(), "checked.rules.yml")
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // The manifests themselves are checked by the module in lint. Here is what they ask of
@@ -51,14 +53,42 @@ func TestManifestsAskWhatTheServerAnswers(t *testing.T) {
 		}
 	}
 	readYAML(t, "kubernetes/base/autoscaler.yaml", &scaler)
-	known := readMetrics(t, admin+"/metrics")
+	known, learnt := readMetrics(t, admin+"/metrics"), map[string]bool{}
+	for _, r := range adapterRules(t) {
+		learnt[r.Name.As] = true
+		name, _, _ := strings.Cut(r.SeriesQuery, "{") // the labels are Kubernetes's
+		known.check(t, "seriesQuery", name)
+		query := strings.NewReplacer("<<.GroupBy>>", "pod", "<<.LabelMatchers>>", `instance=~"$pods"`).Replace(r.MetricsQuery)
+		known.check(t, "metricsQuery", query)
+		promql(t, []string{query})
+	}
+	if len(scaler.Spec.Metrics) == 0 {
+		t.Error("the autoscaler goes by nothing")
+	}
 	for _, m := range scaler.Spec.Metrics {
-		known.check(t, "autoscaler.yaml", m.Pods.Metric.Name)
+		if name := m.Pods.Metric.Name; !learnt[name] {
+			t.Errorf("docs/deploy.md does not say how Kubernetes learns of %q", name)
+		}
 	}
-	adapter := string(read(t, "../docs/deploy.md"))
-	if len(scaler.Spec.Metrics) == 0 || !strings.Contains(adapter, "seriesQuery: "+scaler.Spec.Metrics[0].Pods.Metric.Name) {
-		t.Error("docs/deploy.md does not say how Kubernetes learns of what the autoscaler goes by")
+}
+
+// adapterRule is as much of a rule of Prometheus Adapter as is used here.
+type adapterRule struct {
+	SeriesQuery  string `yaml:"seriesQuery"`
+	MetricsQuery string `yaml:"metricsQuery"`
+	Name         struct{ As string }
+}
+
+// adapterRules reads those that docs/deploy.md tells operators to install.
+func adapterRules(t *testing.T) []adapterRule {
+	t.Helper()
+	_, after, _ := strings.Cut(string(read(t, "../docs/deploy.md")), "```yaml\nrules:\n")
+	text, _, found := strings.Cut(after, "```")
+	var rules []adapterRule
+	if err := yaml.Unmarshal([]byte(text), &rules); err != nil || !found {
+		t.Fatalf("docs/deploy.md has no rules for the adapter: %v", err)
 	}
+	return rules
 }
 
 func status(t *testing.T, url string) int {
