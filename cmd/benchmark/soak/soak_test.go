@@ -60,13 +60,17 @@ func TestReport(t *testing.T) {
 // TestSale runs a short sale against a server that holds more each time it is asked.
 func TestSale(t *testing.T) {
 	var out bytes.Buffer
-	s := &soak{length: 300 * time.Millisecond, rate: 100, connections: 4, out: &out, server: startServer(t)}
+	const length, rate = 2 * time.Second, 100
+	s := &soak{length: length, rate: rate, connections: 4, out: &out, server: startServer(t)}
 	clock := clockd.NewManual(0)
 	s.clock = clock.Clock()
 	if err := s.load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if all := s.orders + s.refused; all < 10 || all > 32 || s.refused != all/10 {
+	// A slow machine creates the deals of the first sale until little of the length is left, and
+	// sales that end a hair early are followed by tiny ones. Without a pace there are many more.
+	paced := int(rate * length.Seconds())
+	if all := s.orders + s.refused; all < paced/20 || all > 5*paced || s.refused != all/10 {
 		t.Errorf("%d orders, %d refused", s.orders, s.refused)
 	}
 	for range 5 {
@@ -83,7 +87,7 @@ func TestSale(t *testing.T) {
 	}
 	s.server.Kill()
 	s.sample(t.Context())
-	if err := s.report(); err == nil || !strings.Contains(err.Error(), "connect") {
+	if err := s.report(); err == nil || !strings.Contains(err.Error(), "/metrics") {
 		t.Errorf("a sample that failed is not told: %v", err)
 	}
 }
