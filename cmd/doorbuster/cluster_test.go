@@ -81,6 +81,16 @@ func TestCluster(t *testing.T) {
 	}
 	t.Logf("%d orders acknowledged, 0 lost; %d tries failed; all deals answered %v after the kill", len(c.acked), c.failed.Load(), took.Round(time.Millisecond))
 
+	var owners bytes.Buffer // of a deal that all of them may have had
+	if code := run([]string{"journal", "epochs", dealOf(0), "--postgres", database.URL("postgres"), "--json"}, &owners, &owners); code != 0 {
+		t.Errorf("epochs: %s", &owners)
+	}
+	var epochs []opening
+	must(t, json.Unmarshal(owners.Bytes(), &epochs))
+	if n := len(epochs); n == 0 || epochs[0].First != 1 || epochs[n-1].By != membersOf(t, nodes[2])[0].Member || epochs[n-1].At.IsZero() {
+		t.Errorf("the last node has the deal, and its epochs are %s", &owners)
+	}
+
 	drain := []string{"cluster", "drain", membersOf(t, nodes[2])[0].Member, "--admin", nodes[2].admin}
 	var said bytes.Buffer
 	if code := run(drain, &said, &said); code != 0 {

@@ -97,7 +97,7 @@ func reconcileGuard(ctx context.Context, store journal.Store, url string, out io
 func dealStates(ctx context.Context, store journal.Store, damaged func(deal string, err error)) iter.Seq2[guard.State, error] {
 	return func(yield func(guard.State, error) bool) {
 		err := store.Streams(ctx, "", func(stream string, head journal.Head) error {
-			state, _, err := replay(ctx, store, stream)
+			state, _, err := replay(ctx, store, stream, nil)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}

@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"strings"
+	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +22,7 @@ func newJournal() *cobra.Command {
 	cmd := &cobra.Command{Use: "journal", Short: "Look at the journal of a server that is not running"}
 	cmd.AddCommand(
 		newVerify(),
+		newEpochs(),
 		newJournalCopy(),
 		newReprice(),
 	)
@@ -59,10 +62,11 @@ func newVerify() *cobra.Command {
 
 // verified is what a journal holds, and what of it is damaged.
 type verified struct {
-	Deals   int      `json:"deals"`
-	Events  int      `json:"events"`
-	Rows    int      `json:"rows"`
-	Damaged []damage `json:"damaged"`
+	Deals     int      `json:"deals"`
+	Events    int      `json:"events"`
+	TakeOvers int      `json:"take_overs,omitempty"` // the events that opened epochs
+	Rows      int      `json:"rows"`
+	Damaged   []damage `json:"damaged"`
 
 	found func(damage) // is told of each as it is found
 }
@@ -107,7 +111,11 @@ func verifyJournal(ctx context.Context, store journal.Store, out io.Writer, asJS
 			return err
 		}
 	} else {
-		fmt.Fprintf(out, "%d deals, %d events, %d rows, %d damaged\n", v.Deals, v.Events, v.Rows, len(v.Damaged))
+		fmt.Fprintf(out, "%d deals, %d events, ", v.Deals, v.Events)
+		if v.TakeOvers > 0 {
+			fmt.Fprintf(out, "%d take-overs, ", v.TakeOvers)
+		}
+		fmt.Fprintf(out, "%d rows, %d damaged\n", v.Rows, len(v.Damaged))
 	}
 	if len(v.Damaged) > 0 {
 		return fmt.Errorf("the journal is damaged in %d deals or tables", len(v.Damaged))
@@ -117,7 +125,9 @@ func verifyJournal(ctx context.Context, store journal.Store, out io.Writer, asJS
 
 func (v *verified) deals(ctx context.Context, store journal.Store) error {
 	return store.Streams(ctx, "", func(stream string, _ journal.Head) error {
-		_, n, err := replay(ctx, store, stream)
+		owners, unread := journal.ReadOwners(ctx, store, stream)
+		_, n, err := replay(ctx, store, stream, owners)
+		err = errors.Join(unread, err)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -126,6 +136,7 @@ func (v *verified) deals(ctx context.Context, store journal.Store) error {
 		}
 		v.Deals++
 		v.Events += n
+		v.TakeOvers += len(owners)
 		return nil
 	})
 }
@@ -150,8 +161,9 @@ func (v *verified) tables(ctx context.Context, tables journal.Tables) error {
 }
 
 // replay applies all events of one deal to an empty state, which checks the
-// invariants after each, and returns the state and how many it could.
-func replay(ctx context.Context, store journal.Store, stream string) (state *deal.State, n int, err error) {
+// invariants after each, and returns the state and how many it could. Each must be of the
+// epoch that was the newest when it was appended, as far as the owners are known.
+func replay(ctx context.Context, store journal.Store, stream string, owners journal.Owners) (state *deal.State, n int, err error) {
 	state = deal.NewState()
 	var event deal.Event
 	err = store.Read(ctx, stream, 0, func(e journal.Event) error {
@@ -160,6 +172,9 @@ func replay(ctx context.Context, store journal.Store, stream string) (state *dea
 			return err
 		}
 		event.Seq = e.Seq
+		if _, _, err := owners.Of(e); err != nil {
+			return err
+		}
 		if err := state.Apply(&event); err != nil {
 			return err
 		}
@@ -167,6 +182,65 @@ func replay(ctx context.Context, store journal.Store, stream string) (state *dea
 		return nil
 	})
 	return state, n, err
+}
+
+func newEpochs() *cobra.Command {
+	asJSON := false
+	cmd := &cobra.Command{
+		Use:   "epochs DEAL",
+		Short: "Show who owned a deal of a journal on PostgreSQL, since when and from which event on",
+		Long: `Show who owned a deal of a journal on PostgreSQL, since when and from which event on:
+the events that opened its epochs. It only reads, and may run beside the nodes of a cluster.`,
+		Args: cobra.ExactArgs(1),
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	s := addSettings(cmd, "postgres")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		cfg, err := s.load()
+		if err != nil {
+			return err
+		}
+		if len(cfg.Postgres) == 0 {
+			return errors.New("name the server with --postgres: a journal in a data folder has one owner, the server that has the folder")
+		}
+		store, err := openShared(cmd.Context(), cfg)
+		if err != nil {
+			return err
+		}
+		return errors.Join(showEpochs(cmd.Context(), store, args[0], cmd.OutOrStdout(), asJSON), store.Close())
+	}
+	return cmd
+}
+
+// opening is what epochs shows of a journal.Opening.
+type opening struct {
+	Epoch uint64    `json:"epoch"`
+	First uint64    `json:"first_event"`
+	By    string    `json:"opened_by"`
+	At    time.Time `json:"opened_at"`
+}
+
+func showEpochs(ctx context.Context, store journal.Store, stream string, out io.Writer, asJSON bool) error {
+	if _, err := store.Head(ctx, stream); err != nil {
+		return fmt.Errorf("deal %s: %w", stream, err)
+	}
+	owners, err := journal.ReadOwners(ctx, store, stream)
+	if err != nil {
+		return err
+	}
+	shown := make([]opening, len(owners))
+	for i, o := range owners {
+		shown[i] = opening{o.Epoch, o.First, o.By, o.At.UTC()}
+	}
+	if asJSON {
+		return json.NewEncoder(out).Encode(shown)
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "EPOCH\tFROM EVENT\tOPENED AT\tBY")
+	for _, o := range shown {
+		fmt.Fprintf(table, "%d\t%d\t%s\t%s\n", o.Epoch, o.First, o.At.Format("2006-01-02 15:04:05.000000"), o.By)
+	}
+	return table.Flush()
 }
 
 func newJournalCopy() *cobra.Command {

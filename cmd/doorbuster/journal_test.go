@@ -3,13 +3,16 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/cmd/doorbuster/config"
 	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/runtime/journal"
+	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
 )
 
 func TestVerifyNamesTheDealThatIsDamaged(t *testing.T) {
@@ -33,6 +36,47 @@ func TestVerifyNamesTheDealThatIsDamaged(t *testing.T) {
 	if got.Deals != 1 || len(got.Damaged) != 1 || got.Damaged[0].Deal != "d-1" || got.Damaged[0].Error == "" {
 		t.Errorf("%s", out.String())
 	}
+}
+
+// TestVerifyHoldsEventsAgainstTheirOwners: an event of an owner that had been superseded is
+// damage, whoever finds it. epochs shows the owners.
+func TestVerifyHoldsEventsAgainstTheirOwners(t *testing.T) {
+	memory := journaltest.NewMemory()
+	memory.Now = func() time.Time { return time.UnixMicro(1_790_000_000_123_456) }
+	created := (&deal.Event{Kind: deal.DealCreated, At: 1000, Spec: &deal.Spec{ID: "d-1", Merchant: "acme", Currency: [3]byte{'C', 'N', 'Y'}, Stock: 1, ReserveTTL: 1}}).Append(nil)
+	write(t, memory, "d-1", created)
+	if _, err := memory.Open(t.Context(), "d-1"); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := verifyJournal(t.Context(), memory, &out, false); err != nil || out.String() != "1 deals, 1 events, 2 take-overs, 0 rows, 0 damaged\n" {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	out.Reset()
+	const late = "d-1: after 0 events: event 1 is of epoch 1, and epoch 2 was opened before it\n"
+	if err := verifyJournal(t.Context(), forged{memory}, &out, false); err == nil || !strings.HasPrefix(out.String(), late) {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	out.Reset()
+	const table = "EPOCH  FROM EVENT  OPENED AT                   BY\n" +
+		"1      1           2026-09-21 14:13:20.123456  memory\n" +
+		"2      2           2026-09-21 14:13:20.123456  memory\n"
+	if err := showEpochs(t.Context(), memory, "d-1", &out, false); err != nil || out.String() != table {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	if err := showEpochs(t.Context(), memory, "d-2", &out, false); !errors.Is(err, journal.ErrNotFound) {
+		t.Errorf("of no deal: %v", err)
+	}
+}
+
+// forged is a journal that says of all epochs that they were opened before event 1.
+type forged struct{ *journaltest.Memory }
+
+func (f forged) Openings(ctx context.Context, stream string, fn func(journal.Opening) error) error {
+	return f.Memory.Openings(ctx, stream, func(o journal.Opening) error {
+		o.First = 1
+		return fn(o)
+	})
 }
 
 func TestVerifyNamesTheTableThatIsDamaged(t *testing.T) {

@@ -41,7 +41,7 @@ func openStore(ctx context.Context, cfg config.Config, present *clockd.Clock, lo
 			return nil, err
 		}
 	}
-	servers, err := postgres.OpenAll(ctx, postgres.Config{Clock: present, Log: log, Exclusive: !cfg.Cluster}, cfg.Postgres)
+	servers, err := postgres.OpenAll(ctx, postgres.Config{Clock: present, Log: log, Name: cfg.Advertise, Exclusive: !cfg.Cluster}, cfg.Postgres)
 	if err != nil {
 		return nil, err
 	}
@@ -90,11 +90,22 @@ func (s *server) hurry() (stop func()) {
 
 // openOffline opens the journal for a command instead of a server.
 func openOffline(ctx context.Context, cfg config.Config) (journal.Store, error) {
+	cfg.Cluster = false
+	return openForCommand(ctx, cfg)
+}
+
+// openShared opens the journal for a command that only reads, beside the nodes of a cluster.
+func openShared(ctx context.Context, cfg config.Config) (journal.Store, error) {
+	cfg.Cluster = true
+	return openForCommand(ctx, cfg)
+}
+
+func openForCommand(ctx context.Context, cfg config.Config) (journal.Store, error) {
 	present, err := clockd.New(clockd.Config{})
 	if err != nil {
 		return nil, err
 	}
-	cfg.Cluster = false // no command works beside nodes
+	cfg.Advertise = "" // a command is nobody's node
 	return openStore(ctx, cfg, present, slog.New(slog.DiscardHandler))
 }
 

@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/doorbuster/doorbuster/runtime/journal"
 )
@@ -16,7 +17,11 @@ import (
 // Memory is a Store whose disk is a map. What it has committed outlives Close:
 // Reopen gives it to a new Memory, as a restart would.
 type Memory struct {
-	mu       sync.Mutex // guards all fields
+	// Now stamps the events that open epochs; nil leaves them without a time. It is set
+	// before the Store is used.
+	Now func() time.Time
+
+	mu       sync.Mutex // guards the fields below
 	closed   bool
 	readOnly bool
 	failing  error
@@ -36,6 +41,7 @@ type stream struct {
 	events      []event // events[i] has seq i+1
 	snapshotSeq uint64
 	snapshot    []byte
+	openings    []journal.Opening
 }
 
 type event struct {
@@ -53,7 +59,7 @@ func (m *Memory) Reopen() *Memory {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
-	return &Memory{disk: m.disk}
+	return &Memory{Now: m.Now, disk: m.disk}
 }
 
 // SetReadOnly raises or clears the disk-full alarm.
@@ -86,7 +92,32 @@ func (m *Memory) Open(_ context.Context, name string) (journal.Head, error) {
 	}
 	s.epoch++
 	s.owned = true
+	opening := journal.Opening{Epoch: s.epoch, First: uint64(len(s.events)) + 1, By: "memory"}
+	if m.Now != nil {
+		opening.At = m.Now()
+	}
+	s.openings = append(s.openings, opening)
 	return s.head(), nil
+}
+
+// Openings implements journal.Chronicle.
+func (m *Memory) Openings(_ context.Context, name string, fn func(journal.Opening) error) error {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return journal.ErrClosed
+	}
+	var openings []journal.Opening
+	if s := m.disk.streams[name]; s != nil {
+		openings = slices.Clone(s.openings)
+	}
+	m.mu.Unlock()
+	for _, o := range openings {
+		if err := fn(o); err != nil {
+			return stopped(err)
+		}
+	}
+	return nil
 }
 
 // Release implements journal.Store.

@@ -33,6 +33,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Place) {
 		{"LaterWritesOfARefusedStreamFail", testRefusedChain},
 		{"Release", testRelease},
 		{"EpochsRiseAcrossRestarts", testEpochs},
+		{"Openings", testOpenings},
 		{"Barrier", testBarrier},
 		{"Snapshot", testSnapshot},
 		{"SnapshotIsFenced", testSnapshotFence},
@@ -287,6 +288,56 @@ func testEpochs(t *testing.T, b *bench) {
 		}
 		b.mustCommit(Append("deal", last, uint64(len(b.read("deal", 0)))+1, "x"))
 		b.reopen()
+	}
+}
+
+// testOpenings: each Open leaves the event that opens its epoch behind what was appended
+// before, if streams pass from process to process.
+func testOpenings(t *testing.T, b *bench) {
+	if _, ok := b.Store.(journal.Chronicle); !ok {
+		return
+	}
+	ctx := context.Background()
+	first := b.open("deal")
+	b.mustCommit(Append("deal", first.Epoch, 1, "1", "2"))
+	b.open("neighbour")
+	b.open("deal")
+	b.Release("deal", 2)
+	b.reopen()
+	b.mustCommit(Append("deal", b.open("deal").Epoch, 3, "3"))
+	owners, err := journal.ReadOwners(ctx, b.Store, "deal")
+	if err != nil || len(owners) != 3 {
+		t.Fatalf("owners: %+v, %v", owners, err)
+	}
+	for i, want := range []uint64{1, 3, 3} {
+		if o := owners[i]; o.Epoch != uint64(i)+1 || o.First != want || o.By == "" || len(o.By) > journal.OwnerMax {
+			t.Errorf("opening %d: %+v, want one before event %d", i, o, want)
+		}
+	}
+	err = b.Read(ctx, "deal", 0, func(e journal.Event) error {
+		if o, known, err := owners.Of(e); err != nil || !known || o.Epoch != e.Epoch {
+			t.Errorf("event %d of epoch %d: %+v, %t, %v", e.Seq, e.Epoch, o, known, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if owners, err := journal.ReadOwners(ctx, b.Store, "unopened"); err != nil || len(owners) != 0 {
+		t.Errorf("of a stream that nobody opened: %+v, %v", owners, err)
+	}
+	chronicle, boom, n := b.Store.(journal.Chronicle), errors.New("boom"), 0
+	if err := chronicle.Openings(ctx, "deal", func(journal.Opening) error { n++; return boom }); !errors.Is(err, boom) || n != 1 {
+		t.Errorf("an error of the callback: %v after %d", err, n)
+	}
+	if err := chronicle.Openings(ctx, "deal", func(journal.Opening) error { n++; return journal.ErrStop }); err != nil || n != 2 {
+		t.Errorf("ErrStop: %v after %d", err, n)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := chronicle.Openings(ctx, "deal", func(journal.Opening) error { return nil }); !errors.Is(err, journal.ErrClosed) {
+		t.Errorf("after Close: %v", err)
 	}
 }
 

@@ -277,6 +277,45 @@ func (s *Store) list(ctx context.Context, after string) ([]streamRow, error) {
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[streamRow])
 }
 
+// openingsPage is how many openings one query asks for.
+const openingsPage = 1024
+
+// Openings implements journal.Chronicle.
+func (s *Store) Openings(ctx context.Context, stream string, fn func(journal.Opening) error) error {
+	journal.CheckStream(stream)
+	if err := s.usable(); err != nil {
+		return err
+	}
+	for after := uint64(0); ; {
+		page, err := s.openings(ctx, stream, after)
+		if err != nil {
+			return s.failure("read who owned", stream, err)
+		}
+		for _, o := range page {
+			if err := fn(o); err != nil {
+				return stopped(err)
+			}
+			after = o.Epoch
+		}
+		if len(page) < openingsPage {
+			return nil
+		}
+	}
+}
+
+// openings returns those of epochs after the given one, one page of them.
+func (s *Store) openings(ctx context.Context, stream string, after uint64) ([]journal.Opening, error) {
+	ctx, cancel := s.load(ctx)
+	defer cancel()
+	rows, err := s.pool.Query(ctx, `
+		SELECT epoch, first, opened_by, opened_at FROM doorbuster.epochs
+		WHERE stream = $1 AND epoch > $2 ORDER BY epoch LIMIT $3`, []byte(stream), after, openingsPage)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[journal.Opening])
+}
+
 // stopped is what a scan returns when a callback ended it.
 func stopped(err error) error {
 	if err == journal.ErrStop { //nolint:errorlint // a callback returns ErrStop itself

@@ -6,7 +6,8 @@
 // stream whose row does not move is fenced, alone; the rest of the group commits.
 // Taking a stream over raises the epoch under the same row lock, so it waits for an
 // append that is under way and sees what that one wrote: no event of the old owner
-// can follow the first one of the new.
+// can follow the first one of the new. The same statement appends the event that opens
+// the epoch, which says who took over, when, and behind which event.
 //
 // A lost connection leaves the outcome unknown. The group is then sent again, for
 // as long as Config.Patience: either the first try had not landed, and this one
@@ -21,6 +22,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,6 +51,9 @@ type Config struct {
 	Clock *clockd.Clock
 	// Log is told of what an operator should see. nil discards it.
 	Log *slog.Logger
+	// Name is who takes streams over, as the events that open epochs have it, in at most
+	// journal.OwnerMax bytes (the host and this process's id).
+	Name string
 	// Exclusive keeps other processes out of the database while this one is
 	// connected. The others share it with each other, and keep out those who want it
 	// for themselves. The fence is what protects the streams; this protects operators
@@ -78,6 +83,13 @@ func (cfg *Config) validate() error {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("postgres: %w", err)
+		}
+		cfg.Name = fmt.Sprintf("%s/%d", host, os.Getpid())
+	}
 	if cfg.Connections == 0 {
 		cfg.Connections = 8
 	}
@@ -89,6 +101,9 @@ func (cfg *Config) validate() error {
 	}
 	if cfg.AnswerWithin == 0 {
 		cfg.AnswerWithin = 5 * time.Second
+	}
+	if len(cfg.Name) > journal.OwnerMax {
+		return fmt.Errorf("postgres: Name has %d bytes, at most %d are allowed", len(cfg.Name), journal.OwnerMax)
 	}
 	if cfg.Connections < 2 || cfg.Patience < 0 || cfg.RetryEvery < 0 || cfg.AnswerWithin < 0 {
 		return errors.New("postgres: Connections is at least 2, a scan may hold one while its callback writes; Patience, RetryEvery and AnswerWithin are not negative")
@@ -334,6 +349,18 @@ func (s *Store) load(ctx context.Context) (context.Context, context.CancelFunc) 
 	return context.WithTimeout(ctx, bulk*s.cfg.AnswerWithin)
 }
 
+// takeOver raises the epoch of a stream and appends the event that opens it, which is
+// stamped once the stream's row is held, and so behind every append of the owner before.
+const takeOver = `
+WITH taken AS (
+	INSERT INTO doorbuster.streams AS s (stream, part, epoch, seq, snapshot_seq) VALUES ($1, $2, 1, 0, 0)
+	ON CONFLICT (stream) DO UPDATE SET epoch = s.epoch + 1
+	RETURNING stream, part, epoch, seq, snapshot_seq
+), opened AS (
+	INSERT INTO doorbuster.epochs (stream, epoch, first, opened_by) SELECT stream, epoch, seq + 1, $3 FROM taken
+)
+SELECT part, epoch, seq, snapshot_seq FROM taken`
+
 // Open implements journal.Store. It waits for an append of the owner before, if one
 // is under way.
 func (s *Store) Open(ctx context.Context, stream string) (journal.Head, error) {
@@ -349,10 +376,7 @@ func (s *Store) Open(ctx context.Context, stream string) (journal.Head, error) {
 	}
 	h := &head{stream: stream}
 	var taken journal.Head
-	err = s.pool.QueryRow(ctx, `
-		INSERT INTO doorbuster.streams AS s (stream, part, epoch, seq, snapshot_seq) VALUES ($1, $2, 1, 0, 0)
-		ON CONFLICT (stream) DO UPDATE SET epoch = s.epoch + 1
-		RETURNING part, epoch, seq, snapshot_seq`, []byte(stream), part).
+	err = s.pool.QueryRow(ctx, takeOver, []byte(stream), part, s.cfg.Name).
 		Scan(&h.part, &taken.Epoch, &taken.Seq, &taken.SnapshotSeq)
 	if err != nil {
 		return journal.Head{}, s.failure("open", stream, err)

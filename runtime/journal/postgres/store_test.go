@@ -241,6 +241,10 @@ func TestTakeOverDuringAnAppend(t *testing.T) {
 	if got, want := fmt.Sprint(events(t, a, "deal")), "[1/1/a1 2/2/b2]"; got != want {
 		t.Errorf("events %s, want %s", got, want)
 	}
+	owners, err := journal.ReadOwners(t.Context(), a, "deal")
+	if err != nil || len(owners) != 2 || owners[1].First != 2 || owners[1].At.Sub(owners[0].At) < 300*time.Millisecond {
+		t.Errorf("epoch 2 was opened behind event 1, and once that was written: %+v, %v", owners, err)
+	}
 }
 
 // An append that meets a take-over under way waits for that, and is fenced, alone.
@@ -264,6 +268,83 @@ func TestAppendDuringATakeOver(t *testing.T) {
 	owned := []journal.Ownership{{Stream: "deal", Epoch: 1}, {Stream: "other", Epoch: 1}}
 	if moved, err := a.Superseded(t.Context(), nil, owned); err != nil || len(moved) != 1 || moved[0] != "deal" {
 		t.Errorf("superseded: %q, %v", moved, err)
+	}
+}
+
+// A take-over and the event that opens its epoch are one: who has it, since when, behind
+// which event. A release from before there were such events leaves none, and is followed.
+func TestOpenings(t *testing.T) {
+	url := database(t, server)
+	named := func(name string) *postgres.Store {
+		s, err := postgres.Open(t.Context(), postgres.Config{URL: url, Clock: newClock(t), Name: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	a, b, nameless := named("node-a:7946"), named("node-b:7946"), open(t, url)
+	defer closeAll(t, a, b, nameless)
+	now := func() string {
+		return server.Exec(t, "postgres", "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+	}
+	begin := now()
+	mustOpen(t, a, "deal")
+	commit(t, a, journaltest.Append("deal", 1, 1, "a1", "a2"))
+	server.Exec(t, name(url), "UPDATE doorbuster.streams SET epoch = epoch + 1")
+	mustOpen(t, b, "deal")
+	commit(t, b, journaltest.Append("deal", 3, 3, "b3"))
+	mustOpen(t, nameless, "deal")
+	owners, err := journal.ReadOwners(t.Context(), a, "deal")
+	if err != nil || len(owners) != 3 {
+		t.Fatalf("%+v, %v", owners, err)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []journal.Opening{
+		{Epoch: 1, First: 1, By: "node-a:7946"}, {Epoch: 3, First: 3, By: "node-b:7946"}, {Epoch: 4, First: 4, By: fmt.Sprintf("%s/%d", host, os.Getpid())},
+	} {
+		got := owners[i]
+		if at := fmt.Sprint(got.At.UnixMicro()); at < begin || at > now() {
+			t.Errorf("epoch %d was opened at %s, not after %s and by now", got.Epoch, at, begin)
+		}
+		if got.At = want.At; got != want {
+			t.Errorf("opening %d is %+v, want %+v", i, got, want)
+		}
+	}
+	if _, known, err := owners.Of(journal.Event{Seq: 3, Epoch: 2}); known || err == nil {
+		t.Errorf("an event of epoch 2 behind the opening of epoch 3: %t, %v", known, err)
+	}
+
+	server.Exec(t, name(url), "ALTER TABLE doorbuster.epochs ADD CHECK (epoch < 5)")
+	if _, err := a.Open(t.Context(), "deal"); err == nil {
+		t.Error("a stream was taken over without the event that says so")
+	}
+	commit(t, nameless, journaltest.Append("deal", 4, 4, "n4")) // its owner still is
+	if got, want := fmt.Sprint(events(t, a, "deal")), "[1/1/a1 2/1/a2 3/3/b3 4/4/n4]"; got != want {
+		t.Errorf("events %s, want %s", got, want)
+	}
+	if _, err := postgres.Open(t.Context(), postgres.Config{URL: url, Clock: newClock(t), Name: strings.Repeat("n", journal.OwnerMax+1)}); err == nil {
+		t.Error("a name that is too long passes")
+	}
+}
+
+// There are as many openings as it takes: they are read page by page.
+func TestManyOpenings(t *testing.T) {
+	url := database(t, server)
+	s := open(t, url)
+	defer closeAll(t, s)
+	mustOpen(t, s, "deal")
+	server.Exec(t, name(url), `INSERT INTO doorbuster.epochs (stream, epoch, first, opened_by)
+		SELECT 'deal', n, 1, 'node' FROM generate_series(2, 5000) AS n`)
+	owners, err := journal.ReadOwners(t.Context(), s, "deal")
+	if err != nil || len(owners) != 5000 || owners[4999].Epoch != 5000 {
+		t.Errorf("%d owners, %v", len(owners), err)
+	}
+	server.Exec(t, name(url), "UPDATE doorbuster.epochs SET first = 2 WHERE epoch = 3000")
+	if _, err := journal.ReadOwners(t.Context(), s, "deal"); !errors.Is(err, journal.ErrCorrupt) {
+		t.Errorf("an epoch that was opened before a later one: %v", err)
 	}
 }
 
@@ -372,7 +453,7 @@ func TestServerIsChecked(t *testing.T) {
 	}
 	t.Run("schema of tomorrow that today's nodes can use", func(t *testing.T) {
 		url := database(t, server)
-		server.Exec(t, name(url), "INSERT INTO doorbuster.migrations VALUES (3, 1)")
+		server.Exec(t, name(url), "INSERT INTO doorbuster.migrations VALUES (4, 1)")
 		closeAll(t, open(t, url))
 	})
 	t.Run("unreachable", func(t *testing.T) {
@@ -388,7 +469,7 @@ func TestMigrateAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 6 {
 		wg.Go(func() {
-			if _, after, err := postgres.Migrate(t.Context(), server.URL("fresh")); err != nil || after != 2 {
+			if _, after, err := postgres.Migrate(t.Context(), server.URL("fresh")); err != nil || after != 3 {
 				t.Errorf("version %d, %v", after, err)
 			}
 		})
@@ -430,6 +511,9 @@ func TestPartitions(t *testing.T) {
 	server.Exec(t, name(url), script)
 	if _, err := s.Head(t.Context(), "old"); !errors.Is(err, journal.ErrNotFound) {
 		t.Errorf("what was dropped is there: %v", err)
+	}
+	if got := server.Exec(t, name(url), "SELECT string_agg(DISTINCT convert_from(stream, 'UTF8'), ',') FROM doorbuster.epochs"); got != "new" {
+		t.Errorf("epochs of %s are left", got)
 	}
 	if got := fmt.Sprint(events(t, s, "new")); got != "[1/1/december]" {
 		t.Errorf("what was not dropped is %s", got)

@@ -126,6 +126,14 @@ func (s *Store) Read(ctx context.Context, stream string, after uint64, fn func(j
 	return s.of(stream).Read(ctx, stream, after, fn)
 }
 
+// Openings implements journal.Chronicle, for shards that do.
+func (s *Store) Openings(ctx context.Context, stream string, fn func(journal.Opening) error) error {
+	if c, ok := s.of(stream).(journal.Chronicle); ok {
+		return c.Openings(ctx, stream, fn)
+	}
+	return nil
+}
+
 // Get implements journal.Store.
 func (s *Store) Get(ctx context.Context, stream string, seq uint64, dst []byte) ([]byte, error) {
 	return s.of(stream).Get(ctx, stream, seq, dst)
