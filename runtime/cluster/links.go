@@ -86,6 +86,7 @@ type links struct {
 	streams     streams
 	sessions    atomic.Uint64
 	notices     atomic.Int64 // that may still be sent in this round
+	parting     time.Duration
 	asks        asks
 
 	mu    sync.Mutex                       // guards changes of peers
@@ -105,7 +106,7 @@ type asks struct {
 func newLinks(cfg *Config, system *actor.ActorSystem, self func() Member, awake func() bool) *links {
 	l := &links{
 		cfg: cfg, system: system, self: self, awake: awake,
-		ended: make(chan struct{}), asks: asks{waiting: map[uint64]chan Member{}},
+		ended: make(chan struct{}), asks: asks{waiting: map[uint64]chan Member{}}, parting: partingMax,
 	}
 	l.peers.Store(&map[string]*peer{})
 	l.notices.Store(noticesMax)
@@ -444,7 +445,7 @@ func (l *links) close() error {
 // part waits until those peers that hear us have what was said to them so far.
 func (l *links) part() {
 	ctx, cancel := context.WithCancel(context.Background())
-	defer l.cfg.Clock.AfterFunc(partingMax, cancel)()
+	defer l.cfg.Clock.AfterFunc(l.parting, cancel)()
 	defer cancel()
 	for _, p := range *l.peers.Load() {
 		for said := p.lastWord(); !p.has(said) && l.cfg.Clock.Sleep(ctx, sweepEvery) == nil; {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/cluster/batch"
 	"github.com/doorbuster/doorbuster/runtime/cluster/clustertest"
 	"github.com/doorbuster/doorbuster/runtime/cluster/mtls"
+	"github.com/doorbuster/doorbuster/runtime/porttest"
 )
 
 func TestMain(m *testing.M) {
@@ -87,12 +89,11 @@ func logger() *slog.Logger {
 // port is a free address on loopback.
 func port(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.2:0")
+	address, err := porttest.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return address
 }
 
 func direct(t testing.TB) where {
@@ -122,7 +123,6 @@ func pair(t testing.TB, change ...func(*Config)) (a, b *station) {
 type answer struct {
 	body string
 	err  error
-	at   time.Time
 }
 
 // ear collects answers, and fails the test if one comes twice.
@@ -139,7 +139,7 @@ func (e *ear) Replied(body []byte, err error) {
 		e.t.Error("answered twice")
 		return
 	}
-	e.got <- answer{string(body), err, time.Now()}
+	e.got <- answer{string(body), err}
 }
 
 func (e *ear) wait() answer {
@@ -147,7 +147,7 @@ func (e *ear) wait() answer {
 	select {
 	case got := <-e.got:
 		return got
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute): // longer than anybody here has patience
 		e.t.Fatal("no answer")
 		return answer{}
 	}
@@ -162,16 +162,17 @@ func (s *station) ask(t testing.TB, member, body string, patience time.Duration)
 // mustAsk asks until there is an answer, as a link that is being made may break.
 func (s *station) mustAsk(t testing.TB, member string) {
 	t.Helper()
-	for range 100 {
-		if got := s.ask(t, member, "hello", time.Second).wait(); got.err == nil {
-			return
-		}
-	}
-	t.Fatal("the link does not come up")
+	await(t, "the link comes up", func() bool { return s.ask(t, member, "hello", 5*time.Second).wait().err == nil })
 }
 
 func TestRequests(t *testing.T) {
 	a, b := pair(t)
+	a.mustAsk(t, "b") // until then a link may break
+	b.mustAsk(t, "a")
+	before := map[string]Link{}
+	for _, l := range append(a.all(), b.all()...) {
+		before[l.Member] = l
+	}
 	var wait sync.WaitGroup
 	for i := range 200 {
 		for _, s := range []struct {
@@ -180,7 +181,7 @@ func TestRequests(t *testing.T) {
 		}{{a, "b"}, {b, "a"}} {
 			wait.Go(func() {
 				body := fmt.Sprint("body ", i)
-				if got := s.from.ask(t, s.to, body, 10*time.Second).wait(); got.err != nil || got.body != body {
+				if got := s.from.ask(t, s.to, body, time.Minute).wait(); got.err != nil || got.body != body {
 					t.Errorf("asked %q, got %+v", body, got)
 				}
 			})
@@ -188,7 +189,8 @@ func TestRequests(t *testing.T) {
 	}
 	wait.Wait()
 	for _, l := range append(a.all(), b.all()...) {
-		if l.InFlight != 0 || l.Serving != 0 || l.RequestsSent != 200 || l.RequestsServed != 200 {
+		was := before[l.Member]
+		if l.InFlight != 0 || l.Serving != 0 || l.RequestsSent-was.RequestsSent != 200 || l.RequestsServed-was.RequestsServed != 200 {
 			t.Errorf("afterwards: %+v", l)
 		}
 	}
@@ -337,7 +339,7 @@ func (h *held) letGo() {
 // await polls until ok.
 func await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("never: %s", what)
 		}
@@ -356,11 +358,10 @@ func TestLinkIsCut(t *testing.T) {
 		ears = append(ears, a.ask(t, "b", "x", time.Minute))
 	}
 	await(t, "the requests arrive", func() bool { return h.len() == 100 })
-	began := time.Now()
 	w.cut()
 	for _, e := range ears {
-		if got := e.wait(); !errors.Is(got.err, ErrUnknown) || got.at.Sub(began) > 20*time.Second {
-			t.Errorf("after %v: %v", got.at.Sub(began), got.err)
+		if got := e.wait(); !errors.Is(got.err, ErrUnknown) { // ErrExpired: nobody noticed
+			t.Error(got.err)
 		}
 	}
 	h.letGo()
@@ -391,18 +392,16 @@ func TestLinkStalls(t *testing.T) {
 				wireA.stall(back, on && stalled.toB)
 			}
 			stall(true)
-			began := time.Now()
 			for _, e := range []*ear{a.ask(t, "b", "x", time.Minute), b.ask(t, "a", "x", time.Minute)} {
-				got := e.wait()
-				if took := got.at.Sub(began); !errors.Is(got.err, ErrUnknown) || took > 10*time.Second {
-					t.Errorf("after %v: %v", took, got.err)
+				if got := e.wait(); !errors.Is(got.err, ErrUnknown) { // ErrExpired: nobody noticed
+					t.Error(got.err)
 				}
 			}
 			stall(false)
 			h.letGo()
 			a.serves(echo)
 			b.serves(echo)
-			began = time.Now()
+			began := time.Now()
 			a.mustAsk(t, "b")
 			b.mustAsk(t, "a")
 			t.Logf("it came back after %v", time.Since(began))
@@ -493,15 +492,19 @@ func TestBreakIsTold(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	b.mustAsk(t, "a")
-	const breaks = 20
-	began := time.Now()
+	// With the pings it would take the time between two, time after time. On a busy machine
+	// some of them may.
+	const breaks, quick = 20, 5
+	var took []time.Duration
 	for range breaks {
+		began := time.Now()
 		heard := a.all()[0].BatchesReceived
 		b.broken(a.cfg.Advertise)
 		await(t, "it is told", func() bool { return a.all()[0].BatchesReceived > heard })
+		took = append(took, time.Since(began))
 	}
-	if took, pings := time.Since(began), breaks*roundEvery; took > pings/2 {
-		t.Errorf("%d breaks were told in %v", breaks, took)
+	if slices.Sort(took); took[quick-1] > roundEvery/2 {
+		t.Errorf("breaks were told in %v", took)
 	}
 }
 
@@ -559,6 +562,7 @@ func TestStranger(t *testing.T) {
 func TestExpiry(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
+	a.mustAsk(t, "b")
 	h := &held{}
 	b.serves(h.serve)
 	await(t, "one arrives", func() bool { // a busy machine may need some tries
@@ -583,9 +587,11 @@ func TestDeadlineTravels(t *testing.T) {
 		left <- deadline - b.clock.Now().Mono
 		reply(nil)
 	})
-	a.ask(t, "b", "x", time.Minute).wait()
-	if got := time.Duration(<-left); got > time.Minute || got < 50*time.Second {
-		t.Errorf("%v of a minute left", got)
+	if got := a.ask(t, "b", "x", time.Hour).wait(); got.err != nil {
+		t.Fatal(got.err)
+	}
+	if got := time.Duration(<-left); got > time.Hour || got < 50*time.Minute {
+		t.Errorf("%v of an hour left", got)
 	}
 }
 
@@ -607,7 +613,7 @@ func TestPanicCostsOneReply(t *testing.T) {
 		}
 	})
 	for body, want := range map[string]error{"before": ErrUnknown, "after": nil, "twice": nil, "none": nil} {
-		if got := a.ask(t, "b", body, 10*time.Second).wait(); !errors.Is(got.err, want) {
+		if got := a.ask(t, "b", body, time.Minute).wait(); !errors.Is(got.err, want) {
 			t.Errorf("%s: %v, want %v", body, got.err, want)
 		}
 	}
@@ -617,7 +623,7 @@ func TestAsleep(t *testing.T) {
 	a, b := pair(t)
 	a.mustAsk(t, "b")
 	b.asleep.Store(true)
-	if got := a.ask(t, "b", "x", 10*time.Second).wait(); !errors.Is(got.err, ErrBusy) {
+	if got := a.ask(t, "b", "x", time.Minute).wait(); !errors.Is(got.err, ErrBusy) {
 		t.Error(got.err)
 	}
 }
@@ -641,7 +647,7 @@ func TestFlood(t *testing.T) {
 			for range 50 {
 				ears := make([]*ear, 50)
 				for i := range ears {
-					ears[i] = a.ask(t, "b", "x", 20*time.Second)
+					ears[i] = a.ask(t, "b", "x", time.Minute)
 				}
 				for _, e := range ears {
 					switch got := e.wait(); {
@@ -670,16 +676,16 @@ func TestLargeBodies(t *testing.T) {
 	b.serves(func(_ string, body []byte, _ int64, reply func([]byte)) {
 		reply(append(body, 0))
 	})
-	if got := a.ask(t, "b", string(make([]byte, BodyMax+1)), 10*time.Second).wait(); !errors.Is(got.err, ErrTooLarge) {
+	if got := a.ask(t, "b", string(make([]byte, BodyMax+1)), time.Minute).wait(); !errors.Is(got.err, ErrTooLarge) {
 		t.Errorf("a request: %v", got.err)
 	}
-	if got := a.ask(t, "b", string(make([]byte, BodyMax)), 10*time.Second).wait(); !errors.Is(got.err, ErrTooLarge) {
+	if got := a.ask(t, "b", string(make([]byte, BodyMax)), time.Minute).wait(); !errors.Is(got.err, ErrTooLarge) {
 		t.Errorf("an answer: %v", got.err)
 	}
 	b.serves(echo)
 	var ears []*ear
 	for range 7 {
-		ears = append(ears, a.ask(t, "b", string(make([]byte, BodyMax)), 10*time.Second))
+		ears = append(ears, a.ask(t, "b", string(make([]byte, BodyMax)), time.Minute))
 	}
 	for _, e := range ears {
 		if got := e.wait(); got.err != nil || len(got.body) != BodyMax {
@@ -692,6 +698,7 @@ func TestLargeBodies(t *testing.T) {
 func TestCloseSaysItsLastWords(t *testing.T) {
 	for range 5 {
 		a, b := pair(t)
+		b.parting = time.Minute // a busy machine takes longer than a node waits
 		a.mustAsk(t, "b")
 		b.mustAsk(t, "a")
 		h := &held{}

@@ -25,7 +25,7 @@ func (raw) Name() string                    { return "proto" }
 // ended the stream if it did not like it.
 func throw(t testing.TB, conn *grpc.ClientConn, message []byte) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/remote.Remoting/Receive", grpc.ForceCodec(raw{}))
 	if err != nil {
@@ -108,7 +108,7 @@ func TestMalformedEnvelopes(t *testing.T) {
 			t.Fatal(err)
 		}
 		throw(t, conn, text)
-		if got := a.ask(t, "b", name, 10*time.Second).wait(); got.err != nil {
+		if got := a.ask(t, "b", name, time.Minute).wait(); got.err != nil {
 			t.Errorf("after %s: %v", name, got.err)
 		}
 	}
@@ -143,7 +143,7 @@ func FuzzEnvelopes(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, message []byte) {
 		throw(t, conn, message)
-		if got := a.ask(t, "b", "x", 10*time.Second).wait(); got.err != nil {
+		if got := a.ask(t, "b", "x", time.Minute).wait(); got.err != nil {
 			t.Error(got.err)
 		}
 	})

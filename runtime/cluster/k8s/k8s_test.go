@@ -52,6 +52,8 @@ type apiServer struct {
 	news    chan struct{} // closed with the next change, and when watches are to end
 	ends    int           // how often watches were ended
 	reject  string        // method that is answered with 500
+	renews  string        // name of a Lease that is renewed just before anybody deletes it
+	kept    int           // how often that was
 }
 
 type change struct {
@@ -127,6 +129,11 @@ func (s *apiServer) create(w http.ResponseWriter, r *http.Request) {
 
 func (s *apiServer) remove(w http.ResponseWriter, r *http.Request, name string) {
 	o := s.objects[name]
+	if name == s.renews { // who watches is not told
+		s.version++
+		o["metadata"].(object)["resourceVersion"] = strconv.Itoa(s.version)
+		s.kept++
+	}
 	if conditions, ok := decode(r)["preconditions"].(object); ok {
 		meta := o["metadata"].(object)
 		if meta["resourceVersion"] != conditions["resourceVersion"] || meta["uid"] != conditions["uid"] {
@@ -242,16 +249,14 @@ func TestRecords(t *testing.T) {
 
 // ttl is the lease of the nodes that start starts: one that stands still for a quarter of
 // it while the API is away may lose it.
-const ttl = 6 * time.Second
-
-func lasts(c *cluster.Config) { c.TTL = ttl }
+const ttl = registrytest.Lasting
 
 func start(t *testing.T, server *apiServer, nodes int) (members []*registrytest.Node, addresses []string) {
 	t.Helper()
 	for range nodes {
 		address := registrytest.Address(t)
 		addresses = append(addresses, address)
-		members = append(members, registrytest.Start(t, address, server.open(t), lasts))
+		members = append(members, registrytest.Start(t, address, server.open(t), registrytest.Lasts))
 	}
 	for _, n := range members {
 		n.Sees(t, addresses...)
@@ -274,7 +279,7 @@ func TestAway(t *testing.T) {
 			server.set(func() { fault(server) })
 			time.Sleep(ttl + ttl/4)
 			server.set(func() { server.down, server.reject = false, "" })
-			late := registrytest.Start(t, registrytest.Address(t), server.open(t), lasts)
+			late := registrytest.Start(t, registrytest.Address(t), server.open(t), registrytest.Lasts)
 			for _, n := range members {
 				n.Sees(t, append(addresses, late.Address)...)
 				if n.Losses() > 0 {
@@ -325,6 +330,7 @@ func TestWatchesEnd(t *testing.T) {
 func TestConflict(t *testing.T) {
 	t.Parallel()
 	server := newServer(t)
+	server.renews = "doorbuster-1"
 	quiet := server.open(t)
 	t.Cleanup(func() { quiet.Close() })
 	if err := quiet.Join(t.Context(), cluster.Member{ID: "1", Address: "quiet:1"}, registrytest.TTL); err != nil {
@@ -332,15 +338,11 @@ func TestConflict(t *testing.T) {
 	}
 	n := registrytest.Start(t, registrytest.Address(t), server.open(t))
 	n.Sees(t, n.Address, "quiet:1")
-	// Its renewals are not told to those who watch: only their versions change.
-	for range 8 {
-		time.Sleep(registrytest.TTL / 4)
-		server.set(func() {
-			server.version++
-			if o := server.objects["doorbuster-1"]; o != nil {
-				o["metadata"].(object)["resourceVersion"] = strconv.Itoa(server.version)
-			}
-		})
+	for kept, end := 0, time.Now().Add(registrytest.Patience); kept < 2; time.Sleep(time.Millisecond) {
+		server.set(func() { kept = server.kept })
+		if time.Now().After(end) {
+			t.Fatalf("nobody has missed it, and tried to delete it %d times", kept)
+		}
 	}
 	if err := quiet.Renew(t.Context()); err != nil {
 		t.Errorf("a member that renewed all the time was deleted: %v", err)

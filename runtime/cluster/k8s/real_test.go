@@ -217,7 +217,7 @@ func TestRealAway(t *testing.T) {
 	var addresses []string
 	for range 3 {
 		addresses = append(addresses, registrytest.Address(t))
-		members = append(members, registrytest.Start(t, addresses[len(members)], s.open(t), lasts))
+		members = append(members, registrytest.Start(t, addresses[len(members)], s.open(t), registrytest.Lasts))
 	}
 	for _, n := range members {
 		n.Sees(t, addresses...)
@@ -225,7 +225,7 @@ func TestRealAway(t *testing.T) {
 	s.down()
 	time.Sleep(ttl + ttl/4)
 	s.up(t)
-	late := registrytest.Start(t, registrytest.Address(t), s.open(t), lasts)
+	late := registrytest.Start(t, registrytest.Address(t), s.open(t), registrytest.Lasts)
 	addresses = append(addresses, late.Address)
 	for _, n := range members {
 		n.Sees(t, addresses...)

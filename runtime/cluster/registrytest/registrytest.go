@@ -19,16 +19,20 @@ import (
 )
 
 // Patience is how long a test waits for what must happen.
-const Patience = 30 * time.Second
+const Patience = time.Minute
 
 // TTL is the lease of a node here unless the test wants another: the shortest there is.
 // A node that stands still for a quarter of it may lose it.
 const TTL = time.Second
 
-// lasting is the lease of a node that must not lose it, however busy the machine is.
-const lasting = 10 * time.Second
+// Lasting is the lease of a node that must not lose it, however busy the machine is.
+const Lasting = 12 * time.Second
 
-func lasts(c *cluster.Config) { c.TTL = lasting }
+// Lasts gives a node that lease.
+func Lasts(c *cluster.Config) { c.TTL = Lasting }
+
+// ghostly is long enough for a busy machine to see who is there for no longer.
+const ghostly = 5 * time.Second
 
 // Node is a member that answers with its address, and remembers what it was told.
 type Node struct {
@@ -207,10 +211,11 @@ func (n *Node) Sees(t testing.TB, addresses ...string) {
 	})
 }
 
-// Ask sends a request to a member and returns its answer.
-func (n *Node) Ask(member string) (string, error) {
+// Ask sends a request to a member and returns its answer, or an error after a second: a
+// link may break, above all one that is being made.
+func (n *Node) Ask(member, question string) (string, error) {
 	answer := make(waiting, 1)
-	n.Send(member, []byte("who are you"), clockd.Mono()+int64(time.Second), answer)
+	n.Send(member, []byte(question), clockd.Mono()+int64(time.Second), answer)
 	got := <-answer
 	return got.body, got.err
 }
@@ -236,7 +241,7 @@ func Run(t *testing.T, open func(t testing.TB, all []string) cluster.Registry) {
 	members := make([]*Node, nodes)
 	var starting sync.WaitGroup
 	for i, address := range addresses {
-		members[i] = New(t, address, open(t, addresses), lasts)
+		members[i] = New(t, address, open(t, addresses), Lasts)
 		starting.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), Patience)
 			defer cancel()
@@ -274,7 +279,7 @@ func Run(t *testing.T, open func(t testing.TB, all []string) cluster.Registry) {
 
 	// It comes back to the same address as somebody else.
 	before := members[1].Topology()
-	back := Start(t, leaver.Address, open(t, addresses), lasts)
+	back := Start(t, leaver.Address, open(t, addresses), Lasts)
 	members[1].Sees(t, addresses...)
 	for _, m := range before.Members {
 		if m.ID == back.ID() {
@@ -319,7 +324,7 @@ func reach(t *testing.T, members []*Node) {
 				continue
 			}
 			for end := clockd.Mono() + int64(Patience); ; {
-				got, err := n.Ask(m.ID)
+				got, err := n.Ask(m.ID, "who are you")
 				if got == m.Address {
 					break
 				}
@@ -335,24 +340,24 @@ func reach(t *testing.T, members []*Node) {
 // for everybody after its lease, and that of two at one address the newer one counts.
 // ghost is a registry whose members nobody renews.
 func Records(t *testing.T, open func(t testing.TB) cluster.Registry) {
-	witness := Start(t, Address(t), open(t), lasts)
+	witness := Start(t, Address(t), open(t), Lasts)
 	ghost, address := open(t), Address(t)
 	t.Cleanup(func() {
 		if err := ghost.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	if err := ghost.Join(t.Context(), cluster.Member{ID: "000000000001-00000000", Address: address}, TTL); err != nil {
+	if err := ghost.Join(t.Context(), cluster.Member{ID: "000000000001-00000000", Address: address}, ghostly); err != nil {
 		t.Fatal(err)
 	}
 	witness.Sees(t, witness.Address, address)
-	newer := Start(t, address, open(t), lasts)
+	newer := Start(t, address, open(t), Lasts)
 	witness.Await(t, "the newer member", func(topology *cluster.Topology) bool {
 		return len(topology.Members) == 2 && slices.ContainsFunc(topology.Members, func(m cluster.Member) bool { return m.ID == newer.ID() })
 	})
 	err := ghost.Renew(t.Context())
 	for end := clockd.Mono() + int64(Patience); err == nil && clockd.Mono() < end; {
-		_ = clockd.SleepUntil(t.Context(), clockd.Mono()+int64(2*TTL)) // it is silent
+		_ = clockd.SleepUntil(t.Context(), clockd.Mono()+int64(2*ghostly)) // it is silent
 		err = ghost.Renew(t.Context())
 	}
 	if !errors.Is(err, cluster.ErrLost) {

@@ -33,7 +33,7 @@ type Server struct {
 	exited   chan struct{}
 }
 
-const readyTimeout = 30 * time.Second
+const readyTimeout = 2 * time.Minute
 
 // Start makes and starts a server that ends with the test. flags are etcd's own; with
 // --cert-file its clients need TLS.
