@@ -136,7 +136,7 @@ func (h *house) change(kind deal.CommandKind, id string, order uint64) answer {
 // eventually polls, advancing the clock a tick at a time, until ok.
 func (h *house) eventually(what string, ok func() bool) {
 	h.t.Helper()
-	for begin := time.Now(); time.Since(begin) < time.Minute; {
+	for begin := time.Now(); time.Since(begin) < 2*time.Minute; {
 		if ok() {
 			return
 		}
@@ -332,8 +332,8 @@ func TestPassivationAndReturn(t *testing.T) {
 // Requests race with the deal's passivation: every one of them is answered,
 // and none twice.
 func TestPassivationLosesNoRequest(t *testing.T) {
-	h := newHouse(t, func(c *Config) { c.PassivateAfter, c.RequestTimeout = time.Millisecond, time.Hour }) // the clock races
-	h.create("d", func(s *deal.Spec) { s.Stock = 100_000 })
+	h := newHouse(t, func(c *Config) { c.PassivateAfter, c.RequestTimeout = time.Millisecond, 24*time.Hour }) // the clock races
+	h.create("d", func(s *deal.Spec) { s.Stock, s.ReserveTTL = 100_000, 24*time.Hour.Milliseconds() })
 	done := make(chan struct{})
 	var wg, ticker sync.WaitGroup
 	ticker.Go(func() {
@@ -433,7 +433,7 @@ func TestRulePanicEndsTheActivationNotTheNode(t *testing.T) {
 func TestAdmission(t *testing.T) {
 	gate := make(chan struct{})
 	h := newHouse(t, func(c *Config) {
-		c.InFlightMax, c.DealInFlightMax, c.Workers = 20, 5, 1
+		c.InFlightMax, c.DealInFlightMax, c.Workers, c.RequestTimeout = 20, 5, 1, time.Hour // the clock runs while the test waits
 		c.Rules = rulesFunc(func(rule string, in *abi.Input, out *abi.Verdict) {
 			<-gate
 			tenPercent(rule, in, out)

@@ -261,7 +261,7 @@ func TestHandedDealsWaitForNobody(t *testing.T) {
 	v := newTown(t, "a", "b", "dead")
 	v.agree("a")
 	a, b := v.node("a"), v.node("b")
-	ids := a.ids(3)
+	ids := a.ids(12)
 	a.open(ids)
 	v.node("dead").stuck.Store(true)
 	a.members.Store(&[]string{"b"})
@@ -279,7 +279,7 @@ func TestHandedDealsWaitForNobody(t *testing.T) {
 			waited++
 		}
 	}
-	if waited == len(ids) { // one or two may have met a busy machine
+	if waited == len(ids) { // some may have met a busy machine
 		t.Error("each deal took as if somebody who does not answer were waited for")
 	}
 	v.node("dead").stuck.Store(false)
@@ -291,7 +291,7 @@ func TestMovedBeforeItsTurn(t *testing.T) {
 	for name, follow := range map[string]func(a *resident, here *activation, turn <-chan struct{}) error{
 		"and is told": func(a *resident, here *activation, _ <-chan struct{}) error {
 			a.believe("b")
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			return here.await(ctx) // no turn has come meanwhile
 		},
@@ -400,7 +400,7 @@ func TestNoReleaseNeeded(t *testing.T) {
 	v.node("b").believe("b")
 	begin := time.Now()
 	taken := v.node("b").place(id, "u", "k2", 1)
-	if took := time.Since(begin); taken.code != deal.OK || taken.err != nil || took < releaseWait/2 || took > 20*releaseWait {
+	if took := time.Since(begin); taken.code != deal.OK || taken.err != nil || took < releaseWait/2 || took > 30*releaseWait { // its deadline is a minute away
 		t.Fatalf("taken over after %v: %+v", took, taken)
 	}
 	// a still believes that the deal is its own, and serves from what it remembers until
@@ -471,7 +471,9 @@ func TestLost(t *testing.T) {
 // TestBrokenLinks: answers are lost after the orders were placed. They are sent again,
 // and their keys find what they came to.
 func TestBrokenLinks(t *testing.T) {
-	v := newTown(t, "a", "b")
+	v := newTown(t, "b")
+	v.join("a", func(c *Config, _ *clockd.Config) { c.RequestTimeout = 10 * time.Second })
+	v.agree("a", "b")
 	id := v.node("b").ids(1)[0]
 	v.node("b").open([]string{id})
 	v.node("b").mute.Store(true)
@@ -548,9 +550,7 @@ func TestWhatIsDueMovesToo(t *testing.T) {
 		_ = v.store.Read(t.Context(), id, 0, func(e journal.Event) error { last = deal.Kind(e.Data[0]); return nil })
 		return last == deal.OrderExpired
 	})
-	if st := v.node("a").node.Stats(); st.Active != 0 {
-		t.Errorf("the old owner took it back: %+v", st)
-	}
+	v.node("a").eventually("the old owner has let go", func() bool { return v.node("a").node.Stats().Active == 0 })
 }
 
 // TestWatchAcrossNodes: who watches on another node sees the same, also while the deal
@@ -650,7 +650,7 @@ func (s *stuckStore) PutSnapshot(ctx context.Context, stream string, epoch, seq 
 func TestLostOnTheWayOut(t *testing.T) {
 	store := &stuckStore{journaltest.NewMemory(), make(chan struct{}, 1), make(chan struct{})}
 	v := newTownOver(t, store)
-	a := v.join("a", func(c *Config, _ *clockd.Config) { c.PassivateAfter = 50 * time.Millisecond })
+	a := v.join("a", func(c *Config, _ *clockd.Config) { c.PassivateAfter = 2 * time.Second }) // longer than the orders take
 	v.agree("a")
 	a.open([]string{"d"})
 	for i := range snapshotAfter + 1 {

@@ -32,7 +32,7 @@ func startActors(t *testing.T, m *Manual) (root *actor.RootContext, clock, subsc
 func awaitNoTimers(t *testing.T, m *Manual) {
 	t.Helper()
 	timers := &m.Clock().timers
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		timers.mu.Lock()
 		n := len(timers.heap)
 		timers.mu.Unlock()

@@ -138,19 +138,19 @@ func TestSystemClock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	from, wall := Mono(), time.Now().UnixMilli()
+	from, wall := c.Now().Mono, c.Now().Wall
 	c.Start()
 	if err := c.Sleep(t.Context(), 20*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
 	now := c.Now()
-	if slept := time.Duration(now.Mono - from); slept < 19*time.Millisecond || slept > 10*time.Second {
+	if slept := time.Duration(now.Mono - from); slept < 20*time.Millisecond || slept > time.Minute {
 		t.Errorf("slept %v, want 20 ms", slept)
 	}
 	if now.Wall < wall || now.Wall > time.Now().UnixMilli()+50 {
 		t.Errorf("wall = %d, the system's was %d", now.Wall, wall)
 	}
-	if st := c.Stats(); st.Ticks == 0 || st.Lag > 5*time.Second {
+	if st := c.Stats(); st.Ticks == 0 || st.Lag > time.Minute {
 		t.Errorf("stats = %+v", st)
 	}
 	c.Close()

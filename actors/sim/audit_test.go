@@ -256,7 +256,7 @@ func (a *account) add(call, ret int64, s step) {
 func (a *account) linearizable() error {
 	a.confine()
 	model := a.model()
-	result := porcupine.CheckOperationsTimeout(model, a.history, 10*time.Second)
+	result := porcupine.CheckOperationsTimeout(model, a.history, 5*time.Minute)
 	if result != porcupine.Ok {
 		return fmt.Errorf("I4: %d operations: %v, stuck at %v", len(a.history), result, a.stuck(model))
 	}
