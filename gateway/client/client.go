@@ -218,7 +218,7 @@ func (r *run) work(ctx context.Context, w *worker) error {
 				return nil
 			}
 			if late := clockd.Mono() - due; r.load.Patience > 0 && late > int64(r.load.Patience) {
-				r.unsent.Add(1)
+				r.skip(i, late)
 				continue
 			}
 		}
@@ -231,6 +231,32 @@ func (r *run) work(ctx context.Context, w *worker) error {
 		failures++
 	}
 	return fmt.Errorf("client: %d calls in a row failed, the last with: %w", failuresMax, w.err)
+}
+
+// skip leaves out order i, which is late by so many ns, and at once all others that are
+// too late as well: what looks at each of them is taken from the server beside it.
+func (r *run) skip(i int, late int64) {
+	last := i + int(float64(late-int64(r.load.Patience))*r.load.Rate/float64(time.Second))
+	if r.load.Orders > 0 {
+		last = min(last, r.load.Orders-1)
+	}
+	if r.load.Length > 0 {
+		last = min(last, int(r.load.Length.Seconds()*r.load.Rate)) // at most one too many
+	}
+	for _, ok := r.due(last); last > i && !ok; _, ok = r.due(last) {
+		last--
+	}
+	r.unsent.Add(1)
+	for {
+		next := r.next.Load()
+		if next > int64(last) {
+			return
+		}
+		if r.next.CompareAndSwap(next, int64(last)+1) {
+			r.unsent.Add(int64(last) + 1 - next)
+			return
+		}
+	}
 }
 
 // due says when order i is to be sent, and whether it is at all.

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math"
 	"os"
 	"path/filepath"
@@ -188,6 +189,18 @@ func (s *session) measureCapacity(ctx context.Context) (string, error) {
 		task, s.rounds, s.seconds, rule, page.Machine(), s.connections(connectionsUsed), s.capacity), nil
 }
 
+// turns yields 0 to n-1, from another one in each round: what the last load left behind, and
+// where in a round the machine was slow, is then nobody's alone.
+func turns(round, n int) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for i := range n {
+			if !yield((round + i) % n) {
+				return
+			}
+		}
+	}
+}
+
 // levels asks for more and more.
 func (s *session) levels(ctx context.Context) (string, error) {
 	type level struct {
@@ -203,9 +216,10 @@ func (s *session) levels(ctx context.Context) (string, error) {
 		{"as fast as the answers come", 0, connectionsMost},
 	}
 	found := make([]results, len(levels))
-	for range s.rounds {
+	for round := range s.rounds {
 		peak := 0.0
-		for i, l := range levels {
+		for i := range turns(round, len(levels)) {
+			l := levels[i]
 			r, err := s.load(ctx, l.connections, l.times*s.capacity, s.length())
 			if err != nil {
 				return "", fmt.Errorf("%s: %w", l.name, err)
@@ -214,8 +228,7 @@ func (s *session) levels(ctx context.Context) (string, error) {
 			peak = max(peak, r.goodput())
 		}
 		for _, rs := range found {
-			last := rs[len(rs)-1]
-			last.share = last.goodput() / peak
+			rs[round].share = rs[round].goodput() / peak
 		}
 	}
 	var out strings.Builder
@@ -285,14 +298,17 @@ func (s *session) burst(ctx context.Context) (string, error) {
 func (s *session) slowHalf(ctx context.Context) (string, error) {
 	ways := append([]slowness{{name: "none"}}, slownesses...)
 	found := make([]results, len(ways))
-	for range s.rounds {
-		for i, how := range ways {
-			r, err := s.beside(ctx, how)
+	for round := range s.rounds {
+		for i := range turns(round, len(ways)) {
+			r, err := s.beside(ctx, ways[i])
 			if err != nil {
-				return "", fmt.Errorf("%s: %w", how.name, err)
+				return "", fmt.Errorf("%s: %w", ways[i].name, err)
 			}
 			found[i] = append(found[i], r)
-			r.share = r.quantile(99) / found[0][len(found[i])-1].quantile(99)
+		}
+		none := found[0][round].quantile(99)
+		for _, rs := range found {
+			rs[round].share = rs[round].quantile(99) / none
 		}
 	}
 	var out strings.Builder
