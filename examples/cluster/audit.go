@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -25,6 +26,7 @@ type verdict struct {
 	// fenced. staleMost is by how much the oldest of them was behind.
 	stale     int
 	staleMost time.Duration
+	takeOvers int // events that opened epochs
 }
 
 func (v *verdict) add(other verdict) {
@@ -34,6 +36,7 @@ func (v *verdict) add(other verdict) {
 	v.spared = max(v.spared, other.spared)
 	v.stale += other.stale
 	v.staleMost = max(v.staleMost, other.staleMost)
+	v.takeOvers += other.takeOvers
 }
 
 // audit holds what shoppers were told against the journal. For each deal:
@@ -43,9 +46,10 @@ func (v *verdict) add(other verdict) {
 //   - every acknowledgement names an event that is there and says the same, and every
 //     event is one that somebody asked for and was not refused;
 //   - the answers fit on one line with the times at which they were given;
-//   - nobody who asked after the first acknowledgement of an epoch was acknowledged by
-//     an older one.
-func audit(ctx context.Context, store journal.Store, deals []string, ops []*op) verdict {
+//   - every event is of the epoch that was the newest when it was appended;
+//   - nobody who asked after the first acknowledgement of an epoch, or later than it was
+//     opened, was acknowledged by an older one.
+func audit(ctx context.Context, store journal.Store, o openings, deals []string, ops []*op) verdict {
 	byDeal := make(map[string][]*op, len(deals))
 	for _, o := range ops {
 		byDeal[o.deal] = append(byDeal[o.deal], o)
@@ -53,12 +57,20 @@ func audit(ctx context.Context, store journal.Store, deals []string, ops []*op) 
 	var all verdict
 	for _, id := range deals {
 		a := newAccount(id, byDeal[id])
+		a.openings = o
 		if err := a.check(ctx, store); err != nil {
 			a.verdict.violations = append(a.verdict.violations, fmt.Errorf("%s: %w", id, err))
 		}
 		all.add(a.verdict)
 	}
 	return all
+}
+
+// openings is how to take the events that open epochs.
+type openings struct {
+	mono func(time.Time) int64 // what the shoppers' clock showed at a time of PostgreSQL's
+	off  time.Duration         // by which that may be wrong
+	gaps bool                  // some nodes may be of a release that appends none
 }
 
 // fact is an event, and the deal right after it.
@@ -78,14 +90,16 @@ type fact struct {
 
 // account is one deal under audit.
 type account struct {
-	id      string
-	asked   []*op
-	facts   []fact // by seq; facts[0] is the nothing before the first
-	state   *deal.State
-	status  map[uint64][]moment // of each order
-	holds   map[string][]moment // of each user
-	limit   int64
-	verdict verdict
+	id       string
+	openings openings
+	owners   journal.Owners
+	asked    []*op
+	facts    []fact // by seq; facts[0] is the nothing before the first
+	state    *deal.State
+	status   map[uint64][]moment // of each order
+	holds    map[string][]moment // of each user
+	limit    int64
+	verdict  verdict
 }
 
 // moment is what something was from an event on.
@@ -114,7 +128,12 @@ func newAccount(id string, asked []*op) *account {
 }
 
 func (a *account) check(ctx context.Context, store journal.Store) error {
-	err := store.Read(ctx, a.id, 0, func(e journal.Event) error {
+	var err error
+	if a.owners, err = journal.ReadOwners(ctx, store, a.id); err != nil {
+		return fmt.Errorf("I9: %w", err)
+	}
+	a.verdict.takeOvers = len(a.owners)
+	err = store.Read(ctx, a.id, 0, func(e journal.Event) error {
 		var event deal.Event
 		if err := event.Decode(e.Data); err != nil {
 			return err
@@ -123,7 +142,17 @@ func (a *account) check(ctx context.Context, store journal.Store) error {
 		if err := a.state.Apply(&event); err != nil {
 			return err
 		}
-		return a.enter(&event, e.Epoch)
+		if err := a.enter(&event, e.Epoch); err != nil {
+			return err
+		}
+		_, known, err := a.owners.Of(e)
+		if err == nil && !known && !a.openings.gaps {
+			err = fmt.Errorf("nobody has opened epoch %d of event %d", e.Epoch, e.Seq)
+		}
+		if err != nil {
+			return fmt.Errorf("I9: %w", err)
+		}
+		return nil
 	})
 	if err != nil {
 		return err
@@ -136,6 +165,9 @@ func (a *account) check(ctx context.Context, store journal.Store) error {
 		return err
 	}
 	if err := a.epochs(); err != nil {
+		return err
+	}
+	if err := a.superseded(); err != nil {
 		return err
 	}
 	return a.linearizable()
@@ -340,6 +372,22 @@ func (a *account) epochs() error {
 	if len(a.verdict.moves) == 0 {
 		for _, o := range a.asked {
 			a.verdict.spared = max(a.verdict.spared, time.Duration(o.ret-o.call))
+		}
+	}
+	return nil
+}
+
+// superseded looks at when each epoch was opened, also those that acknowledged nothing.
+func (a *account) superseded() error {
+	for seq := range a.facts {
+		f := &a.facts[seq]
+		next := sort.Search(len(a.owners), func(i int) bool { return a.owners[i].Epoch > f.epoch })
+		if f.owner == nil || !f.owner.acknowledged() || next == len(a.owners) {
+			continue
+		}
+		opened := &a.owners[next]
+		if late := time.Duration(f.owner.call - a.openings.mono(opened.At)); late > a.openings.off {
+			return fmt.Errorf("I9: %v: acknowledged by epoch %d, and asked %v after %s had opened epoch %d", f.owner, f.epoch, late, opened.By, opened.Epoch)
 		}
 	}
 	return nil

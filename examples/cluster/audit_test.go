@@ -20,6 +20,7 @@ type story struct {
 	store *journaltest.Memory
 	state *deal.State
 	head  journal.Head
+	now   int64
 	ops   []*op
 }
 
@@ -31,7 +32,7 @@ func newStory(t *testing.T) *story {
 	first := s.buy("u1", "k1", 2, 10, 20)   // event 2, three left
 	second := s.buy("u2", "k2", 1, 15, 25)  // event 3, two left
 	s.end(deal.Confirm, confirm, first, 30) // event 4
-	s.own()                                 // from here on by another
+	s.own(37)                               // from here on by another
 	s.end(deal.Cancel, cancel, second, 40)  // event 5, three left
 	s.buy("u3", "k3", 2, 50, 60)            // event 6, one left
 	s.look(6, 1, 2, 2, 70)                  // as it is
@@ -44,15 +45,18 @@ func newStory(t *testing.T) *story {
 // beginStory makes the deal, of which nothing is sold.
 func beginStory(t *testing.T) *story {
 	s := &story{t: t, store: journaltest.NewMemory(), state: deal.NewState()}
-	s.own()
+	s.store.Now = func() time.Time { return time.Unix(0, s.now) }
+	s.own(0)
 	s.happen(&deal.Command{Kind: deal.Create, Spec: &deal.Spec{
 		ID: storyDeal, Merchant: "acme", Title: "Lychee", Currency: [3]byte{'C', 'N', 'Y'}, UnitPrice: 9900, Stock: 5, PerUserLimit: 2, StartsAt: 1, ReserveTTL: 1e6,
 	}})
 	return s
 }
 
-func (s *story) own() {
+// own takes the deal over.
+func (s *story) own(at int64) {
 	var err error
+	s.now = at
 	s.head, err = s.store.Open(s.t.Context(), storyDeal)
 	must(s.t, err)
 }
@@ -102,13 +106,18 @@ func (s *story) add(o *op) *op {
 }
 
 func (s *story) audit() verdict {
-	return audit(s.t.Context(), s.store, []string{storyDeal}, s.ops)
+	return s.auditOf(s.store)
+}
+
+// auditOf audits what is read of the journal. Epochs were opened at times of the shoppers.
+func (s *story) auditOf(store journal.Store) verdict {
+	return audit(s.t.Context(), store, openings{mono: func(at time.Time) int64 { return at.UnixNano() }}, []string{storyDeal}, s.ops)
 }
 
 func TestAudit(t *testing.T) {
 	s := newStory(t)
 	v := s.audit()
-	if len(v.violations) > 0 || v.events != 6 || len(v.moves) != 1 || v.stale != 0 {
+	if len(v.violations) > 0 || v.events != 6 || len(v.moves) != 1 || v.stale != 0 || v.takeOvers != 2 {
 		t.Errorf("%+v", v)
 	}
 	// The second owner first answered at 45: who was waiting then had asked at 40.
@@ -165,6 +174,9 @@ func TestAuditCanFail(t *testing.T) {
 		"over the limit without any":      {func(s *story) { s.refused("u5", "k8", 1, "user_limit_exceeded", 99) }, "I4"},
 		"an answer before its turn":       {func(s *story) { s.ops[second].call, s.ops[second].ret = 1, 2 }, "I4"},
 		"the old owner after the new one": {func(s *story) { s.ops[2].call, s.ops[2].ret = 46, 47 }, "I9"},
+		"the old owner after a new one that wrote nothing": {func(s *story) {
+			s.own(45) // event 6, of the one before, was asked for at 50
+		}, "I9: place d for u3"},
 		"the same key twice": {func(s *story) {
 			s.happen(&deal.Command{Kind: deal.Place, User: []byte("u7"), Key: []byte("k1"), Quantity: 1})
 		}, "I3"},
@@ -182,13 +194,13 @@ func TestAuditCanFail(t *testing.T) {
 
 // damaged is a journal that is read otherwise than it was written.
 type damaged struct {
-	journal.Store
+	*journaltest.Memory
 	damage func(events []journal.Event) []journal.Event
 }
 
 func (d damaged) Read(ctx context.Context, stream string, after uint64, fn func(journal.Event) error) error {
 	var events []journal.Event
-	err := d.Store.Read(ctx, stream, after, func(e journal.Event) error {
+	err := d.Memory.Read(ctx, stream, after, func(e journal.Event) error {
 		e.Data = slices.Clone(e.Data)
 		events = append(events, e)
 		return nil
@@ -199,6 +211,56 @@ func (d damaged) Read(ctx context.Context, stream string, after uint64, fn func(
 		}
 	}
 	return err
+}
+
+// taken is a journal whose events that open epochs are read otherwise than they were
+// written.
+type taken struct {
+	*journaltest.Memory
+	damage func(journal.Owners) journal.Owners
+}
+
+func (j taken) Openings(ctx context.Context, stream string, fn func(journal.Opening) error) error {
+	owners, err := journal.ReadOwners(ctx, j.Memory, stream)
+	for _, o := range j.damage(owners) {
+		if err == nil {
+			err = fn(o)
+		}
+	}
+	return err
+}
+
+// TestAuditOfOwners: take-overs that do not fit the events are found out.
+func TestAuditOfOwners(t *testing.T) {
+	for name, c := range map[string]struct {
+		damage func(journal.Owners) journal.Owners
+		want   string
+	}{
+		"as it was":                  {func(o journal.Owners) journal.Owners { return o }, ""},
+		"a take-over lost":           {func(o journal.Owners) journal.Owners { return o[:1] }, "I9: nobody has opened epoch 2 of event 5"},
+		"none":                       {func(journal.Owners) journal.Owners { return nil }, "I9: nobody has opened epoch 1 of event 1"},
+		"one behind the first event": {func(o journal.Owners) journal.Owners { o[1].First++; return o }, "I9: event 5 is of epoch 2, which was opened before event 6"},
+		"one before the last event":  {func(o journal.Owners) journal.Owners { o[1].First--; return o }, "I9: event 4 is of epoch 1, and epoch 2"},
+		"out of turn":                {func(o journal.Owners) journal.Owners { o[0], o[1] = o[1], o[0]; return o }, "out of turn"},
+		"one while the owner before still acknowledged": {func(o journal.Owners) journal.Owners { o[1].At = time.Unix(0, 29); return o }, "I9: confirm d o-2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStory(t)
+			v := s.auditOf(taken{s.store, c.damage})
+			if c.want == "" && len(v.violations) == 0 {
+				return
+			}
+			if len(v.violations) != 1 || !strings.Contains(v.violations[0].Error(), c.want) {
+				t.Errorf("found %v, want %q", v.violations, c.want)
+			}
+		})
+	}
+	s := newStory(t)
+	v := audit(t.Context(), taken{s.store, func(o journal.Owners) journal.Owners { return o[:1] }},
+		openings{mono: func(at time.Time) int64 { return at.UnixNano() }, gaps: true}, []string{storyDeal}, s.ops)
+	if len(v.violations) > 0 {
+		t.Errorf("an epoch of a release that opened it without an event: %v", v.violations)
+	}
 }
 
 // TestAuditOfADamagedJournal: a journal that lost events, has them twice or from an owner
@@ -224,7 +286,7 @@ func TestAuditOfADamagedJournal(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStory(t)
-			v := audit(t.Context(), damaged{s.store, c.damage}, []string{storyDeal}, s.ops)
+			v := s.auditOf(damaged{s.store, c.damage})
 			if c.want == "" && len(v.violations) == 0 {
 				return
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -88,6 +89,48 @@ func TestCluster(t *testing.T) {
 	k.tell(r)
 	if len(r.violations) > 0 || r.unknown > 0 || r.acknowledged < 500 {
 		t.Errorf("%d acknowledged, %d unknown, violations: %v", r.acknowledged, r.unknown, r.violations)
+	}
+}
+
+// TestRollingUpgrade: nodes of the version before serve beside nodes of this one, in every
+// mixture that an upgrade and its way back bring about, and take each other's deals up.
+func TestRollingUpgrade(t *testing.T) {
+	ctx := t.Context()
+	before, err := versionBefore(ctx)
+	if err != nil {
+		why := fmt.Sprint("NOT RUN: the upgrade from the version before, which takes the repository's history: ", err)
+		fmt.Fprintln(os.Stderr, why)
+		if os.Getenv("REQUIRE_ALL") != "" {
+			t.Fatal(why)
+		}
+		t.Skip(why)
+	}
+	var out bytes.Buffer
+	k, err := newKit(ctx, plan{nodes: 3, deals: 12, perDeal: 2, rate: 120, seed: uint64(time.Now().UnixNano()), from: before}, &out)
+	t.Cleanup(func() {
+		if err := k.close(t.Failed()); err != nil {
+			t.Error(err)
+		}
+		t.Log(out.String())
+	})
+	must(t, err)
+	runs := make(map[string]int)
+	r, err := k.during(ctx, 0, "upgrade from "+before, func() (func() error, error) {
+		return nil, k.rollEach([]string{k.before, k.binary}, func(n *node) error {
+			if err := errors.Join(n.leave(ctx), n.start(ctx)); err != nil {
+				return err
+			}
+			runs[n.binary]++
+			return k.sleep(ctx, time.Second)
+		})
+	}, (&fault{}).judge)
+	must(t, err)
+	k.tell(r)
+	if runs[k.before] != 3 || runs[k.binary] != 3 || k.before == k.binary {
+		t.Errorf("started %v", runs)
+	}
+	if len(r.violations) > 0 || r.acknowledged < 200 || r.takeOvers == 0 {
+		t.Errorf("%d acknowledged, %d take-overs, violations: %v", r.acknowledged, r.takeOvers, r.violations)
 	}
 }
 

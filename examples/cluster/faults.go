@@ -209,15 +209,22 @@ func rollingRestart(ctx context.Context, k *kit) (mend func() error, err error) 
 
 // rollingUpgrade goes back to the version before, node by node, and then forth again.
 func rollingUpgrade(ctx context.Context, k *kit) (mend func() error, err error) {
-	for _, binary := range []string{k.before, k.binary} {
+	return nil, k.rollEach([]string{k.before, k.binary}, func(n *node) error {
+		return errors.Join(n.leave(ctx), n.start(ctx))
+	})
+}
+
+// rollEach gives all nodes one binary after the other, node by node.
+func (k *kit) rollEach(binaries []string, restart func(*node) error) error {
+	for _, binary := range binaries {
 		for _, n := range k.balanced() {
 			n.binary = binary
-			if err := errors.Join(n.leave(ctx), n.start(ctx)); err != nil {
-				return nil, err
+			if err := restart(n); err != nil {
+				return fmt.Errorf("%s as %s: %w", n.host.name, filepath.Base(binary), err)
 			}
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 func stepClocks(ctx context.Context, k *kit) (mend func() error, err error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ type plan struct {
 	from    string // a revision of this repository that a rolling upgrade comes from; "" = none
 	spaces  bool   // each host has a network namespace
 	standby bool   // PostgreSQL has one
+	pinned  bool   // each node has one processor, in turn; it takes spaces
 	direct  bool   // nodes reach PostgreSQL and etcd without links
 	keep    bool   // the folder with the logs, also if all went well
 }
@@ -100,23 +102,54 @@ func build(ctx context.Context, dir string) (string, error) {
 }
 
 // buildRevision builds the product as it was at another revision of the repository
-// that this program was started in.
+// that this program was started in. Of what it is made of, the cache has all but its own
+// packages.
 func buildRevision(ctx context.Context, dir, revision string) (string, error) {
+	root, err := git(ctx, "rev-parse", "--show-toplevel")
+	if err != nil {
+		return "", err
+	}
 	source := filepath.Join(dir, "source")
 	archive, binary := source+".tar", filepath.Join(dir, "doorbuster-before")
 	if err := os.Mkdir(source, 0o755); err != nil {
 		return "", err
 	}
 	for _, step := range [][]string{
-		{"git", "archive", "--output", archive, revision},
+		{"git", "-C", root, "archive", "--output", archive, revision},
 		{"tar", "-x", "-f", archive, "-C", source},
-		{"go", "build", "-C", source, "-o", binary, "./cmd/doorbuster"},
+		{"go", "build", "-C", source, "-pgo=off", "-o", binary, "./cmd/doorbuster"},
 	} {
 		if err := command(ctx, step[0], step[1:]...); err != nil {
 			return "", err
 		}
 	}
 	return binary, nil
+}
+
+// versionBefore is the newest release before this commit or, as long as there is none, the
+// commit before. An error says that there is no history to take either from.
+func versionBefore(ctx context.Context) (revision string, err error) {
+	if at, err := git(ctx, "rev-parse", "--show-prefix"); err != nil || at != "examples/cluster/" {
+		return "", fmt.Errorf("this is not the repository's own folder, but %q of one: %w", at, err)
+	}
+	before, err := git(ctx, "rev-parse", "--verify", "HEAD~1^{commit}")
+	if err != nil {
+		return "", err
+	}
+	if tag, err := git(ctx, "describe", "--tags", "--abbrev=0", before); err == nil {
+		return tag, nil
+	}
+	return before, nil
+}
+
+// git returns what it says.
+func git(ctx context.Context, args ...string) (string, error) {
+	said, err := exec.CommandContext(ctx, "git", args...).Output()
+	var ended *exec.ExitError
+	if errors.As(err, &ended) {
+		err = fmt.Errorf("git %s: %s", args[0], bytes.TrimSpace(ended.Stderr))
+	}
+	return strings.TrimSpace(string(said)), err
 }
 
 func (k *kit) startServices(ctx context.Context) error {
@@ -186,6 +219,9 @@ func (k *kit) prepare(ctx context.Context) (*node, error) {
 	}
 	n, err := newNode(h, &k.common, k.links, k.database, k.etcd)
 	if err == nil {
+		if n.begin = n.launch; k.pinned {
+			n.begin = func() error { return errors.Join(pin(number), n.launch()) }
+		}
 		k.nodes = append(k.nodes, n)
 	}
 	return n, err

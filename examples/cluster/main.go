@@ -21,7 +21,7 @@
 //	play.go       one fault after the other, and the report
 //	scale.go      orders a second of 1, 2 and 3 nodes, and what a hop costs
 //	model.go      what that says of 10 and of 100
-//	quota.go      nodes that may use a part of a core
+//	quota.go      nodes that have one core, or may use a part of it
 package main
 
 import (

@@ -39,6 +39,7 @@ type node struct {
 	// What it reaches PostgreSQL and etcd by; none if it does so directly.
 	database, registry []*link
 
+	begin func() error // starts cmd, on a thread of the host's
 	cmd   *exec.Cmd
 	ended chan error  // the process's end, once
 	ready atomic.Bool // as the balancer sees it
@@ -97,7 +98,7 @@ func (n *node) start(ctx context.Context) error {
 	defer func() { _ = log.Close() }()        // the process has its own
 	n.cmd = exec.Command(n.binary, n.args...) //nolint:noctx // ended by kill or leave
 	n.cmd.Stdout, n.cmd.Stderr = log, log
-	if err := n.host.run(n.cmd.Start); err != nil {
+	if err := n.host.run(n.begin); err != nil {
 		return err
 	}
 	n.ended = make(chan error, 1)
@@ -113,6 +114,8 @@ func (n *node) start(ctx context.Context) error {
 	n.ready.Store(true)
 	return nil
 }
+
+func (n *node) launch() error { return n.cmd.Start() }
 
 func (n *node) isReady(ctx context.Context) bool {
 	_, err := get(ctx, "http://"+n.host.addr(adminPort)+"/readyz")

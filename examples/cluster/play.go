@@ -112,8 +112,16 @@ func (k *kit) audit(ctx context.Context, deals []string, ops []*op) (v verdict, 
 	if err != nil {
 		return verdict{}, err
 	}
-	return audit(ctx, store, deals, ops), store.Close()
+	now := k.clock.Now()
+	at := openings{off: clocksApart, gaps: k.from != "", mono: func(t time.Time) int64 {
+		return now.Mono + int64(t.Sub(time.UnixMilli(now.Wall)))
+	}}
+	return audit(ctx, store, at, deals, ops), store.Close()
 }
+
+// clocksApart is by how much the machine's wall clock may leave its steady one while a
+// shop is open.
+const clocksApart = 200 * time.Millisecond
 
 // count counts what shoppers got.
 func count(name string, ops []*op, begin int64) row {
@@ -303,12 +311,12 @@ func (k *kit) table(rows []row) string {
 	if !k.spaces {
 		where = "all on loopback"
 	}
-	var asked, acknowledged, events, violations int
+	var asked, acknowledged, events, takeOvers, violations int
 	for _, r := range rows {
-		asked, acknowledged, events, violations = asked+r.asked, acknowledged+r.acknowledged, events+r.events, violations+len(r.violations)
+		asked, acknowledged, events, takeOvers, violations = asked+r.asked, acknowledged+r.acknowledged, events+r.events, takeOvers+r.takeOvers, violations+len(r.violations)
 	}
-	fmt.Fprintf(&out, "`%s` starts %d nodes, etcd and PostgreSQL, %s, on %s. %d shoppers ask %.0f times a second for\n%d deals while this happens. Of %d questions %d were acknowledged; %d events were held against them: **%d violations**.\n\n",
-		task, k.plan.nodes, where, page.Machine(), k.deals*k.perDeal, k.rate, k.deals, asked, acknowledged, events, violations)
+	fmt.Fprintf(&out, "`%s` starts %d nodes, etcd and PostgreSQL, %s, on %s. %d shoppers ask %.0f times a second for\n%d deals while this happens. Of %d questions %d were acknowledged; %d events and %d take-overs were held against them: **%d violations**.\n\n",
+		task, k.plan.nodes, where, page.Machine(), k.deals*k.perDeal, k.rate, k.deals, asked, acknowledged, events, takeOvers, violations)
 	out.WriteString("| | asked | acknowledged | refused | failed | unknown | every deal answers after | longest wait | for a deal that stayed | deals moved, wait P50 / P99 | stale | violations |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, r := range rows {
 		moved := "0"

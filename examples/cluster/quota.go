@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
 )
 
@@ -43,6 +45,26 @@ func (q *quota) add(pid int) error { return q.set("cgroup.procs", int64(pid)) }
 
 // close removes the group; its processes must have ended.
 func (q *quota) close() error { return os.Remove(q.dir) }
+
+// pin keeps the calling thread, and what it starts, on one processor: of those that it may
+// use the one with this number, counted around.
+func pin(number int) error {
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return fmt.Errorf("which processors there are: %w", err)
+	}
+	cpu := 0
+	for before := number % all.Count(); before > 0 || !all.IsSet(cpu); cpu++ {
+		if all.IsSet(cpu) {
+			before--
+		}
+	}
+	one.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		return fmt.Errorf("processor %d: %w", cpu, err)
+	}
+	return nil
+}
 
 // cpuOf returns the time that a process has used, with the children that it has seen
 // end.

@@ -2,9 +2,15 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestCPU: what this process uses is seen, alone and among all of its name.
@@ -39,6 +45,34 @@ func TestQuota(t *testing.T) {
 	for file, want := range map[string]string{"cpu.cfs_quota_us": "2000", "cgroup.procs": "42"} {
 		if got, err := os.ReadFile(filepath.Join(q.dir, file)); err != nil || string(got) != want {
 			t.Errorf("%s: %q %v", file, got, err)
+		}
+	}
+}
+
+// TestPin: what a pinned thread starts has one processor, each of them in turn.
+func TestPin(t *testing.T) {
+	var all unix.CPUSet
+	must(t, unix.SchedGetaffinity(0, &all))
+	seen := make(map[string]int)
+	for number := range 2 * all.Count() {
+		pinned := make(chan error)
+		var status []byte
+		go func() {
+			runtime.LockOSThread() // and never unlock: the thread ends with the goroutine
+			err := pin(number)
+			if err == nil {
+				status, err = exec.CommandContext(t.Context(), "cat", "/proc/self/status").Output()
+			}
+			pinned <- err
+		}()
+		must(t, <-pinned)
+		_, cpus, _ := strings.Cut(string(status), "Cpus_allowed_list:")
+		cpus, _, _ = strings.Cut(strings.TrimSpace(cpus), "\n")
+		seen[cpus]++
+	}
+	for cpu, times := range seen {
+		if _, err := strconv.Atoi(cpu); err != nil || times != 2 || len(seen) != all.Count() {
+			t.Fatalf("of %d processors, two processes each got %v", all.Count(), seen)
 		}
 	}
 }

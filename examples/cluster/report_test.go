@@ -16,7 +16,7 @@ func TestReport(t *testing.T) {
 	k := &kit{plan: plan{nodes: 3, deals: 4, perDeal: 2, rate: 100}, out: &told}
 	good := row{
 		name: "kill -9 a node", asked: 50, acknowledged: 40, refused: 9, unknown: 1, failed: 3, again: 1500 * time.Millisecond,
-		longest: 2 * time.Second, verdict: verdict{events: 40, spared: 20 * time.Millisecond, stale: 2, moves: []time.Duration{30 * time.Millisecond, 10 * time.Millisecond}},
+		longest: 2 * time.Second, verdict: verdict{events: 40, takeOvers: 4, spared: 20 * time.Millisecond, stale: 2, moves: []time.Duration{30 * time.Millisecond, 10 * time.Millisecond}},
 	}
 	bad := row{name: "none", asked: 10, acknowledged: 10, verdict: verdict{events: 10}}
 	for range 7 {
@@ -38,7 +38,7 @@ func TestReport(t *testing.T) {
 	}
 	for _, want := range []string{
 		"starts 3 nodes, etcd and PostgreSQL, all on loopback", "8 shoppers ask 100 times a second for\n4 deals",
-		"Of 50 questions 40 were acknowledged; 40 events were held against them: **0 violations**",
+		"Of 50 questions 40 were acknowledged; 40 events and 4 take-overs were held against them: **0 violations**",
 		"| kill -9 a node | 50 | 40 | 9 | 3 | 1 | 1500 ms | 2000 ms | 20 ms | 2, 30 ms / 30 ms | 2 | 0 |",
 	} {
 		if !bytes.Contains(text, []byte(want)) {

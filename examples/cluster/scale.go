@@ -178,7 +178,7 @@ func measureScale(ctx context.Context, p plan, s scale, out io.Writer, markdown 
 	if !p.spaces {
 		return errors.New("measuring takes namespaces, to know whose CPU is whose")
 	}
-	p.nodes, p.standby, p.direct = scaleNodes, false, true
+	p.nodes, p.standby, p.direct, p.pinned = scaleNodes, false, true, true
 	m := &measured{share: s.share, seconds: s.seconds, rounds: s.rounds}
 	k, err := newKit(ctx, p, out)
 	err = errors.Join(err, func() error {
