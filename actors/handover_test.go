@@ -76,3 +76,30 @@ func TestAbandonedWhileItAsks(t *testing.T) {
 		t.Errorf("from epoch %d to %+v: %v", before.Epoch, head, err)
 	}
 }
+
+// TestHandedDealsAreTakenUp: whoever gets a deal has it in memory soon, before anybody asks
+// for it.
+func TestHandedDealsAreTakenUp(t *testing.T) {
+	v := newTown(t, "a", "b")
+	v.agree("a")
+	a, b := v.node("a"), v.node("b")
+	deals := []string{"d-1", "d-2", "d-3"}
+	a.open(deals)
+	a.members.Store(&[]string{"b"})
+	b.members.Store(&[]string{"b"})
+	if err := a.node.HandOver(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("all deals in memory", func() bool {
+		for _, id := range deals {
+			e := b.node.directory.find([]byte(id))
+			if e == nil {
+				return false
+			}
+			if a := e.active.Load(); a == nil || !a.loaded.Load() {
+				return false
+			}
+		}
+		return true
+	})
+}
