@@ -86,7 +86,7 @@ func (m *measured) section() string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "`%s -- --seconds %d --rounds %d --share %g`: medians of the rounds, on %s, where the load and\nPostgreSQL run as well.\n\n",
 		scaleTask, m.seconds, m.rounds, m.share, page.Machine())
-	fmt.Fprintf(&out, "What a hop costs: one of %d nodes is asked over %d connections, for deals of its own and for those of the others. Steady:\nat %d orders a second. Otherwise as fast as the answers come, and each node may use %g of a core.\nEach node is pinned to one processor, and so is a Go program of one core.\n\n", scaleNodes, connectionsEach, hopRate, m.share)
+	fmt.Fprintf(&out, "What a hop costs: one of %d nodes is asked over %d connections, for deals of its own and for those of the others. Steady:\nat %d orders a second. Otherwise as fast as the answers come, and each node may use %g of a core.\nEach node is pinned to one processor.\n\n", scaleNodes, connectionsEach, hopRate, m.share)
 	out.WriteString("| | orders/s | P50 ms | P99 ms | CPU of nodes, µs/order | CPU of PostgreSQL, µs/order | orders a commit | orders and answers a batch between nodes |\n|---|---|---|---|---|---|---|---|\n")
 	for _, name := range []string{steadyLocal, steadyRemote, fullLocal, fullRemote} {
 		fmt.Fprintf(&out, "| %s | %.0f | %.2f | %.1f | %.0f | %.0f | %.1f | %.1f |\n", name, m.median(name, (*sample).rate),
