@@ -141,9 +141,9 @@ var owners = map[string][]string{
 
 // pureImports is what a pure package may take from the standard library.
 // hash/maphash is seeded anew in each process: it may spread keys over a table,
-// and no order or outcome may depend on it.
+// and no order or outcome may depend on it. embed reads what is in the binary.
 var pureImports = []string{
-	"bytes", "cmp", "container/heap", "encoding/binary", "encoding/hex", "errors", "fmt", "hash/crc32",
+	"bytes", "cmp", "container/heap", "crypto/sha256", "embed", "encoding/binary", "encoding/hex", "encoding/json", "errors", "fmt", "hash/crc32",
 	"hash/maphash", "iter", "maps", "math", "math/bits", "slices", "sort", "strconv", "strings", "unicode/utf8", "unsafe",
 }
 

@@ -6,6 +6,9 @@ import (
 	"math"
 )
 
+// header begins every module.
+const header = "\x00asm\x01\x00\x00\x00"
+
 // Section ids. The data count stands before the code, whatever its number says.
 const (
 	secCustom    = 0
@@ -116,7 +119,7 @@ func decode(p *Policy, wasm []byte) *source {
 		s.fault(0, "the module has %d bytes, at most %d", len(wasm), ModuleBytesMax)
 		return s
 	}
-	if !bytes.HasPrefix(wasm, []byte("\x00asm\x01\x00\x00\x00")) {
+	if !bytes.HasPrefix(wasm, []byte(header)) {
 		s.fault(0, "not a core WebAssembly module of version 1")
 		return s
 	}

@@ -128,8 +128,10 @@ const (
 
 // Module is a rewritten module and what its host must know about it.
 type Module struct {
-	// Wasm is the rewritten module.
+	// Wasm is the rewritten module, nil in a module that was decoded.
 	Wasm []byte
+	// Size is how many bytes it has.
+	Size int
 	// Pages says how the module marks what it stored to, unless its policy has an
 	// arena, which says so then.
 	Pages Pages
@@ -197,7 +199,7 @@ func (p *Policy) Rewrite(wasm []byte) (*Module, error) {
 		return nil, &Error{Faults: src.faults, More: src.more}
 	}
 	m := rewrite(src)
-	if len(m.Wasm) > RewrittenMax {
+	if m.Size > RewrittenMax {
 		return nil, &Error{Faults: []Fault{{"module", len(wasm), fmt.Sprintf("rewritten it has more than %d bytes", RewrittenMax)}}}
 	}
 	return m, nil

@@ -1,5 +1,12 @@
 package gas
 
+import (
+	"cmp"
+	"encoding/json"
+	"maps"
+	"slices"
+)
+
 // Policy says what a kind of module may import and how its memory is laid out.
 // The rule ABI is one; a host of modules that follow another convention has its
 // own. What they all share stays as it is: the bounds, the fuel, the marks.
@@ -26,8 +33,51 @@ type Policy struct {
 
 var rulePolicy = &Policy{rule: true}
 
+// Rules is the policy of rules, which Rewrite follows.
+func Rules() *Policy { return rulePolicy }
+
 // Signature is a function's type: value types as WebAssembly encodes them.
 type Signature struct{ Params, Results string }
+
+// policyJSON is an encoded policy.
+type policyJSON struct {
+	Rule            bool
+	Imports         []importJSON
+	Prefix, Foreign string
+	Linked          bool
+	Arena           *Arena
+}
+
+type importJSON struct{ Module, Name, Params, Results string }
+
+// Encode returns the policy in bytes, which DecodePolicy reads. Equal policies have equal
+// bytes.
+func (p *Policy) Encode() []byte {
+	e := policyJSON{p.rule, nil, p.Prefix, p.Foreign, p.Linked, p.Arena}
+	for _, key := range slices.SortedFunc(maps.Keys(p.Imports), func(a, b [2]string) int {
+		return cmp.Or(cmp.Compare(a[0], b[0]), cmp.Compare(a[1], b[1]))
+	}) {
+		e.Imports = append(e.Imports, importJSON{key[0], key[1], p.Imports[key].Params, p.Imports[key].Results})
+	}
+	b, err := json.Marshal(e)
+	if err != nil {
+		panic(err) // it is plain
+	}
+	return b
+}
+
+// DecodePolicy returns the policy that was encoded.
+func DecodePolicy(b []byte) (*Policy, error) {
+	var e policyJSON
+	if err := json.Unmarshal(b, &e); err != nil {
+		return nil, err
+	}
+	p := &Policy{map[[2]string]Signature{}, e.Prefix, e.Foreign, e.Linked, e.Arena, e.Rule}
+	for _, i := range e.Imports {
+		p.Imports[[2]string{i.Module, i.Name}] = Signature{i.Params, i.Results}
+	}
+	return p, nil
+}
 
 func (p *Policy) importable(module, name string) (funcType, bool) {
 	if p.rule {

@@ -114,7 +114,7 @@ func rewrite(src *source) *Module {
 	_, m.RuleInit = src.exportKinds[exportInit]
 	w.eachSet(func(index, _ uint32) { m.Mutable = append(m.Mutable, mutableName(int(index))) })
 	m.Wasm = w.module()
-	m.fixed = w.fixed
+	m.Size, m.fixed = len(m.Wasm), w.fixed
 	return m
 }
 
@@ -125,7 +125,7 @@ func mutableName(i int) string { return reservedPrefix + "global" + strconv.Itoa
 func (w *rewriter) module() []byte {
 	functions, code := w.functions()
 	m := out{b: make([]byte, 0, len(code)+len(w.src.dataBytes)+1<<10)}
-	m.b = append(m.b, "\x00asm\x01\x00\x00\x00"...)
+	m.b = append(m.b, header...)
 	m.section(secType, w.typeSection())
 	m.section(secImport, w.importSection())
 	m.section(secFunction, functions)

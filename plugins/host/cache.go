@@ -1,16 +1,21 @@
 package host
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -20,19 +25,20 @@ import (
 )
 
 // cache is a folder of compiled code. wazero names and reads the files of code;
-// beside them stands a note for each rewritten module, named by its SHA-256, that
-// says which file is its code.
+// beside them stands a note for each module, named by a digest of the module, of the
+// policy that it was judged by, and of the package that rewrote it. The note says which
+// file is the code, and holds the shell that wazero loads it by: see gas.Module.Shell.
 //
 //	<folder>/<wazero's version>/<sha256>   the note
 //	<folder>/<wazero's version>/wazero-…/… the code
 //
-// A file that is lost or damaged is made again. Code for another kind of CPU is
-// not found by wazero, which then compiles in this process what a child has
-// compiled within its limits before.
+// A file that is lost or damaged, or whose code is for another kind of CPU, is made again.
 type cache struct {
 	folder string
 	config *Config
 	engine wazero.CompilationCache
+
+	revision string // gas.Revision
 
 	// files is held to remove code, and shared to load it: what was there when wazero
 	// began to look for it is there when it finds it.
@@ -45,6 +51,51 @@ type cache struct {
 
 // scratchPrefix begins the names of children's own folders.
 const scratchPrefix = "compiling-"
+
+// inMemory is a file system without a disk, where there is one.
+const inMemory = "/dev/shm"
+
+// scratchName begins the names of children's own folders in memory, of this cache alone.
+func (c *cache) scratchName() string {
+	sum := sha256.Sum256([]byte(c.folder))
+	return "doorbuster-" + scratchPrefix + hex.EncodeToString(sum[:8]) + "-"
+}
+
+// scratch makes a folder for a child: in memory if it can. Files that a child writes to the
+// disk, with nothing but what orders leave of the processor, hold up the syncs of orders'
+// journal.
+func (c *cache) scratch() (string, error) {
+	if folder, err := os.MkdirTemp(inMemory, c.scratchName()); err == nil {
+		return folder, nil
+	}
+	return os.MkdirTemp(c.folder, scratchPrefix)
+}
+
+// move moves a file, between file systems too, and leaves nothing half done.
+func (c *cache) move(from, to string) error {
+	err := os.Rename(from, to)
+	if !errors.Is(err, syscall.EXDEV) {
+		return err
+	}
+	source, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = source.Close() }() // it was read
+	half, err := os.CreateTemp(c.folder, scratchPrefix)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(half, source)
+	err = errors.Join(err, half.Close())
+	if err == nil {
+		err = os.Rename(half.Name(), to)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(half.Name()))
+	}
+	return os.Remove(from)
+}
 
 // openCache opens the folder, and removes what other versions of wazero, and
 // children that were killed, left there.
@@ -69,13 +120,16 @@ func openCache(config *Config) (*cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
-	left, err := filepath.Glob(filepath.Join(c.folder, scratchPrefix+"*"))
-	for _, scratch := range left { // by a process that was killed
+	left1, err1 := filepath.Glob(filepath.Join(c.folder, scratchPrefix+"*"))
+	left2, err2 := filepath.Glob(filepath.Join(inMemory, c.scratchName()+"*"))
+	err = errors.Join(err1, err2)
+	for _, scratch := range append(left1, left2...) { // by a process that was killed
 		err = errors.Join(err, os.RemoveAll(scratch))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
+	c.revision = gas.Revision()
 	if c.engine, err = wazero.NewCompilationCacheWithDir(c.folder); err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
@@ -93,21 +147,115 @@ func wazeroVersion() string {
 	return "unknown"
 }
 
-// cacheKey names a rewritten module.
-func cacheKey(wasm []byte) string {
-	sum := sha256.Sum256(wasm)
-	return hex.EncodeToString(sum[:])
+// key names what a child makes of a module.
+func (c *cache) key(policy, wasm []byte) string {
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%s %d %s", c.revision, len(policy), policy)
+	for len(wasm) > 0 { // by pieces, as in copyOf
+		n := min(len(wasm), pieceBytes)
+		sum.Write(wasm[:n])
+		wasm = wasm[n:]
+	}
+	return hex.EncodeToString(sum.Sum(nil))
 }
 
 func (c *cache) note(key string) string { return filepath.Join(c.folder, key) }
 
+// A note begins with the file that is the code, in so many bytes, zeros behind it. Then come
+// the checksum of that file, the module as gas encodes it, behind its length, and the shell.
+// The checksum of all of this ends the note. Checksums are CRC-32C, and like the length
+// uint32 in little-endian order.
+const (
+	noteNameBytes = 256
+	noteHead      = noteNameBytes + 4 + 4
+	noteMax       = noteHead + 4<<20 + gas.RewrittenMax + 4
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// writeNote writes the note of a module whose code is in a file, which is called code in the
+// cache.
+func writeNote(path, code, file string, module, shell []byte) error {
+	if len(code) > noteNameBytes {
+		return fmt.Errorf("host: a file called %q", code)
+	}
+	sum, err := sumOf(file)
+	if err != nil {
+		return err
+	}
+	note := append([]byte(code), make([]byte, noteNameBytes-len(code))...)
+	note = binary.LittleEndian.AppendUint32(note, sum)
+	note = binary.LittleEndian.AppendUint32(note, uint32(len(module)))
+	note = append(append(note, module...), shell...)
+	note = binary.LittleEndian.AppendUint32(note, crc32.Checksum(note, castagnoli))
+	return os.WriteFile(path, note, 0o600)
+}
+
+// sumOf returns the checksum of a file.
+func sumOf(path string) (uint32, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = file.Close() }() // it was read
+	sum := crc32.New(castagnoli)
+	_, err = io.CopyBuffer(struct{ io.Writer }{sum}, struct{ io.Reader }{file}, make([]byte, pieceBytes))
+	return sum.Sum32(), err
+}
+
+// errHarmed: what is in the cache is not as it was written. Nothing there is synced, and
+// wazero's own checksum leaves out where each function begins.
+var errHarmed = errors.New("host: compiled code has come to harm")
+
+// read returns what a note says of a module, and its shell, if the code is whole.
+func (c *cache) read(key string) (*gas.Module, []byte, error) {
+	module, shell, sum, err := readNote(c.note(key))
+	if err != nil {
+		return nil, nil, err
+	}
+	if is, err := sumOf(c.code(key)); err != nil || is != sum {
+		return nil, nil, errors.Join(errHarmed, err)
+	}
+	return module, shell, nil
+}
+
+// readNote returns what a note says of a module, its shell, and the checksum of its code.
+func readNote(path string) (*gas.Module, []byte, uint32, error) {
+	note, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, 0, fmt.Errorf("host: %w", err)
+	}
+	if len(note) < noteHead+4 || len(note) > noteMax {
+		return nil, nil, 0, errHarmed
+	}
+	note, sum := note[:len(note)-4], binary.LittleEndian.Uint32(note[len(note)-4:])
+	said, n := note[noteHead:], binary.LittleEndian.Uint32(note[noteHead-4:])
+	if crc32.Checksum(note, castagnoli) != sum || int(n) > len(said) {
+		return nil, nil, 0, errHarmed
+	}
+	module, err := gas.DecodeModule(said[:n])
+	if err != nil {
+		return nil, nil, 0, fmt.Errorf("host: %w", err)
+	}
+	return module, said[n:], binary.LittleEndian.Uint32(note[noteNameBytes:]), nil
+}
+
 // code returns the file that a note names, "" when there is none.
 func (c *cache) code(key string) string {
-	name, err := os.ReadFile(c.note(key))
-	if err != nil || !filepath.IsLocal(string(name)) {
+	note, err := os.Open(c.note(key))
+	if err != nil {
 		return ""
 	}
-	return filepath.Join(c.folder, string(name))
+	defer func() { _ = note.Close() }() // it was read
+	var name [noteNameBytes]byte
+	if _, err := io.ReadFull(note, name[:]); err != nil {
+		return ""
+	}
+	code := string(bytes.TrimRight(name[:], "\x00"))
+	if !filepath.IsLocal(code) {
+		return ""
+	}
+	return filepath.Join(c.folder, code)
 }
 
 // has says whether a module's code is in the folder.
@@ -116,8 +264,8 @@ func (c *cache) has(key string) bool {
 	if code == "" {
 		return false
 	}
-	_, err := os.Stat(code)
-	return err == nil
+	file, err := os.Stat(code)
+	return err == nil && file.Mode().IsRegular()
 }
 
 // forget removes a module's code.
@@ -136,8 +284,8 @@ var ErrNotCompiled = errors.New("host: the module could not be compiled now")
 
 // make has a child compile a module. What a child says about the module, and what it
 // takes to compile it, is a *gas.Error; all else is ErrNotCompiled.
-func (c *cache) make(ctx context.Context, key string, wasm []byte) error {
-	err := c.makeSomehow(ctx, key, wasm)
+func (c *cache) make(ctx context.Context, key string, policy, wasm []byte) error {
+	err := c.makeSomehow(ctx, key, policy, wasm)
 	if err == nil || errors.As(err, new(*gas.Error)) {
 		return err
 	}
@@ -146,25 +294,23 @@ func (c *cache) make(ctx context.Context, key string, wasm []byte) error {
 
 // makeSomehow is make. A machine that is too busy to compile for nothing pays for it: no
 // upload fails because many orders come.
-func (c *cache) makeSomehow(ctx context.Context, key string, wasm []byte) error {
+func (c *cache) makeSomehow(ctx context.Context, key string, policy, wasm []byte) error {
 	if clockd.Mono() >= c.busyUntil.Load() {
-		err := c.makeAt(ctx, idle, key, wasm)
+		err := c.makeAt(ctx, idle, key, policy, wasm)
 		if !errors.Is(err, errStarved) {
 			return err
 		}
 		c.busyUntil.Store(clockd.Mono() + int64(CompileBusy))
 	}
-	return c.makeAt(ctx, nice, key, wasm)
+	return c.makeAt(ctx, nice, key, policy, wasm)
 }
 
 // makeAt is make with a priority, by a child that waits for a module, or else a new one.
 // The limits of a child are for all of its modules together, so none is to blame for the
 // end of one that had another before: a new child finds out.
-func (c *cache) makeAt(ctx context.Context, p priority, key string, wasm []byte) error {
-	if used := c.take(p); used != nil && len(wasm) > goesOnMax {
-		used.end()
-	} else if used != nil {
-		if err := c.makeBy(ctx, used, key, wasm); !errors.Is(err, errEnded) {
+func (c *cache) makeAt(ctx context.Context, p priority, key string, policy, wasm []byte) error {
+	if used := c.take(p); used != nil {
+		if err := c.makeBy(ctx, used, key, policy, wasm); !errors.Is(err, errEnded) {
 			return err
 		}
 	}
@@ -172,7 +318,7 @@ func (c *cache) makeAt(ctx context.Context, p priority, key string, wasm []byte)
 	if err != nil {
 		return err
 	}
-	if err = c.makeBy(ctx, fresh, key, wasm); errors.Is(err, errEnded) {
+	if err = c.makeBy(ctx, fresh, key, policy, wasm); errors.Is(err, errEnded) {
 		return c.childFault(fresh)
 	}
 	return err
@@ -195,8 +341,8 @@ func (c *cache) take(p priority) *child {
 }
 
 // makeBy is make by this child, which then waits for another module, or has ended.
-func (c *cache) makeBy(ctx context.Context, by *child, key string, wasm []byte) error {
-	err := by.compile(ctx, c.wait, wasm)
+func (c *cache) makeBy(ctx context.Context, by *child, key string, policy, wasm []byte) error {
+	err := by.compile(ctx, c.wait, policy, wasm)
 	refused := errors.As(err, new(*gas.Error))
 	if err == nil {
 		err = c.adopt(key, by.scratch)
@@ -216,8 +362,9 @@ func (c *cache) end() {
 	}
 }
 
-// adopt moves the one file that a child made to its place, then notes it.
+// adopt moves the one file of code that a child made to its place, then the note of it.
 func (c *cache) adopt(key, scratch string) error {
+	note := filepath.Join(scratch, childNote)
 	made, err := filepath.Glob(filepath.Join(scratch, "wazero-*", "*"))
 	if err != nil {
 		return fmt.Errorf("host: %w", err)
@@ -229,12 +376,11 @@ func (c *cache) adopt(key, scratch string) error {
 	if err != nil {
 		return fmt.Errorf("host: %w", err)
 	}
-	place, note := filepath.Join(c.folder, name), filepath.Join(scratch, "note")
+	place := filepath.Join(c.folder, name)
 	err = errors.Join(
 		os.MkdirAll(filepath.Dir(place), 0o700),
-		os.Rename(made[0], place),
-		os.WriteFile(note, []byte(name), 0o600),
-		os.Rename(note, c.note(key)),
+		c.move(made[0], place),
+		c.move(note, c.note(key)),
 	)
 	if err != nil {
 		return fmt.Errorf("host: %w", err)

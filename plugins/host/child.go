@@ -3,10 +3,13 @@ package host
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -25,14 +28,20 @@ import (
 // child itself came to an end.
 const exitRefused = 3
 
-// frameSize is the bytes of a size, a uint32 in little-endian order. A module comes to a
-// child behind its size, and what is wrong with it goes back behind its own: 0 if nothing
-// is.
+// frameSize is the bytes of a size, a uint32 in little-endian order. A policy and a module
+// come to a child, each behind its size, and what is wrong with the module goes back behind
+// its own: a gas.Error as JSON, or nothing.
 const frameSize = 4
 
+// policyMax bounds a policy, in bytes: the imports of one module, as JSON.
+const policyMax = 4 << 20
+
+// childNote is the file in a child's folder that becomes the note of a module.
+const childNote = "note"
+
 // CompileChild is the whole of a compiler's process (Config.Compiler). It limits itself,
-// compiles the rewritten modules that it reads from in, one after the other, and answers
-// each on out. It returns the exit code, 0 when no module comes for CompilerRest. Its
+// judges, rewrites and compiles the modules that it reads from in, one after the other, and
+// answers each on out. It returns the exit code, 0 when no module comes for CompilerRest. Its
 // arguments are the folder for the code, the memory that it may take, in bytes, the
 // processor time, in seconds, and its priority. Its limits are for all the modules
 // together, so what it does not survive is only the module's fault if that was the first.
@@ -57,12 +66,18 @@ func CompileChild(arguments []string, in, out *os.File) int {
 		return fails(err)
 	}
 	debug.SetMemoryLimit(int64(memory - memory/4))
-	for anotherComes(in, CompilerRest) {
-		wasm, err := readModule(in)
+	for used := false; anotherComes(in, CompilerRest); used = true {
+		policy, wasm, err := readModule(in)
 		if err != nil {
 			return fails(err)
 		}
-		fault, err := compileInto(arguments[0], wasm)
+		module, fault := policy.Rewrite(wasm)
+		if module != nil {
+			if used && module.Size > goesOnMax {
+				break // its sender begins another process
+			}
+			fault, err = compileInto(arguments[0], module)
+		}
 		if errors.Is(fault, errGaveUp) {
 			fmt.Fprint(os.Stderr, fault)
 			return exitRefused
@@ -106,43 +121,105 @@ func keepsMore(bytes uint64) bool {
 	return err != nil || now > bytes
 }
 
-func readModule(in io.Reader) ([]byte, error) {
-	var size [frameSize]byte
-	if _, err := io.ReadFull(in, size[:]); err != nil {
-		return nil, fmt.Errorf("reading a module: %w", err)
+func readModule(in io.Reader) (*gas.Policy, []byte, error) {
+	encoded, err := readFrame(in, policyMax)
+	if err != nil {
+		return nil, nil, err
 	}
-	n := binary.LittleEndian.Uint32(size[:])
-	if n > gas.RewrittenMax {
-		return nil, fmt.Errorf("a module of %d bytes", n)
+	policy, err := gas.DecodePolicy(encoded)
+	if err != nil {
+		return nil, nil, err
 	}
-	wasm := make([]byte, n)
-	_, err := io.ReadFull(in, wasm)
-	return wasm, err
+	wasm, err := readFrame(in, math.MaxUint32) // gas has a bound, and says so
+	return policy, wasm, err
 }
 
-func answer(out io.Writer, fault error) error {
-	var reason []byte
-	if fault != nil {
-		reason = []byte(fault.Error())
-		reason = reason[:min(len(reason), reportMax)]
+// readFrame reads what comes behind its size.
+func readFrame(in io.Reader, most uint32) ([]byte, error) {
+	var size [frameSize]byte
+	if _, err := io.ReadFull(in, size[:]); err != nil {
+		return nil, fmt.Errorf("reading a size: %w", err)
 	}
-	_, err := out.Write(append(binary.LittleEndian.AppendUint32(nil, uint32(len(reason))), reason...))
+	n := binary.LittleEndian.Uint32(size[:])
+	if n > most {
+		return nil, fmt.Errorf("%d bytes come, at most %d", n, most)
+	}
+	frame := make([]byte, n)
+	_, err := io.ReadFull(in, frame)
+	return frame, err
+}
+
+// answer says what is wrong with a module.
+func answer(out io.Writer, fault error) (err error) {
+	var said []byte
+	var faults *gas.Error
+	switch {
+	case errors.As(fault, &faults):
+		if said, err = json.Marshal(faults); err != nil {
+			return err
+		}
+	case fault != nil:
+		return fault
+	}
+	_, err = out.Write(append(binary.LittleEndian.AppendUint32(nil, uint32(len(said))), said...))
 	return err
 }
 
-// compileInto leaves a module's code in the folder. fault is what is wrong with the module.
-func compileInto(folder string, wasm []byte) (fault, err error) {
+// compileInto leaves a module's code and its note in the folder. fault is what is wrong with
+// the module. wazero gives the file of code the name that it looks for when it loads the
+// module's shell: nobody but wazero knows that name, so it compiles the shell too.
+func compileInto(folder string, module *gas.Module) (fault, err error) {
+	shell, err := module.Shell()
+	if err != nil {
+		return nil, err
+	}
+	parts := [...][]byte{module.Wasm, shell}
+	var made [len(parts)]string
+	for i, wasm := range parts {
+		own := filepath.Join(folder, strconv.Itoa(i))
+		if err := os.RemoveAll(own); err != nil {
+			return nil, err
+		}
+		if fault, err := compileOne(own, wasm); fault != nil || err != nil {
+			return fault, errors.Join(err, os.RemoveAll(own))
+		}
+		files, err := filepath.Glob(filepath.Join(own, "wazero-*", "*"))
+		if err != nil || len(files) != 1 {
+			return nil, errors.Join(err, fmt.Errorf("compiling made %d files", len(files)))
+		}
+		made[i] = files[0]
+	}
+	name, err := filepath.Rel(filepath.Join(folder, "1"), made[1])
+	if err != nil {
+		return nil, err
+	}
+	place := filepath.Join(folder, name)
+	return nil, errors.Join(
+		os.MkdirAll(filepath.Dir(place), 0o700),
+		os.Rename(made[0], place),
+		writeNote(filepath.Join(folder, childNote), name, place, module.Encode(), shell),
+		os.RemoveAll(filepath.Join(folder, "0")),
+		os.RemoveAll(filepath.Join(folder, "1")),
+	)
+}
+
+// compileOne leaves the code of one module in a folder.
+func compileOne(folder string, wasm []byte) (fault, err error) {
 	ctx := context.Background()
 	cache, err := wazero.NewCompilationCacheWithDir(folder)
 	if err != nil {
 		return nil, err
 	}
 	r := wazero.NewRuntimeWithConfig(ctx, runtimeConfig(false, cache))
-	_, fault = compileHere(ctx, r, wasm)
+	_, fault = compileModule(ctx, r, wasm)
 	for _, disk := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EIO, syscall.EROFS} {
 		if errors.Is(fault, disk) {
 			fault, err = nil, fault // which is not the module's
 		}
+	}
+	if fault != nil && !errors.Is(fault, errGaveUp) {
+		reason := fault.Error()
+		fault = refused("code", "%q", reason[:min(len(reason), reportMax)])
 	}
 	return fault, errors.Join(err, r.Close(ctx), cache.Close(ctx))
 }

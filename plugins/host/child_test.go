@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"runtime"
 	"slices"
@@ -74,12 +75,17 @@ func firstModule() *os.File {
 	}
 	go func() {
 		size := make([]byte, 4)
-		_, err := io.ReadFull(os.Stdin, size)
-		if err == nil {
-			_, err = modules.Write(size)
-		}
-		if err == nil {
-			_, err = io.CopyN(modules, os.Stdin, int64(binary.LittleEndian.Uint32(size)))
+		var err error
+		for range 2 { // a policy, and the module
+			if err == nil {
+				_, err = io.ReadFull(os.Stdin, size)
+			}
+			if err == nil {
+				_, err = modules.Write(size)
+			}
+			if err == nil {
+				_, err = io.CopyN(modules, os.Stdin, int64(binary.LittleEndian.Uint32(size)))
+			}
 		}
 		if err == nil {
 			_, err = io.ReadFull(os.Stdin, size)
@@ -148,6 +154,14 @@ func TestChildCompiles(t *testing.T) {
 		os.Remove,
 		func(path string) error { return os.WriteFile(path, []byte("no code"), 0o600) },
 		func(path string) error { return os.Truncate(path, 100) },
+		func(path string) error { // where a function begins
+			b, err := os.ReadFile(path)
+			if err == nil {
+				b[20] ^= 1
+				err = os.WriteFile(path, b, 0o600)
+			}
+			return err
+		},
 		func(path string) error {
 			b, err := os.ReadFile(path)
 			if err == nil {
@@ -224,8 +238,8 @@ func TestChildGoesOn(t *testing.T) {
 	if children := childIDs(t); len(children) != 0 {
 		t.Errorf("the engine is closed, and children are left: %q", children)
 	}
-	if left, err := filepath.Glob(filepath.Join(config.Cache, "*", "compiling-*")); err != nil || len(left) != 0 {
-		t.Errorf("left behind: %q %v", left, err)
+	if left := host.Scratch(config.Cache); len(left) != 0 {
+		t.Errorf("left behind: %q", left)
 	}
 }
 
@@ -530,6 +544,69 @@ func TestLateCompiler(t *testing.T) {
 	}
 }
 
+// TestChildJudges: the child's verdict is the one of package gas, with all the faults, and
+// what cannot be printed is quoted.
+func TestChildJudges(t *testing.T) {
+	e := engine(t, withChild(t.TempDir()))
+	many := gastest.Rule("call 99 call 98"+gastest.Result).WithImport("\x1b[2J", "system", 0)
+	for name, wasm := range map[string][]byte{
+		"no module":   []byte("#!/bin/sh"),
+		"nothing":     nil,
+		"only a head": []byte("\x00asm\x01\x00\x00\x00"),
+		"many faults": many.Encode(),
+		"counted ones": ruleOf(strings.Repeat("call 9999 ", 1000), func(m *gastest.Module) {
+			m.Funcs = append(m.Funcs, slices.Repeat([]gastest.Func{{Code: "call 9999"}}, 2*gas.FaultsMax)...)
+		}),
+		"too large": make([]byte, gas.ModuleBytesMax+1),
+		"grows": ruleOf(gastest.Result, func(m *gastest.Module) {
+			m.Funcs = append(m.Funcs, slices.Repeat([]gastest.Func{{Type: gastest.TypeI32, Code: "raw " + strings.Repeat("20002000360000", 35_000) + " i32.const 0"}}, 16)...)
+		}),
+	} {
+		_, want := gas.Rewrite(wasm)
+		_, err := e.Compile(t.Context(), wasm, nil)
+		var wanted, got *gas.Error
+		if !errors.As(want, &wanted) || !errors.As(err, &got) || !reflect.DeepEqual(got, wanted) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+	}
+	faults, err := host.DecodeRefusal([]byte(`{"Faults":[{"Section":"a\u001b","Offset":1,"Reason":"b\nc"}]}`))
+	if err != nil || faults.Error() != `"a\x1b" section, offset 1: "b\nc"` {
+		t.Errorf("%q %v", faults, err)
+	}
+	for _, said := range []string{"", "{}", "null", "[]", `{"Faults":[` + strings.Repeat("{},", gas.FaultsMax) + "{}]}"} {
+		if faults, err := host.DecodeRefusal([]byte(said)); err == nil {
+			t.Errorf("%q is %v", said[:min(len(said), 20)], faults)
+		}
+	}
+}
+
+// TestLoadsNeverCompile: code that is not there when it is loaded is compiled by a child
+// and not by this process, which has no more than the shell of it.
+func TestLoadsNeverCompile(t *testing.T) {
+	config := withChild(t.TempDir())
+	begun := counting(t, &config, compileRule)
+	const off = 7
+	for first := range 2 {
+		e, err := host.New(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.SetBusy(true) // or a busy machine has it begun again
+		compiles(t, e, off)
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if first == 0 { // the code is there, and not by the name that wazero looks for
+			if err := host.RenameCode(config.Cache); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if as := begun(); as != "nice\nnice\n" {
+		t.Errorf("begun: %q", as)
+	}
+}
+
 // TestLoadsDoNotWait: while all compilers are busy with bombs, what has been compiled
 // before is there at once.
 func TestLoadsDoNotWait(t *testing.T) {
@@ -766,7 +843,7 @@ func TestStarvedCompiler(t *testing.T) {
 	if as, err := os.ReadFile(begun); err != nil || string(as) != "idle\nnice\n" {
 		t.Errorf("%q %v", as, err)
 	}
-	if left, err := filepath.Glob(filepath.Join(config.Cache, "*", "compiling-*")); err != nil || len(left) != 1 { // the one that waits
-		t.Fatalf("%q %v", left, err)
+	if left := host.Scratch(config.Cache); len(left) != 1 { // the one that waits
+		t.Fatalf("%q", left)
 	}
 }

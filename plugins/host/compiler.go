@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/plugins/gas"
 )
 
 // child is a compiler's process, seen from the server. It compiles one module at a time
@@ -32,12 +33,15 @@ type child struct {
 	ended    chan struct{} // closed when it has ended
 }
 
-// reportMax bounds, in bytes, what a child says of a module, or of its end.
-const reportMax = 4 << 10
+// Bounds, in bytes, on what a child says of its end, and of a module.
+const (
+	reportMax = 4 << 10
+	answerMax = 4 << 20
+)
 
 // begin starts a child.
 func (c *cache) begin(p priority) (*child, error) {
-	scratch, err := os.MkdirTemp(c.folder, scratchPrefix)
+	scratch, err := c.scratch()
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
@@ -104,7 +108,7 @@ var errEnded = errors.New("host: the compiler ended")
 // compile has the child compile a module, whose code is in its folder then. A *gas.Error
 // is its refusal; after another error it is of no more use. It ends an idle one that gets
 // too little of a processor, or so little that it is not done in time, with errStarved.
-func (w *child) compile(ctx context.Context, most time.Duration, wasm []byte) error {
+func (w *child) compile(ctx context.Context, most time.Duration, policy, wasm []byte) error {
 	late := errLate
 	if w.priority == idle {
 		late = errStarved
@@ -117,7 +121,7 @@ func (w *child) compile(ctx context.Context, most time.Duration, wasm []byte) er
 		go watchIdle(ctx, w.command.Process.Pid, end)
 	}
 	over := context.AfterFunc(ctx, w.end)
-	refusal, err := w.ask(wasm)
+	refusal, err := w.ask(policy, wasm)
 	switch {
 	case over() && err == nil:
 		return refusal
@@ -129,24 +133,44 @@ func (w *child) compile(ctx context.Context, most time.Duration, wasm []byte) er
 	return errEnded
 }
 
-// ask sends a module and waits for what the child says of it, see frameSize.
-func (w *child) ask(wasm []byte) (refusal, err error) {
-	var size [frameSize]byte
-	binary.LittleEndian.PutUint32(size[:], uint32(len(wasm)))
-	if _, err := w.modules.Write(size[:]); err != nil {
+// ask sends a module and its policy, and waits for what the child says of it, see
+// frameSize.
+func (w *child) ask(policy, wasm []byte) (refusal, err error) {
+	for _, frame := range [][]byte{policy, wasm} {
+		var size [frameSize]byte
+		binary.LittleEndian.PutUint32(size[:], uint32(len(frame)))
+		if _, err := w.modules.Write(size[:]); err != nil {
+			return nil, err
+		}
+		if _, err := w.modules.Write(frame); err != nil {
+			return nil, err
+		}
+	}
+	said, err := readFrame(w.answers, answerMax)
+	if err != nil || len(said) == 0 {
 		return nil, err
 	}
-	if _, err := w.modules.Write(wasm); err != nil {
-		return nil, err
+	return decodeRefusal(said)
+}
+
+// decodeRefusal reads the faults that a child found. What no terminal or log should get is
+// quoted: the child has worked on what a stranger wrote.
+func decodeRefusal(said []byte) (refusal, err error) {
+	var faults gas.Error
+	if err := json.Unmarshal(said, &faults); err != nil {
+		return nil, fmt.Errorf("host: the compiler's answer: %w", err)
 	}
-	if _, err := io.ReadFull(w.answers, size[:]); err != nil {
-		return nil, err
+	if len(faults.Faults) == 0 || len(faults.Faults) > gas.FaultsMax {
+		return nil, fmt.Errorf("host: the compiler found %d faults", len(faults.Faults))
 	}
-	reason := make([]byte, min(binary.LittleEndian.Uint32(size[:]), reportMax))
-	if _, err := io.ReadFull(w.answers, reason); err != nil || len(reason) == 0 {
-		return nil, err
+	for i := range faults.Faults {
+		for _, text := range []*string{&faults.Faults[i].Section, &faults.Faults[i].Reason} {
+			if strings.ContainsFunc(*text, func(r rune) bool { return !strconv.IsPrint(r) }) {
+				*text = strconv.Quote(*text)
+			}
+		}
 	}
-	return refused("code", "%q", reason), nil
+	return &faults, nil
 }
 
 var (

@@ -1,8 +1,10 @@
 package host
 
 import (
+	"errors"
 	"math"
 	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -32,3 +34,30 @@ func AnotherComes(in *os.File, within time.Duration) bool { return anotherComes(
 // DataBytes and KeepsMore are how it finds what it keeps meanwhile.
 func DataBytes() (uint64, error)  { return dataBytes() }
 func KeepsMore(bytes uint64) bool { return keepsMore(bytes) }
+
+// DecodeRefusal is how a child's verdict is read.
+func DecodeRefusal(said []byte) (refusal, err error) { return decodeRefusal(said) }
+
+// RenameCode gives the code of the only module of a cache another name.
+func RenameCode(cache string) error {
+	codes, err1 := filepath.Glob(filepath.Join(cache, "*", "wazero-*", "*"))
+	notes, err2 := filepath.Glob(filepath.Join(cache, "*", "[0-9a-f]*"))
+	if err := errors.Join(err1, err2); err != nil || len(codes) != 1 || len(notes) != 1 {
+		return errors.Join(err, errors.New("there is not one module"))
+	}
+	module, shell, _, err := readNote(notes[0])
+	if err != nil {
+		return err
+	}
+	another := filepath.Join(filepath.Dir(codes[0]), "another")
+	name, err := filepath.Rel(filepath.Dir(notes[0]), another)
+	return errors.Join(err, os.Rename(codes[0], another), writeNote(notes[0], name, another, module.Encode(), shell))
+}
+
+// Scratch are the folders of children that compile for a cache.
+func Scratch(folder string) []string {
+	c := cache{folder: filepath.Join(folder, wazeroVersion())}
+	disk, _ := filepath.Glob(filepath.Join(c.folder, scratchPrefix+"*"))
+	memory, _ := filepath.Glob(filepath.Join(inMemory, c.scratchName()+"*"))
+	return append(disk, memory...)
+}

@@ -7,7 +7,7 @@ import "github.com/doorbuster/doorbuster/plugins/gas"
 const codePerByte = 4
 
 // CodeBytes returns about how much memory the code of a rewritten module takes.
-func CodeBytes(m *gas.Module) int { return codePerByte * len(m.Wasm) }
+func CodeBytes(m *gas.Module) int { return codePerByte * m.Size }
 
 // Footprint returns how many bytes of memory the program may come to hold while it
 // is loaded: its code, its memory once for each instance, and that memory as it was

@@ -8,14 +8,14 @@
 // input gives the same output, fuel and logs for ever, on any machine, and on
 // wazero's compiler as on its interpreter.
 //
-// A module is rewritten by package gas before wazero sees it: it counts its own
+// A module is judged and rewritten by package gas before wazero sees it: it counts its own
 // fuel, and says which pages of memory it changed, so that putting it back costs
 // a copy of these pages. What cannot be put back (memory that grew, a written
 // table) costs a new instance.
 //
-// Modules are compiled by a process of their own, CompileChild, under limits that
-// it cannot get around; this process loads the code that came of it. See
-// Config.Compiler.
+// Modules are judged, rewritten and compiled by a process of their own, CompileChild,
+// under limits that it cannot get around; this process loads the code that came of it.
+// See Config.Compiler.
 //
 // Evaluate does not allocate. It may be called by any number of goroutines: each
 // takes one of a program's instances for the call, and waits for one when all are
@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/doorbuster/doorbuster/plugins/abi"
 	"github.com/doorbuster/doorbuster/plugins/gas"
@@ -130,21 +131,17 @@ func (e *Engine) Compile(ctx context.Context, wasm, config []byte) (*Program, er
 	if len(config) > abi.InputBytesMax {
 		return nil, fmt.Errorf("host: a configuration of %d bytes, at most %d", len(config), abi.InputBytesMax)
 	}
-	module, err := gas.Rewrite(wasm)
-	if err != nil {
-		return nil, err
-	}
-	compiled, discard, err := e.CompileRewritten(ctx, module.Wasm)
+	compiled, err := e.CompileModule(ctx, gas.Rules(), wasm)
 	if err != nil {
 		return nil, err
 	}
 	p := &Program{
-		engine: e, module: module, compiled: compiled, discard: discard, config: append([]byte(nil), config...),
+		engine: e, module: compiled.Module, compiled: compiled.Code, discard: compiled.Discard, config: append([]byte(nil), config...),
 		slots: make([]slot, e.config.Instances),
 	}
 	if err := p.grow(); err != nil {
-		_ = compiled.Close(context.Background())
-		discard()
+		_ = p.compiled.Close(context.Background())
+		p.discard()
 		return nil, refused("init", "%q", err.Error())
 	}
 	return p, nil
@@ -157,65 +154,88 @@ func (e *Engine) Runtime() wazero.Runtime { return e.runtime }
 // Instances is Config.Instances.
 func (e *Engine) Instances() int { return e.config.Instances }
 
-// CompileRewritten has a module compiled that package gas has rewritten, for
-// whatever kind of host: under the same limits, in the same process of its own. When
-// the module comes to nothing after all, discard removes the code that this call has
-// made: nobody would pay for keeping it.
-func (e *Engine) CompileRewritten(ctx context.Context, wasm []byte) (compiled wazero.CompiledModule, discard func(), err error) {
-	discard = func() {}
+// Compiled is a module that can be instantiated.
+type Compiled struct {
+	Module *gas.Module // without Wasm
+	Code   wazero.CompiledModule
+	// Discard removes the code that the call has made, when the module comes to nothing
+	// after all: nobody would pay for keeping it.
+	Discard func()
+}
+
+// CompileModule has a module of any kind judged, rewritten and compiled, as its policy
+// says: under the same limits, in the same process of its own. The errors are those of
+// Compile.
+func (e *Engine) CompileModule(ctx context.Context, policy *gas.Policy, wasm []byte) (*Compiled, error) {
+	discard := func() {}
 	if e.cache == nil {
-		if err := enter(ctx, e.compiling); err != nil {
-			return nil, nil, err
-		}
-		defer leave(e.compiling)
-		if compiled, err = compileHere(ctx, e.runtime, wasm); err != nil {
-			return nil, nil, refused("code", "%q", err.Error())
-		}
-		return compiled, discard, nil
+		return e.compileHere(ctx, policy, wasm)
 	}
-	key := cacheKey(wasm)
+	encoded := policy.Encode()
+	key := e.cache.key(encoded, wasm)
 	for harmed := false; ; {
 		if !e.cache.has(key) {
-			if err := e.compile(ctx, key, wasm); err != nil {
-				return nil, nil, err
+			if err := e.compile(ctx, key, encoded, wasm); err != nil {
+				return nil, err
 			}
 			discard = func() { e.cache.forget(key) }
 		}
-		if compiled, err = e.load(ctx, key, wasm); err == nil {
-			return compiled, discard, nil
+		compiled, err := e.load(ctx, key)
+		if err == nil {
+			compiled.Discard = discard
+			return compiled, nil
 		}
 		if ctx.Err() != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		if errors.Is(err, errDiscarded) {
 			continue
 		}
-		// The compiler has accepted these bytes: its code has come to harm on disk.
+		// The compiler has accepted these bytes: its code has come to harm on disk, or is
+		// for a processor of another kind.
 		e.cache.forget(key)
 		if harmed {
-			return nil, nil, fmt.Errorf("host: loading compiled code: %w", err)
+			return nil, fmt.Errorf("host: loading compiled code: %w", err)
 		}
 		harmed = true
 	}
+}
+
+// compileHere is CompileModule without a child.
+func (e *Engine) compileHere(ctx context.Context, policy *gas.Policy, wasm []byte) (*Compiled, error) {
+	module, err := policy.Rewrite(wasm)
+	if err != nil {
+		return nil, err
+	}
+	if err := enter(ctx, e.compiling); err != nil {
+		return nil, err
+	}
+	defer leave(e.compiling)
+	code, err := compileModule(ctx, e.runtime, module.Wasm)
+	if err != nil {
+		return nil, refused("code", "%q", err.Error())
+	}
+	module.Wasm = nil
+	return &Compiled{module, code, func() {}}, nil
 }
 
 // errDiscarded: code was removed before it could be loaded, by somebody whose module
 // of the same bytes came to nothing.
 var errDiscarded = errors.New("host: the code is gone")
 
-// compile has a child compile a rewritten module.
-func (e *Engine) compile(ctx context.Context, key string, wasm []byte) error {
+// compile has a child compile a module.
+func (e *Engine) compile(ctx context.Context, key string, policy, wasm []byte) error {
 	if err := enter(ctx, e.compiling); err != nil {
 		return err
 	}
 	defer leave(e.compiling)
-	return e.cache.make(ctx, key, wasm)
+	return e.cache.make(ctx, key, policy, wasm)
 }
 
-// load loads the code of a rewritten module, one at a time: wazero hands out code that it
+// load loads what a child has made of a module, one at a time: wazero hands out code that it
 // has read from disk to the next who asks for the same before all of it is there, and
-// while one processor checks a module, the others are for orders.
-func (e *Engine) load(ctx context.Context, key string, wasm []byte) (wazero.CompiledModule, error) {
+// while one processor loads a module, the others are for orders.
+func (e *Engine) load(ctx context.Context, key string) (*Compiled, error) {
 	if err := enter(ctx, e.loading); err != nil {
 		return nil, err
 	}
@@ -225,7 +245,23 @@ func (e *Engine) load(ctx context.Context, key string, wasm []byte) (wazero.Comp
 	if !e.cache.has(key) {
 		return nil, errDiscarded
 	}
-	return compileHere(ctx, e.runtime, wasm)
+	module, shell, err := e.cache.read(key)
+	if err != nil {
+		return nil, err
+	}
+	code, err := compileModule(onlyLoads(), e.runtime, shell)
+	if err != nil {
+		return nil, err
+	}
+	return &Compiled{Module: module, Code: code}, nil
+}
+
+// onlyLoads is a context with which wazero compiles nothing, but for what is no function:
+// a shell has another's code, and compiling it would give every function a trap.
+func onlyLoads() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return experimental.WithCompilationWorkers(ctx, 2) // more than one look at their context
 }
 
 // enter takes a token, or gives up with the context.
@@ -244,11 +280,11 @@ func enter(ctx context.Context, tokens chan struct{}) error {
 
 func leave(tokens chan struct{}) { <-tokens }
 
-// compileHere has wazero check and compile a rewritten module, or load the code
+// compileModule has wazero check and compile a rewritten module, or load the code
 // that its cache has. A panic of its compiler is an error. wazero looks at a
 // context only when it compiles on goroutines of its own, where a panic would end
 // the process, so it does not get to.
-func compileHere(ctx context.Context, r wazero.Runtime, wasm []byte) (compiled wazero.CompiledModule, err error) {
+func compileModule(ctx context.Context, r wazero.Runtime, wasm []byte) (compiled wazero.CompiledModule, err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
 			err = fmt.Errorf("%w: %v", errGaveUp, fault)

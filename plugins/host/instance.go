@@ -99,6 +99,10 @@ func newInstance(p *Program) (*instance, error) {
 		return nil, err
 	}
 	i.module, i.memory = module, module.ExportedMemory("memory")
+	if i.memory == nil || !p.module.Fits(int(i.memory.Size())) {
+		i.close()
+		return nil, errors.New("the memory is not the one that the module was rewritten for")
+	}
 	i.bindGlobals()
 	if err := i.initialise(); err != nil {
 		i.close()

@@ -46,7 +46,8 @@ const (
 	compilerCPU = 2
 	keptPart    = 8
 	// goesOnMax is the size of a rewritten module, in bytes, from which on that is not
-	// enough: Go's take 3 s. They get a process of their own.
+	// enough: Go's take 3 s. A process that has compiled a module ends when one comes, and
+	// they get one of their own.
 	goesOnMax = 256 << 10
 	// CompiledMax bounds the machine code of one module, in bytes.
 	CompiledMax = 256 << 20

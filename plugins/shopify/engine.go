@@ -95,18 +95,24 @@ func (p *Program) link(ctx context.Context, wasm []byte, o *gas.Outline, uploade
 		if p.provider, err = p.engine.provider(ctx, policy.Foreign, uploaded); err != nil {
 			return err
 		}
-		policy.Imports = p.provider.imports
+		policy.Imports = map[[2]string]gas.Signature{} // of what it has, what the function imports
+		for _, i := range o.Imports {
+			key := [2]string{i.Module, i.Name}
+			if signature, ok := p.provider.imports[key]; ok {
+				policy.Imports[key] = signature
+			}
+		}
 		p.io = p.provider.io()
 	}
 	if modules[apiV2] && modules[wasiModule] {
 		return refused("import", "a function cannot import both %q and WASI: build it for wasm32-unknown-unknown", apiV2)
 	}
-	var err error
-	if p.module, err = policy.Rewrite(wasm); err != nil {
+	compiled, err := p.engine.host.CompileModule(ctx, policy, wasm)
+	if err != nil {
 		return err
 	}
-	p.compiled, p.discard, err = p.engine.host.CompileRewritten(ctx, p.module.Wasm)
-	return err
+	p.module, p.compiled, p.discard = compiled.Module, compiled.Code, compiled.Discard
+	return nil
 }
 
 // provider returns a compiled provider, which counts one user more.
@@ -130,14 +136,12 @@ func (e *Engine) provider(ctx context.Context, name string, wasm []byte) (*provi
 		}
 	}
 	v.exchange = exchanged == len(exchangeExports)
-	var err error
-	if v.module, err = (&gas.Policy{Imports: imports, Prefix: prefix, Arena: arena}).Rewrite(wasm); err != nil {
-		return nil, err
-	}
 	// Compiling takes long and holds no lock. Of two who do it at once one is late.
-	if v.compiled, v.discard, err = e.host.CompileRewritten(ctx, v.module.Wasm); err != nil {
+	compiled, err := e.host.CompileModule(ctx, &gas.Policy{Imports: imports, Prefix: prefix, Arena: arena}, wasm)
+	if err != nil {
 		return nil, err
 	}
+	v.module, v.compiled, v.discard = compiled.Module, compiled.Code, compiled.Discard
 	known := e.use(digest, v)
 	if known != v {
 		_ = v.compiled.Close(context.Background())
