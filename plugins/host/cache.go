@@ -61,12 +61,19 @@ func (c *cache) scratchName() string {
 	return "doorbuster-" + scratchPrefix + hex.EncodeToString(sum[:8]) + "-"
 }
 
-// scratch makes a folder for a child: in memory if it can. Files that a child writes to the
-// disk, with nothing but what orders leave of the processor, hold up the syncs of orders'
-// journal.
-func (c *cache) scratch() (string, error) {
-	if folder, err := os.MkdirTemp(inMemory, c.scratchName()); err == nil {
-		return folder, nil
+// scratchRoom is the room, in bytes, that has to be left in memory for children to work
+// there: twice what all of them may write. A container often has 64 MB in all.
+const scratchRoom = 2 * CompilersMax * (CompiledMax + noteMax)
+
+// scratch makes a folder for a child: in memory if there is so much room, in bytes. Files that
+// a child writes to the disk, with nothing but what orders leave of the processor, hold up the
+// syncs of orders' journal.
+func (c *cache) scratch(room uint64) (string, error) {
+	var memory syscall.Statfs_t
+	if syscall.Statfs(inMemory, &memory) == nil && memory.Bavail*uint64(memory.Bsize) >= room {
+		if folder, err := os.MkdirTemp(inMemory, c.scratchName()); err == nil {
+			return folder, nil
+		}
 	}
 	return os.MkdirTemp(c.folder, scratchPrefix)
 }

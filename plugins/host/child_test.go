@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -845,5 +846,24 @@ func TestStarvedCompiler(t *testing.T) {
 	}
 	if left := host.Scratch(config.Cache); len(left) != 1 { // the one that waits
 		t.Fatalf("%q", left)
+	}
+}
+
+// TestScratch: where memory has too little room for what children write, they write to the disk.
+func TestScratch(t *testing.T) {
+	folder := t.TempDir()
+	onDisk, err := host.ScratchFor(folder, math.MaxUint64)
+	if err != nil || filepath.Dir(onDisk) != folder {
+		t.Errorf("%s, %v: not in %s", onDisk, err, folder)
+	}
+	inMemory, err := host.ScratchFor(folder, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(inMemory); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat("/dev/shm"); err == nil && filepath.Dir(inMemory) != "/dev/shm" {
+		t.Errorf("%s: there is room in /dev/shm", inMemory)
 	}
 }

@@ -41,7 +41,7 @@ const (
 
 // begin starts a child.
 func (c *cache) begin(p priority) (*child, error) {
-	scratch, err := c.scratch()
+	scratch, err := c.scratch(scratchRoom)
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}

@@ -54,6 +54,12 @@ func RenameCode(cache string) error {
 	return errors.Join(err, os.Rename(codes[0], another), writeNote(notes[0], name, another, module.Encode(), shell))
 }
 
+// ScratchFor makes a folder for a child of a cache, in memory if there is room.
+func ScratchFor(folder string, room uint64) (string, error) {
+	c := cache{folder: folder}
+	return c.scratch(room)
+}
+
 // Scratch are the folders of children that compile for a cache.
 func Scratch(folder string) []string {
 	c := cache{folder: filepath.Join(folder, wazeroVersion())}
