@@ -39,8 +39,8 @@ var emptyBody = []byte{3, 0, 0, opEnd}
 
 // Shell returns the rewritten module without its code: every function traps. An engine
 // that has compiled the module needs no more of it to run the compiled code, and checks
-// this much sooner. The shells of two modules differ.
-func (m *Module) Shell() ([]byte, error) {
+// this much sooner. The shells of two modules differ, and those of one under two names.
+func (m *Module) Shell(name string) ([]byte, error) {
 	shell := out{b: bytes.Clone(m.Wasm[:len(header)])}
 	var failed bool
 	r := reader{b: m.Wasm, pos: len(header), end: len(m.Wasm), fail: func(int, string, ...any) { failed = true }}
@@ -64,7 +64,7 @@ func (m *Module) Shell() ([]byte, error) {
 		return nil, errors.New("gas: this is no rewritten module")
 	}
 	sum := sha256.Sum256(m.Wasm)
-	return AppendCustom(shell.b, reservedPrefix+"code", sum[:]), nil
+	return AppendCustom(shell.b, reservedPrefix+"code", append(sum[:], name...)), nil
 }
 
 // moduleJSON is what an encoded module says of itself.

@@ -36,12 +36,12 @@ func TestRevisionHasAllSources(t *testing.T) {
 // TestShell: a shell is small whatever the code is, another one for other code, and has all
 // else of the module.
 func TestShell(t *testing.T) {
-	shell := func(code string) []byte {
+	shell := func(name, code string) []byte {
 		m, err := gas.Rewrite(gastest.Rule(code + gastest.Result).Encode())
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := m.Shell()
+		s, err := m.Shell(name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,11 +50,11 @@ func TestShell(t *testing.T) {
 		}
 		return s
 	}
-	small, large, other := shell(""), shell(strings.Repeat("nop ", 10_000)), shell("nop")
-	if len(small) != len(large) || bytes.Equal(small, other) {
+	small, large, other := shell("a", ""), shell("a", strings.Repeat("nop ", 10_000)), shell("a", "nop")
+	if len(small) != len(large) || bytes.Equal(small, other) || bytes.Equal(small, shell("b", "")) {
 		t.Errorf("%d and %d bytes", len(small), len(large))
 	}
-	if _, err := (&gas.Module{Wasm: []byte("\x00asm\x01\x00\x00\x00\x0a\xff")}).Shell(); err == nil {
+	if _, err := (&gas.Module{Wasm: []byte("\x00asm\x01\x00\x00\x00\x0a\xff")}).Shell(""); err == nil {
 		t.Error("a shell of no module")
 	}
 }

@@ -25,20 +25,18 @@ import (
 )
 
 // cache is a folder of compiled code. wazero names and reads the files of code;
-// beside them stands a note for each module, named by a digest of the module, of the
-// policy that it was judged by, and of the package that rewrote it. The note says which
-// file is the code, and holds the shell that wazero loads it by: see gas.Module.Shell.
+// beside them stands a note for each module, named by a digest of the module and of the
+// policy that it was judged by. The note says which file is the code, which is no other
+// note's, and holds the shell that wazero loads it by: see gas.Module.Shell.
 //
-//	<folder>/<wazero's version>/<sha256>   the note
-//	<folder>/<wazero's version>/wazero-…/… the code
+//	<folder>/<generation>/<sha256>   the note
+//	<folder>/<generation>/wazero-…/… the code
 //
 // A file that is lost or damaged, or whose code is for another kind of CPU, is made again.
 type cache struct {
 	folder string
 	config *Config
 	engine wazero.CompilationCache
-
-	revision string // gas.Revision
 
 	// files is held to remove code, and shared to load it: what was there when wazero
 	// began to look for it is there when it finds it.
@@ -49,16 +47,19 @@ type cache struct {
 	busyUntil atomic.Int64  // Mono; an idle child has got no processor of late
 }
 
-// scratchPrefix begins the names of children's own folders.
-const scratchPrefix = "compiling-"
+// These begin the names of children's own folders, on the disk and in memory.
+const (
+	scratchPrefix = "compiling-"
+	memoryPrefix  = "doorbuster-" + scratchPrefix
+)
 
 // inMemory is a file system without a disk, where there is one.
 const inMemory = "/dev/shm"
 
-// scratchName begins the names of children's own folders in memory, of this cache alone.
-func (c *cache) scratchName() string {
+// memoryName begins the names of children's own folders in memory, for this cache.
+func (c *cache) memoryName() string {
 	sum := sha256.Sum256([]byte(c.folder))
-	return "doorbuster-" + scratchPrefix + hex.EncodeToString(sum[:8]) + "-"
+	return memoryPrefix + hex.EncodeToString(sum[:8]) + "-"
 }
 
 // scratchRoom is the room, in bytes, that has to be left in memory for children to work
@@ -67,15 +68,48 @@ const scratchRoom = 2 * CompilersMax * (CompiledMax + noteMax)
 
 // scratch makes a folder for a child: in memory if there is so much room, in bytes. Files that
 // a child writes to the disk, with nothing but what orders leave of the processor, hold up the
-// syncs of orders' journal.
-func (c *cache) scratch(room uint64) (string, error) {
+// syncs of orders' journal. A folder in memory is held: see sweepMemory.
+func (c *cache) scratch(room uint64) (folder string, held *os.File, err error) {
 	var memory syscall.Statfs_t
 	if syscall.Statfs(inMemory, &memory) == nil && memory.Bavail*uint64(memory.Bsize) >= room {
-		if folder, err := os.MkdirTemp(inMemory, c.scratchName()); err == nil {
-			return folder, nil
+		if folder, err = os.MkdirTemp(inMemory, c.memoryName()); err == nil {
+			if held, err = hold(folder); err == nil {
+				return folder, held, nil
+			}
+			_ = os.Remove(folder) // a start of any server of this user does, too
 		}
 	}
-	return os.MkdirTemp(c.folder, scratchPrefix)
+	folder, err = os.MkdirTemp(c.folder, scratchPrefix)
+	return folder, nil, err
+}
+
+// hold locks a folder of this user's for as long as the file is open, unless somebody has it.
+func hold(folder string) (*os.File, error) {
+	held, err := os.OpenFile(folder, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	var is, at syscall.Stat_t
+	err = errors.Join(syscall.Fstat(int(held.Fd()), &is), syscall.Flock(int(held.Fd()), syscall.LOCK_EX|syscall.LOCK_NB), syscall.Lstat(folder, &at))
+	if err == nil && (int(is.Uid) != os.Geteuid() || is.Ino != at.Ino) {
+		err = os.ErrPermission
+	}
+	if err != nil {
+		return nil, errors.Join(err, held.Close())
+	}
+	return held, nil
+}
+
+// sweepMemory removes what children left in memory whose server was killed, whichever of this
+// user's it was: nothing else frees it before the machine starts anew. The lock of a server
+// ends with it. What is another user's stays, and stops nobody.
+func sweepMemory() {
+	left, _ := filepath.Glob(filepath.Join(inMemory, memoryPrefix+"*")) // the pattern is fine
+	for _, folder := range left {
+		if held, err := hold(folder); err == nil {
+			_, _ = os.RemoveAll(folder), held.Close() // the next start tries again
+		}
+	}
 }
 
 // move moves a file, between file systems too, and leaves nothing half done.
@@ -104,14 +138,14 @@ func (c *cache) move(from, to string) error {
 	return os.Remove(from)
 }
 
-// openCache opens the folder, and removes what other versions of wazero, and
-// children that were killed, left there.
+// openCache opens the folder, and removes what other generations, and children that were
+// killed, left there.
 func openCache(config *Config) (*cache, error) {
 	root, err := filepath.Abs(config.Cache) // a child runs in a folder of its own
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
-	c := &cache{folder: filepath.Join(root, wazeroVersion()), config: config, waiting: make(chan *child, CompilersMax), wait: CompileWait}
+	c := &cache{folder: filepath.Join(root, generation()), config: config, waiting: make(chan *child, CompilersMax), wait: CompileWait}
 	if err := os.MkdirAll(c.folder, 0o700); err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
@@ -127,20 +161,24 @@ func openCache(config *Config) (*cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
-	left1, err1 := filepath.Glob(filepath.Join(c.folder, scratchPrefix+"*"))
-	left2, err2 := filepath.Glob(filepath.Join(inMemory, c.scratchName()+"*"))
-	err = errors.Join(err1, err2)
-	for _, scratch := range append(left1, left2...) { // by a process that was killed
+	sweepMemory()
+	left, err := filepath.Glob(filepath.Join(c.folder, scratchPrefix+"*"))
+	for _, scratch := range left { // by a process that was killed
 		err = errors.Join(err, os.RemoveAll(scratch))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
-	c.revision = gas.Revision()
 	if c.engine, err = wazero.NewCompilationCacheWithDir(c.folder); err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
 	return c, nil
+}
+
+// generation names the folder of all that can be used together: what another wazero, another
+// layout of notes or another rewriter has left there is removed at the start.
+func generation() string {
+	return fmt.Sprintf("%s-%d-%s", wazeroVersion(), noteLayout, gas.Revision()[:16])
 }
 
 func wazeroVersion() string {
@@ -154,10 +192,10 @@ func wazeroVersion() string {
 	return "unknown"
 }
 
-// key names what a child makes of a module.
-func (c *cache) key(policy, wasm []byte) string {
+// cacheKey names what a child makes of a module.
+func cacheKey(policy, wasm []byte) string {
 	sum := sha256.New()
-	fmt.Fprintf(sum, "%s %d %s", c.revision, len(policy), policy)
+	fmt.Fprintf(sum, "%d %s", len(policy), policy)
 	for len(wasm) > 0 { // by pieces, as in copyOf
 		n := min(len(wasm), pieceBytes)
 		sum.Write(wasm[:n])
@@ -173,6 +211,7 @@ func (c *cache) note(key string) string { return filepath.Join(c.folder, key) }
 // The checksum of all of this ends the note. Checksums are CRC-32C, and like the length
 // uint32 in little-endian order.
 const (
+	noteLayout    = 1
 	noteNameBytes = 256
 	noteHead      = noteNameBytes + 4 + 4
 	noteMax       = noteHead + 4<<20 + gas.RewrittenMax + 4

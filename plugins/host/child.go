@@ -76,7 +76,7 @@ func CompileChild(arguments []string, in, out *os.File) int {
 			if used && module.Size > goesOnMax {
 				break // its sender begins another process
 			}
-			fault, err = compileInto(arguments[0], module)
+			fault, err = compileInto(arguments[0], module, cacheKey(policy.Encode(), wasm))
 		}
 		if errors.Is(fault, errGaveUp) {
 			fmt.Fprint(os.Stderr, fault)
@@ -168,8 +168,8 @@ func answer(out io.Writer, fault error) (err error) {
 // compileInto leaves a module's code and its note in the folder. fault is what is wrong with
 // the module. wazero gives the file of code the name that it looks for when it loads the
 // module's shell: nobody but wazero knows that name, so it compiles the shell too.
-func compileInto(folder string, module *gas.Module) (fault, err error) {
-	shell, err := module.Shell()
+func compileInto(folder string, module *gas.Module, key string) (fault, err error) {
+	shell, err := module.Shell(key)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package host_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -850,20 +851,74 @@ func TestStarvedCompiler(t *testing.T) {
 }
 
 // TestScratch: where memory has too little room for what children write, they write to the disk.
+// What a killed server left in memory goes with the next start of any, and nothing else.
 func TestScratch(t *testing.T) {
 	folder := t.TempDir()
-	onDisk, err := host.ScratchFor(folder, math.MaxUint64)
-	if err != nil || filepath.Dir(onDisk) != folder {
-		t.Errorf("%s, %v: not in %s", onDisk, err, folder)
+	onDisk, held, err := host.ScratchFor(folder, math.MaxUint64)
+	if err != nil || held != nil || filepath.Dir(onDisk) != folder {
+		t.Errorf("%s, %v, %v: not in %s", onDisk, held, err, folder)
 	}
-	inMemory, err := host.ScratchFor(folder, 0)
+	inMemory, held, err := host.ScratchFor(folder, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(inMemory); err != nil {
+	if held == nil {
+		const probe = "/dev/shm/doorbuster-probe"
+		if err := os.Mkdir(probe, 0o700); err == nil {
+			t.Errorf("%s, but %s can be made", inMemory, probe)
+			_ = os.Remove(probe)
+		}
+		return
+	}
+	anothers := inMemory + "-another"
+	if err := os.Symlink(folder, anothers); err != nil {
+		t.Fatal(err)
+	}
+	host.SweepMemory()
+	if _, err := os.Stat(inMemory); err != nil {
+		t.Error("a folder that is in use is gone")
+	}
+	if _, err := os.Lstat(anothers); err != nil {
+		t.Error("what no child made is gone")
+	}
+	if err := errors.Join(os.Remove(anothers), held.Close()); err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Stat("/dev/shm"); err == nil && filepath.Dir(inMemory) != "/dev/shm" {
-		t.Errorf("%s: there is room in /dev/shm", inMemory)
+	host.SweepMemory()
+	if _, err := os.Stat(inMemory); err == nil {
+		t.Error("the folder of a server that ended stays")
 	}
+}
+
+// TestSourcesShareNoCode: two modules that are rewritten to the same have code of their own,
+// which goes without the other's.
+func TestSourcesShareNoCode(t *testing.T) {
+	config := withChild(t.TempDir())
+	e := engine(t, config)
+	first := gastest.Rule(discount("i64.const 7")).Encode()
+	second := gas.AppendCustom(bytes.Clone(first), "note", []byte("the same code"))
+	if _, err := e.Compile(t.Context(), first, nil); err != nil {
+		t.Fatal(err)
+	}
+	p, err := e.Compile(t.Context(), second, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if codes := codeFiles(t, config.Cache); len(codes) != 2 {
+		t.Errorf("code: %q", codes)
+	}
+	p.Abandon()
+	if codes := codeFiles(t, config.Cache); len(codes) != 1 {
+		t.Errorf("code: %q", codes)
+	}
+}
+
+// codeFiles are the files of code in a cache.
+func codeFiles(t *testing.T, cache string) []string {
+	t.Helper()
+	codes, err := filepath.Glob(filepath.Join(cache, "*", "wazero-*", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return codes
 }

@@ -26,6 +26,7 @@ import (
 type child struct {
 	priority priority
 	scratch  string   // its folder, where it leaves the code of a module; goes with it
+	held     *os.File // its folder again, locked, or nil: see sweepMemory
 	modules  *os.File // to it
 	answers  *os.File // from it
 	command  *exec.Cmd
@@ -41,13 +42,13 @@ const (
 
 // begin starts a child.
 func (c *cache) begin(p priority) (*child, error) {
-	scratch, err := c.scratch(scratchRoom)
+	scratch, held, err := c.scratch(scratchRoom)
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
-	started := &child{priority: p, scratch: scratch, report: head{max: reportMax}, ended: make(chan struct{})}
+	started := &child{priority: p, scratch: scratch, held: held, report: head{max: reportMax}, ended: make(chan struct{})}
 	if err := started.start(c.config); err != nil {
-		_ = os.RemoveAll(scratch) // the next start of the server tries again
+		started.clear()
 		return nil, fmt.Errorf("host: the compiler did not run: %w", err)
 	}
 	if p == idle {
@@ -99,7 +100,15 @@ func (w *child) end() {
 	_ = w.command.Process.Kill()
 	<-w.ended
 	_ = w.answers.Close()
+	w.clear()
+}
+
+// clear removes its folder.
+func (w *child) clear() {
 	_ = os.RemoveAll(w.scratch) // the next start of the server tries again
+	if w.held != nil {
+		_ = w.held.Close() // it was locked
+	}
 }
 
 // errEnded: the child ended before it had answered.

@@ -55,15 +55,18 @@ func RenameCode(cache string) error {
 }
 
 // ScratchFor makes a folder for a child of a cache, in memory if there is room.
-func ScratchFor(folder string, room uint64) (string, error) {
+func ScratchFor(folder string, room uint64) (string, *os.File, error) {
 	c := cache{folder: folder}
 	return c.scratch(room)
 }
 
+// SweepMemory is what a start does with what killed servers left.
+func SweepMemory() { sweepMemory() }
+
 // Scratch are the folders of children that compile for a cache.
 func Scratch(folder string) []string {
-	c := cache{folder: filepath.Join(folder, wazeroVersion())}
+	c := cache{folder: filepath.Join(folder, generation())}
 	disk, _ := filepath.Glob(filepath.Join(c.folder, scratchPrefix+"*"))
-	memory, _ := filepath.Glob(filepath.Join(inMemory, c.scratchName()+"*"))
+	memory, _ := filepath.Glob(filepath.Join(inMemory, c.memoryName()+"*"))
 	return append(disk, memory...)
 }

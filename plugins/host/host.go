@@ -172,7 +172,7 @@ func (e *Engine) CompileModule(ctx context.Context, policy *gas.Policy, wasm []b
 		return e.compileHere(ctx, policy, wasm)
 	}
 	encoded := policy.Encode()
-	key := e.cache.key(encoded, wasm)
+	key := cacheKey(encoded, wasm)
 	for harmed := false; ; {
 		if !e.cache.has(key) {
 			if err := e.compile(ctx, key, encoded, wasm); err != nil {
