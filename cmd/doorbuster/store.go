@@ -96,7 +96,7 @@ func openOffline(ctx context.Context, cfg config.Config) (journal.Store, error) 
 
 // openShared opens the journal for a command that only reads, beside the nodes of a cluster.
 func openShared(ctx context.Context, cfg config.Config) (journal.Store, error) {
-	cfg.Cluster = true
+	cfg.Cluster, cfg.Migrate = true, false
 	return openForCommand(ctx, cfg)
 }
 

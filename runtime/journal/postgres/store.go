@@ -351,13 +351,19 @@ func (s *Store) load(ctx context.Context) (context.Context, context.CancelFunc) 
 
 // takeOver raises the epoch of a stream and appends the event that opens it, which is
 // stamped once the stream's row is held, and so behind every append of the owner before.
+// Of the epochs in which nothing was appended since the stream's last event the newest 16
+// stay. Openings of an earlier stream of the same name cannot be this one's.
 const takeOver = `
 WITH taken AS (
 	INSERT INTO doorbuster.streams AS s (stream, part, epoch, seq, snapshot_seq) VALUES ($1, $2, 1, 0, 0)
 	ON CONFLICT (stream) DO UPDATE SET epoch = s.epoch + 1
 	RETURNING stream, part, epoch, seq, snapshot_seq
 ), opened AS (
-	INSERT INTO doorbuster.epochs (stream, epoch, first, opened_by) SELECT stream, epoch, seq + 1, $3 FROM taken
+	INSERT INTO doorbuster.epochs AS e (stream, epoch, first, opened_by) SELECT stream, epoch, seq + 1, $3 FROM taken
+	ON CONFLICT (stream, epoch) DO UPDATE SET first = excluded.first, opened_by = excluded.opened_by, opened_at = clock_timestamp()
+), forgotten AS (
+	DELETE FROM doorbuster.epochs e USING taken t
+	WHERE e.stream = t.stream AND (e.epoch > t.epoch OR e.epoch <= t.epoch - 16 AND e.first = t.seq + 1)
 )
 SELECT part, epoch, seq, snapshot_seq FROM taken`
 
