@@ -13,13 +13,16 @@ import (
 )
 
 // A candidate is compared with the stable version for as long as their rollout
-// lasts. Its evaluations are judged in windows of WindowOrders: once those of the
-// present window make it certain that the window ends outside of the bounds, or
-// the average discount of at least SampleOrders is outside, the candidate is
-// tripped. From that moment on it sees no order; a goroutine then writes the
-// rollback down. So a candidate that begins to misbehave sees less than two
-// windows more. Each node judges the orders that it prices; a rollback by one ends the
-// candidate on all.
+// lasts. What is judged are its last evaluations on a node, the node's window: once those
+// that are there make it certain that the full window is outside of the bounds, or the
+// average discount of a sample of them is outside, the candidate is tripped. From that
+// moment on it sees no order; a goroutine then writes the rollback down, which ends the
+// candidate on all nodes.
+//
+// The members of a cluster share one window of WindowOrders, in equal parts: each judges
+// by itself, at once, and a candidate that begins to misbehave on all of them sees no more
+// orders than on one. If the evaluations of all the parts together are outside of the
+// bounds, those of one part are.
 //
 // A canary's faults and rejections cost a shopper nothing, so that anybody could repeat
 // an order that the candidate rejects until it is given up. They count once a user and
@@ -27,9 +30,12 @@ import (
 
 // Bounds of comparisons.
 const (
-	// WindowOrders is how many of the candidate's evaluations are judged together.
-	WindowOrders = 100
-	// SampleOrders is the fewest orders that an average discount is taken of.
+	// WindowOrders is how many of the candidate's evaluations are judged together, in the
+	// whole cluster. A fifth of the 200 orders that a candidate may misbehave for is left
+	// for those that other processors evaluate while it trips.
+	WindowOrders = 160
+	// SampleOrders is the fewest orders that an average discount is taken of, or half of
+	// a node's window where that is less.
 	SampleOrders = 20
 	// DifferencesKept is how many orders that differ are kept for the merchant to
 	// look at: the last ones.
@@ -45,14 +51,13 @@ type comparison struct {
 	seed    uint64
 	bounds  Bounds
 	tripped atomic.Bool
-	window  atomic.Uint64 // a window
-	got     gotNothing    // in this window
 
 	stable, candidate        arm
 	compared, differ, missed atomic.Uint64 // of a shadow's orders
 
-	mu   sync.Mutex // guards last
-	last []Difference
+	mu     sync.Mutex // guards what follows
+	window window
+	last   []Difference
 }
 
 func newComparison(key ruleKey, o *Rollout) *comparison {
@@ -99,94 +104,109 @@ func (a *arm) add(in *abi.Input, v *abi.Verdict) {
 	}
 }
 
-// window is the present window's orders, faults and rejections, in 8 bits each,
-// and the points of its discounts in the others.
-type window uint64
+// share is the part of WindowOrders that each of so many members judges by.
+func share(members int) int { return max(1, WindowOrders/max(1, members)) }
 
-const (
-	windowOrder     window = 1
-	windowFault     window = 1 << 8
-	windowRejection window = 1 << 16
-	windowPoint     window = 1 << 24
-)
+// window is the last evaluations of a candidate on this node.
+type window struct {
+	ring        [WindowOrders]judged
+	next, count int // of ring: where the next one goes, and how many there are before it
 
-func (w window) orders() int     { return int(w & 0xff) }
-func (w window) faults() int     { return int(w >> 8 & 0xff) }
-func (w window) rejections() int { return int(w >> 16 & 0xff) }
-func (w window) points() int     { return int(w >> 24) }
-
-func (w window) add(in *abi.Input, v *abi.Verdict) window {
-	switch {
-	case v.Fault != abi.FaultNone:
-		w += windowFault
-	case v.Outcome == abi.OutcomeReject:
-		w += windowRejection
-	default:
-		w += window(points(in, v.Discount)) * windowPoint
-	}
-	return w + windowOrder
+	faults, rejections, points int // of these
 }
 
-// outside says in words how the window leaves the bounds, "" when it does not.
-func (w window) outside(b *Bounds) string {
-	priced := w.orders() - w.faults() - w.rejections()
+// judged is an evaluation of a window.
+type judged struct {
+	user   uint32 // the low bits of the name's hash
+	result result
+}
+
+// result is what a verdict takes off, in points, or why it takes off nothing.
+type result uint16
+
+const (
+	resultFault     result = 1<<16 - 1
+	resultRejection result = 1<<16 - 2 // the most that a discount can be is 10,000
+)
+
+func resultOf(in *abi.Input, v *abi.Verdict) result {
 	switch {
-	case w.faults() > b.FaultMax*WindowOrders/100:
-		return fmt.Sprintf("%d of %d orders faulted; at most %d %% may", w.faults(), w.orders(), b.FaultMax)
-	case w.rejections() > b.RejectMax*WindowOrders/100:
-		return fmt.Sprintf("%d of %d orders were rejected; at most %d %% may be", w.rejections(), w.orders(), b.RejectMax)
-	case priced < SampleOrders:
-	case w.points() > b.DiscountMax*100*priced, w.points() < b.DiscountMin*100*priced:
-		average := w.points() / priced
+	case v.Fault != abi.FaultNone:
+		return resultFault
+	case v.Outcome == abi.OutcomeReject:
+		return resultRejection
+	}
+	return result(points(in, v.Discount))
+}
+
+// add makes an evaluation the newest of the last size ones.
+func (w *window) add(j judged, size int) {
+	for ; w.count >= size; w.count-- {
+		w.sum(w.at(w.count).result, -1)
+	}
+	w.ring[w.next] = j
+	w.next = (w.next + 1) % len(w.ring)
+	w.count++
+	w.sum(j.result, 1)
+}
+
+// at returns the nth newest evaluation, n from 1 to count.
+func (w *window) at(n int) *judged { return &w.ring[(w.next-n+len(w.ring))%len(w.ring)] }
+
+func (w *window) sum(r result, n int) {
+	switch r {
+	case resultFault:
+		w.faults += n
+	case resultRejection:
+		w.rejections += n
+	default:
+		w.points += n * int(r)
+	}
+}
+
+// gotNothing says whether the user had a fault or a rejection in the window.
+func (w *window) gotNothing(user uint32) bool {
+	for n := range w.count {
+		if j := w.at(n + 1); j.user == user && j.result >= resultRejection {
+			return true
+		}
+	}
+	return false
+}
+
+// outside says in words how a window of so many evaluations leaves the bounds, "" when it
+// does not.
+func (w *window) outside(b *Bounds, size int) string {
+	priced := w.count - w.faults - w.rejections
+	switch {
+	case w.faults > b.FaultMax*size/100:
+		return fmt.Sprintf("%d of %d orders faulted; at most %d %% may", w.faults, w.count, b.FaultMax)
+	case w.rejections > b.RejectMax*size/100:
+		return fmt.Sprintf("%d of %d orders were rejected; at most %d %% may be", w.rejections, w.count, b.RejectMax)
+	case priced < min(SampleOrders, (size+1)/2):
+	case w.points > b.DiscountMax*100*priced, w.points < b.DiscountMin*100*priced:
+		average := w.points / priced
 		return fmt.Sprintf("%d.%02d %% off on average of %d orders; %d to %d %% may be", average/100, average%100, priced, b.DiscountMin, b.DiscountMax)
 	}
 	return ""
 }
 
-// gotNothing is the users who had a fault or a rejection in a window, as bits of their
-// names' hashes. At most WindowOrders bits are set, so that about one user in 40 at
-// worst is taken for another, and does not count either.
-type gotNothing [WindowOrders * 41 / 64]atomic.Uint64
-
-// add returns whether the user is new.
-func (g *gotNothing) add(user []byte) bool {
-	at := xxhash.Sum64(user) % uint64(64*len(g))
-	bit := uint64(1) << (at % 64)
-	return g[at/64].Or(bit)&bit == 0
-}
-
-func (g *gotNothing) clear() {
-	for i := range g {
-		g[i].Store(0)
-	}
-}
-
-// judge adds one of the candidate's evaluations. It returns why the candidate has
-// to go, once, and "" otherwise.
-func (c *comparison) judge(in *abi.Input, v *abi.Verdict) string {
+// judge adds one of the candidate's evaluations to the window of a node that is one of so
+// many members. It returns why the candidate has to go, once, and "" otherwise.
+func (c *comparison) judge(in *abi.Input, v *abi.Verdict, members int) string {
 	c.candidate.add(in, v)
-	nothing := v.Fault != abi.FaultNone || v.Outcome == abi.OutcomeReject
-	if c.mode == ModeCanary && nothing && !c.got.add(in.UserID) {
+	j, size := judged{uint32(xxhash.Sum64(in.UserID)), resultOf(in, v)}, share(members)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mode == ModeCanary && j.result >= resultRejection && c.window.gotNothing(j.user) {
 		return ""
 	}
-	for {
-		old := c.window.Load()
-		now := window(old).add(in, v)
-		why := now.outside(&c.bounds)
-		if now.orders() == WindowOrders {
-			now = 0
-		}
-		if !c.window.CompareAndSwap(old, uint64(now)) {
-			continue
-		}
-		if now == 0 {
-			c.got.clear()
-		}
-		if why == "" || c.tripped.Swap(true) {
-			return ""
-		}
-		return why
+	c.window.add(j, size)
+	why := c.window.outside(&c.bounds, size)
+	if why == "" || c.tripped.Swap(true) {
+		return ""
 	}
+	return why
 }
 
 // Difference is an order that the stable version and the candidate of a shadow

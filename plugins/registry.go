@@ -96,6 +96,9 @@ type Config struct {
 	Now func() int64
 	// Host is how rules run.
 	Host host.Config
+	// Members returns how many nodes price orders with these Tables at this moment, this
+	// one among them. It is asked on the order path. nil: one.
+	Members func() int
 	// Changed is told of every change of a rollout once it is durable, by whoever made
 	// it, who waits for it. Optional.
 	Changed func(merchant, rule string)
@@ -112,6 +115,9 @@ type Config struct {
 func (c *Config) validate() error {
 	if c.Tables == nil || c.Now == nil {
 		return errors.New("plugins: Tables and Now are required")
+	}
+	if c.Members == nil {
+		c.Members = func() int { return 1 }
 	}
 	if c.Sleep == nil {
 		c.Sleep = func(context.Context, time.Duration) error { return errNoSleep }

@@ -3,15 +3,20 @@ package plugins
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/plugins/abi"
 )
 
+// tripEvery is after how long it is tried again to store a rollback.
+const tripEvery = time.Second
+
 // trip is a candidate that has to go.
 type trip struct {
 	comparison *comparison
 	why        string
+	again      bool // it could not be stored, and somebody has been told so
 }
 
 // steward does what candidates need beside the order path: shadow evaluations, and
@@ -68,8 +73,8 @@ func (s *steward) watch(u *rule, byCandidate bool, in *abi.Input, out *abi.Verdi
 func (r *Registry) ShadowsMissed() uint64 { return r.steward.shadows.missed.Load() }
 
 func (s *steward) judge(c *comparison, in *abi.Input, out *abi.Verdict) {
-	if why := c.judge(in, out); why != "" {
-		s.trips <- trip{c, why}
+	if why := c.judge(in, out, s.registry.config.Members()); why != "" {
+		s.trips <- trip{comparison: c, why: why}
 	}
 }
 
@@ -122,12 +127,30 @@ func (s *steward) runTrips() {
 		case <-s.quit:
 			return
 		case t := <-s.trips:
-			err := s.registry.giveUp(s.registry.life, t.comparison, t.why)
-			if err != nil && !errors.Is(err, ErrNothingToChange) {
-				// The candidate sees no orders all the same, and a restart judges it anew.
-				s.registry.config.Logger.Error("a rollback could not be stored", "merchant", t.comparison.key.merchant,
-					"rule", t.comparison.key.id, "why", t.why, "error", err)
-			}
+			s.giveUp(t)
 		}
 	}
+}
+
+// giveUp stores a rollback, or has it tried again later. Until then the candidate sees no
+// orders here, and after a restart it is judged anew.
+func (s *steward) giveUp(t trip) {
+	err := s.registry.giveUp(s.registry.life, t.comparison, t.why)
+	if err == nil || errors.Is(err, ErrNothingToChange) {
+		return
+	}
+	if !t.again {
+		s.registry.config.Logger.Error("a rollback could not be stored, and is tried again", "merchant", t.comparison.key.merchant,
+			"rule", t.comparison.key.id, "why", t.why, "error", err)
+	}
+	t.again = true
+	s.ended.Go(func() {
+		if s.registry.config.Sleep(s.registry.life, tripEvery) != nil {
+			return
+		}
+		select {
+		case s.trips <- t:
+		case <-s.quit:
+		}
+	})
 }

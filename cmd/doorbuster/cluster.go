@@ -222,6 +222,14 @@ func (s *server) topology() *cluster.Topology {
 	return s.cluster.Topology()
 }
 
+// members is how many there are. It does not allocate.
+func (s *server) members() int {
+	if s.cluster == nil {
+		return 1
+	}
+	return len(s.cluster.Topology().Members)
+}
+
 func (s *server) links() []cluster.Link {
 	if s.cluster == nil {
 		return nil

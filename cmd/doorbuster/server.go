@@ -192,6 +192,7 @@ func (s *server) startNode(ctx context.Context) (err error) {
 	s.rules, err = plugins.New(ctx, plugins.Config{
 		Tables:  s.store.Tables(),
 		Now:     func() int64 { return s.clock.Now().Wall },
+		Members: s.members,
 		Changed: func(merchant, rule string) { s.hooks.Touch(merchant, gateway.RuleTopic(merchant, rule), 0) },
 		Host:    compiler(s.cfg.Data),
 		Loading: func(done, of int) {
