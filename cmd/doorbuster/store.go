@@ -41,7 +41,7 @@ func openStore(ctx context.Context, cfg config.Config, present *clockd.Clock, lo
 			return nil, err
 		}
 	}
-	servers, err := postgres.OpenAll(ctx, postgres.Config{Clock: present, Log: log, Name: cfg.Advertise, Exclusive: !cfg.Cluster}, cfg.Postgres)
+	servers, err := postgres.OpenAll(ctx, postgres.Config{Clock: present, Log: log, Name: cfg.Advertise, Exclusive: !cfg.Cluster, Ready: cfg.Cluster && cfg.Advertise != ""}, cfg.Postgres)
 	if err != nil {
 		return nil, err
 	}

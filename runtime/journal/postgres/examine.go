@@ -27,7 +27,7 @@ const examined = 21
 // out, and leaves nothing there: what it times are messages in the server's log that
 // nobody reads. An error says why a node could not.
 func Examine(ctx context.Context, url string) (h Health, err error) {
-	pool, err := connect(ctx, url, 1, func(ctx context.Context, conn *pgx.Conn) error {
+	pool, err := connect(ctx, url, 1, false, func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := checkDurable(ctx, conn)
 		return err
 	})

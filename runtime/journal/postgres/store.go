@@ -59,8 +59,12 @@ type Config struct {
 	// for themselves. The fence is what protects the streams; this protects operators
 	// of a single node from starting two.
 	Exclusive bool
-	// Connections bounds the pool, beside the one that commits (8).
+	// Connections bounds the pool, beside the one that commits and the one that Watch
+	// listens on (8).
 	Connections int
+	// Ready keeps as many open from the beginning. A node that takes over many streams at
+	// once would otherwise make them just then, and each costs the server a process.
+	Ready bool
 	// Patience is how long a group is tried again while the server cannot be
 	// reached (60 s). After that the outcome is unknown: the process must end, or, if
 	// other servers carry the journal too, the group's streams must be opened again.
@@ -181,10 +185,10 @@ func open(ctx context.Context, cfg Config, of *shard) (*Store, error) {
 		return claimDatabase(ctx, conn, cfg.Exclusive)
 	}
 	var err error
-	if s.pool, err = connect(ctx, cfg.URL, cfg.Connections, check); err != nil {
+	if s.pool, err = connect(ctx, cfg.URL, cfg.Connections, cfg.Ready, check); err != nil {
 		return nil, err
 	}
-	if s.commit, err = connect(ctx, cfg.URL, 1, claim); err != nil {
+	if s.commit, err = connect(ctx, cfg.URL, 1, false, claim); err != nil {
 		s.pool.Close()
 		return nil, err
 	}
@@ -243,12 +247,15 @@ const (
 // connect makes a pool that accepts only a server that takes writes, so that after
 // a fail-over it finds the new primary among the hosts of the URL. A server that does
 // not hear of a lost client within seconds would hold on to what that had locked.
-func connect(ctx context.Context, url string, connections int, begin func(context.Context, *pgx.Conn) error) (*pgxpool.Pool, error) {
+func connect(ctx context.Context, url string, connections int, ready bool, begin func(context.Context, *pgx.Conn) error) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
 	cfg.MaxConns = int32(connections) //nolint:gosec // a small number of the configuration
+	if ready {
+		cfg.MinConns = cfg.MaxConns
+	}
 	// A look before each use, since connections break all at once when a server
 	// ends; the one that commits finds out by committing.
 	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return connections > 1 }

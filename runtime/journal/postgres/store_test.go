@@ -509,16 +509,7 @@ func TestPartitions(t *testing.T) {
 	if got := server.Exec(t, name(url), "SELECT count(*) FROM doorbuster.events_202612"); got != "1" {
 		t.Errorf("%s records in December's partition", got)
 	}
-	page, err := os.ReadFile("../../../docs/postgres.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, script, _ := strings.Cut(string(page), "```sql\n")
-	script, _, _ = strings.Cut(script, "```")
-	if !strings.Contains(script, "DROP TABLE doorbuster.events_202611;") {
-		t.Fatalf("the page says %q", script)
-	}
-	server.Exec(t, name(url), script)
+	server.Exec(t, name(url), script(t, "## Dropping old deals"))
 	if _, err := s.Head(t.Context(), "old"); !errors.Is(err, journal.ErrNotFound) {
 		t.Errorf("what was dropped is there: %v", err)
 	}
@@ -527,6 +518,76 @@ func TestPartitions(t *testing.T) {
 	}
 	if got := fmt.Sprint(events(t, s, "new")); got != "[1/1/december]" {
 		t.Errorf("what was not dropped is %s", got)
+	}
+}
+
+// script is the SQL that the page for operators has below a heading.
+func script(t *testing.T, heading string) string {
+	t.Helper()
+	page, err := os.ReadFile("../../../docs/postgres.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, below, found := strings.Cut(string(page), "\n"+heading+"\n")
+	below, _, _ = strings.Cut(below, "\n## ")
+	_, sql, has := strings.Cut(below, "```sql\n")
+	sql, _, ends := strings.Cut(sql, "```")
+	if !found || !has || !ends {
+		t.Fatalf("no SQL below %q", heading)
+	}
+	return sql
+}
+
+// Nodes with logins of their own act as the role that owns the tables, as the page for
+// operators says, and may take each other's streams over. Others may not.
+func TestRoles(t *testing.T) {
+	database := fmt.Sprintf("t%d", databases.Add(1))
+	server.Exec(t, "postgres", "CREATE DATABASE "+database)
+	server.Exec(t, "postgres", strings.ReplaceAll(script(t, "## Roles"), "DATABASE shop", "DATABASE "+database)+"; CREATE ROLE guest LOGIN")
+	t.Cleanup(func() {
+		server.Exec(t, database, "DROP OWNED BY doorbuster CASCADE")
+		server.Exec(t, "postgres", "DROP ROLE guest, node_1, node_2, doorbuster")
+	})
+	as := func(role string) string { return strings.Replace(server.URL(database), "postgres@", role+"@", 1) }
+	if _, _, err := postgres.Migrate(t.Context(), as("node_1")); err != nil {
+		t.Fatal(err)
+	}
+	a, b := open(t, as("node_1")), open(t, as("node_2"))
+	defer closeAll(t, a, b)
+	mustOpen(t, a, "deal")
+	first := journaltest.Append("deal", 1, 1, "a1")
+	commit(t, a, first)
+	mustOpen(t, b, "deal")
+	second := journaltest.Append("deal", 2, 2, "b2")
+	if commit(t, b, second); first.Err != nil || second.Err != nil {
+		t.Errorf("%v, %v", first.Err, second.Err)
+	}
+	if owners, err := journal.ReadOwners(t.Context(), a, "deal"); err != nil || len(owners) != 2 {
+		t.Errorf("%+v, %v", owners, err)
+	}
+	if got := server.Exec(t, database, "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'doorbuster'"); got != "doorbuster" {
+		t.Errorf("tables of %q", got)
+	}
+	if s, err := postgres.Open(t.Context(), postgres.Config{URL: as("guest"), Clock: newClock(t)}); err == nil {
+		closeAll(t, s)
+		t.Error("a role without rights uses the journal")
+	}
+}
+
+// A store that is to be ready has its connections before it needs them.
+func TestReady(t *testing.T) {
+	url := database(t, server)
+	s, err := postgres.Open(t.Context(), postgres.Config{URL: url, Clock: newClock(t), Connections: 5, Ready: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(t, s)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for server.Exec(t, "postgres", "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'doorbuster' AND datname = '"+name(url)+"'") != "6" {
+		if ctx.Err() != nil {
+			t.Fatal("there are not as many connections as there should be")
+		}
 	}
 }
 
