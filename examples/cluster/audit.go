@@ -20,7 +20,7 @@ type verdict struct {
 	events     int
 	violations []error
 	moves      []time.Duration // how long those had to wait who asked while a deal got another owner
-	spared     time.Duration   // the longest that anybody waited who asked for a deal that kept its owner
+	spared     []*op           // that were asked of deals that kept their owner, and answered
 	// stale counts the reads and the refusals that were true when they were decided, by
 	// an owner that had been superseded and had not learned it: nothing but an append is
 	// fenced. staleMost is by how much the oldest of them was behind.
@@ -33,7 +33,7 @@ func (v *verdict) add(other verdict) {
 	v.events += other.events
 	v.violations = append(v.violations, other.violations...)
 	v.moves = append(v.moves, other.moves...)
-	v.spared = max(v.spared, other.spared)
+	v.spared = append(v.spared, other.spared...)
 	v.stale += other.stale
 	v.staleMost = max(v.staleMost, other.staleMost)
 	v.takeOvers += other.takeOvers
@@ -371,7 +371,9 @@ func (a *account) epochs() error {
 	}
 	if len(a.verdict.moves) == 0 {
 		for _, o := range a.asked {
-			a.verdict.spared = max(a.verdict.spared, time.Duration(o.ret-o.call))
+			if o.ret != 0 {
+				a.verdict.spared = append(a.verdict.spared, o)
+			}
 		}
 	}
 	return nil

@@ -71,8 +71,8 @@ func TestCluster(t *testing.T) {
 
 	var spared []time.Duration
 	for _, o := range ops {
-		if o.call > killed && o.call < answered && before[o.deal] == after[o.deal] {
-			spared = append(spared, time.Duration(o.ret-o.call))
+		if o.call > killed && o.call < answered && o.ret != 0 && before[o.deal] == after[o.deal] {
+			spared = append(spared, o.wait())
 		}
 		if o.call > left && o.failures > 0 {
 			t.Errorf("%v: %d tries failed after a node was told to leave", o, o.failures)

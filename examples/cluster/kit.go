@@ -25,6 +25,7 @@ type plan struct {
 	perDeal int     // shoppers
 	rate    float64 // questions a second of all shoppers together
 	seed    uint64
+	slowest int    // questions to tell of, of each row
 	binary  string // doorbuster; "" builds it
 	from    string // a revision of this repository that a rolling upgrade comes from; "" = none
 	spaces  bool   // each host has a network namespace

@@ -92,6 +92,7 @@ func parse(args []string) (*options, error) {
 	flags.BoolVar(&o.standby, "standby", true, "give PostgreSQL a synchronous standby")
 	flags.BoolVar(&o.keep, "keep", false, "keep the logs")
 	flags.IntVar(&o.random, "random", 0, "how many faults to play at random behind the others")
+	flags.IntVar(&o.slowest, "slowest", 0, "tell of so many of those who waited longest for deals that stayed, of each fault")
 	flags.BoolVar(&o.loopback, "loopback", false, "use no namespaces")
 	flags.StringVar(&o.markdown, "markdown", "", "Markdown page that the table is written to")
 	flags.BoolVar(&o.measure, "scale", false, "break nothing, and measure 1, 2 and 3 nodes and what a hop costs")

@@ -13,10 +13,14 @@ import (
 // TestReport: the page has a row for each fault, and one violation is enough to fail.
 func TestReport(t *testing.T) {
 	var told, out bytes.Buffer
-	k := &kit{plan: plan{nodes: 3, deals: 4, perDeal: 2, rate: 100}, out: &told}
+	k := &kit{plan: plan{nodes: 3, deals: 4, perDeal: 2, rate: 100, slowest: 1}, out: &told}
+	var spared []*op
+	for _, waited := range []time.Duration{5 * time.Millisecond, 3 * time.Millisecond, 20 * time.Millisecond} {
+		spared = append(spared, &op{what: look, deal: "d-1", node: "node-2", call: 1, reached: int64(time.Second), ret: int64(time.Second + waited)})
+	}
 	good := row{
 		name: "kill -9 a node", asked: 50, acknowledged: 40, refused: 9, unknown: 1, failed: 3, again: 1500 * time.Millisecond,
-		longest: 2 * time.Second, verdict: verdict{events: 40, takeOvers: 4, spared: 20 * time.Millisecond, stale: 2, moves: []time.Duration{30 * time.Millisecond, 10 * time.Millisecond}},
+		longest: 2 * time.Second, verdict: verdict{events: 40, takeOvers: 4, spared: spared, stale: 2, moves: []time.Duration{30 * time.Millisecond, 10 * time.Millisecond}},
 	}
 	bad := row{name: "none", asked: 10, acknowledged: 10, verdict: verdict{events: 10}}
 	for range 7 {
@@ -39,11 +43,14 @@ func TestReport(t *testing.T) {
 	for _, want := range []string{
 		"starts 3 nodes, etcd and PostgreSQL, all on loopback", "8 shoppers ask 100 times a second for\n4 deals",
 		"Of 50 questions 40 were acknowledged; 40 events and 4 take-overs were held against them: **0 violations**",
-		"| kill -9 a node | 50 | 40 | 9 | 3 | 1 | 1500 ms | 2000 ms | 20 ms | 2, 30 ms / 30 ms | 2 | 0 |",
+		"| kill -9 a node | 50 | 40 | 9 | 3 | 1 | 1500 ms | 2000 ms | 5 ms / 20 ms / 20 ms | 2, 30 ms / 30 ms | 2 | 0 |",
 	} {
 		if !bytes.Contains(text, []byte(want)) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
+	}
+	if got := told.String(); !strings.Contains(got, "20 ms at node-2") || strings.Contains(got, " 5 ms at node-2") {
+		t.Errorf("the slowest are not told of: %s", got)
 	}
 	if got := told.String(); strings.Count(got, "VIOLATION: I3: lost\n") != 5 || !strings.Contains(got, "\n  and 2 more\n") {
 		t.Errorf("%s", got)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -54,10 +55,12 @@ type op struct {
 	quantity int64
 	order    *told // repeat, confirm, cancel: as it was acknowledged
 
-	call, ret int64 // Mono ns of the first try and of the answer; ret 0: it never came
-	failures  int   // tries that were answered by 5xx, or not at all
-	failure   error // the last of them
-	status    int   // of the answer
+	call, ret int64  // Mono ns of the first try and of the answer; ret 0: it never came
+	reached   int64  // Mono ns of the first try behind the last connection that ended with its node
+	node      string // that was asked last
+	failures  int    // tries that were answered by 5xx, or not at all
+	failure   error  // the last of them
+	status    int    // of the answer
 	told      told
 }
 
@@ -76,6 +79,10 @@ type told struct {
 
 	Code string `json:"code"` // of a refusal
 }
+
+// wait is how long a shopper waited for the answer of a node that lived to give it: who
+// asked one that died is told so at once, and asks another.
+func (o *op) wait() time.Duration { return time.Duration(o.ret - o.reached) }
 
 // acknowledged says whether the shopper was told that it has happened.
 func (o *op) acknowledged() bool { return o.ret != 0 && o.status < 300 }
@@ -268,10 +275,16 @@ func (s *shopper) try(ctx context.Context, o *op) {
 			break
 		}
 	}
+	if o.node = chosen.host.name; o.reached == 0 {
+		o.reached = clockd.Mono()
+	}
 	answer, err := chosen.api.Do(ctx, o.request())
 	switch {
 	case err != nil || answer.Status >= 500:
 		o.failures++
+		if err != nil && !timedOut(err) {
+			o.reached = 0
+		}
 		if o.failure = err; err == nil {
 			o.failure = fmt.Errorf("%d %s", answer.Status, answer.Body)
 		}
@@ -287,6 +300,12 @@ func (s *shopper) try(ctx context.Context, o *op) {
 		o.status, o.ret = answer.Status, clockd.Mono()
 		s.accuse(fmt.Errorf("%v: unexpected answer of %s: %s", o, chosen.host.name, answer.Body))
 	}
+}
+
+// timedOut tells a node that is silent from one that is no more.
+func timedOut(err error) bool {
+	var slow interface{ Timeout() bool }
+	return errors.As(err, &slow) && slow.Timeout()
 }
 
 func (s *shopper) accuse(err error) {
