@@ -37,7 +37,8 @@ type bodyWriter struct {
 	count   uint32
 
 	operands operands
-	stores   int // so far that are not fixed
+	stores   int      // so far that are not fixed
+	marked   []marked // with an arena
 }
 
 // tempsMax is how many locals of one type are added.
@@ -47,7 +48,7 @@ const tempsMax = 3
 // The writer's memory serves all functions of a module.
 func (c *bodyWriter) rewrite(w *rewriter, b *body) [][]byte {
 	*c = bodyWriter{
-		out: out{b: c.b[:0]}, w: w, body: b, operands: c.operands[:0], tempTypes: c.tempTypes[:0],
+		out: out{b: c.b[:0]}, w: w, body: b, operands: c.operands[:0], marked: c.marked[:0], tempTypes: c.tempTypes[:0],
 		in: bodyReader{reader: b.code, src: w.src, locals: b.localsN, frames: c.in.frames[:0]},
 	}
 	results := w.src.typeList[b.typeIndex].results
@@ -170,16 +171,17 @@ func (c *bodyWriter) instruction() {
 	if in.op == opRefFunc || in.op == opTableGrow {
 		c.count += CallUnits
 	}
-	address, known := c.operands.below()
+	address := c.operands.below()
 	c.operands.apply(in.op, in.index)
+	c.forget(in)
 	switch op := in.op; {
 	case c.in.done:
 	case op == opReturn:
 		c.op(opBr, uint32(depth))
-	case isStore(op) && known && c.w.fix(op, address, in.offset):
+	case isStore(op) && address.known && c.w.fix(op, address.value, in.offset):
 		c.copy(in)
 	case isStore(op):
-		c.store(in)
+		c.store(in, address)
 	case op == opMemoryGrow:
 		c.callHelper(helperGrow)
 	case op == opMemorySize && c.w.arena() != nil:
@@ -284,11 +286,11 @@ var storeTypes = [opLastStore - opFirstStore + 1]byte{
 	i32Type, i64Type, f32Type, f64Type, i32Type, i32Type, i64Type, i64Type, i64Type,
 }
 
-// store writes the store behind a test of its page's mark: the first store to a
+// store writes the store behind a test of its page's mark, unless there is an arena: the first store to a
 // page pays and marks before it writes. Where no page costs anything, setting the mark
 // again is cheaper than the test. A store out of bounds may mark a page for
-// nothing and then traps. The operands are the address and the value.
-func (c *bodyWriter) store(in instruction) {
+// nothing and then traps. The operands are the address, which is also base, and the value.
+func (c *bodyWriter) store(in instruction, base operand) {
 	valueType := byte(v128Type)
 	if in.op <= opLastStore {
 		valueType = storeTypes[in.op-opFirstStore]
@@ -296,6 +298,10 @@ func (c *bodyWriter) store(in instruction) {
 	address, value := c.local(i32Type, 0), c.local(valueType, 1)
 	c.op(opLocalSet, value)
 	c.op(opLocalSet, address)
+	if a := c.w.arena(); a != nil {
+		c.arenaStore(a, in, address, value, base)
+		return
+	}
 	if c.stores++; c.w.gratis() {
 		c.mark(address, in.offset)
 	} else if c.stores <= inlineStores {
@@ -334,14 +340,6 @@ func (c *bodyWriter) callMark(address, offset uint32) {
 
 // unmarked leaves whether the page of address + offset has no mark.
 func (c *bodyWriter) unmarked(address, offset uint32) {
-	if a := c.w.arena(); a != nil {
-		c.place(address, offset)
-		c.i32(arenaShift)
-		c.op(opI32ShrU)
-		c.op(opI32Load8U, 0, a.marksAt())
-		c.op(opI32Eqz)
-		return
-	}
 	c.bit(globalDirty0, address, offset, uint32(c.w.pages.Shift))
 	if c.w.pages.Two {
 		c.bit(globalDirty1, address, offset, uint32(c.w.pages.Shift)+6)

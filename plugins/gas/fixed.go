@@ -39,29 +39,37 @@ func (w *rewriter) fix(op uint16, address, offset uint32) bool {
 // has pushed there. Anything else empties them, and what is below them is unknown.
 type operands []operand
 
-// operand is a value, when it is an i32.const.
+// operand is a value, when it is an i32.const, or what a local holds.
 type operand struct {
 	value uint32
 	known bool
+	local uint32 // one more than its index, 0: none
 }
 
 // below returns the operand below the top one: the address of a store.
-func (o operands) below() (value uint32, known bool) {
+func (o operands) below() operand {
 	if len(o) < 2 {
-		return 0, false
+		return operand{}
 	}
-	return o[len(o)-2].value, o[len(o)-2].known
+	return o[len(o)-2]
 }
 
-// apply follows one instruction, with the value of an i32.const.
+// apply follows one instruction, with the value of an i32.const or the index of a local.
 func (o *operands) apply(op uint16, value uint32) {
 	switch {
 	case op == opI32Const:
-		o.replace(0, operand{value, true})
-	case op == opLocalGet, op == opGlobalGet, op >= opI64Const && op <= opF64Const:
+		o.replace(0, operand{value: value, known: true})
+	case op == opLocalGet:
+		o.replace(0, operand{local: value + 1})
+	case op == opGlobalGet, op >= opI64Const && op <= opF64Const:
 		o.replace(0, operand{})
 	case op == opLocalTee:
-	case op == opLocalSet, op == opGlobalSet:
+		o.set(value)
+		o.replace(1, operand{local: value + 1})
+	case op == opLocalSet:
+		o.pop(1)
+		o.set(value)
+	case op == opGlobalSet:
 		o.pop(1)
 	case op == opSelect:
 		o.replace(3, operand{})
@@ -73,6 +81,15 @@ func (o *operands) apply(op uint16, value uint32) {
 		o.pop(2)
 	default:
 		*o = (*o)[:0]
+	}
+}
+
+// set follows that a local gets another value than what was pushed of it.
+func (o operands) set(local uint32) {
+	for n := range o {
+		if o[n].local == local+1 {
+			o[n].local = 0
+		}
 	}
 }
 

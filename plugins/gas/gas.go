@@ -15,7 +15,8 @@
 //     compiler and on the interpreter;
 //   - marks the pages of memory that it stores to (Pages), after it paid for
 //     copying them back, unless that is free and the store always goes to the same few
-//     bytes, which are put back each time; and says with a flag that it grew its memory or
+//     bytes, which are put back each time (for the pages of an Arena the host takes
+//     the price, at the end); and says with a flag that it grew its memory or
 //     wrote a table, after it paid for the new instance that this takes;
 //   - gives canonical NaNs: every operation that may make one is followed by its
 //     replacement with the positive quiet NaN without payload, so that no bit of

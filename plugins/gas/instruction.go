@@ -15,6 +15,7 @@ const (
 	opReturn       = 0x0f
 	opCall         = 0x10
 	opCallIndirect = 0x11
+	opDrop         = 0x1a
 	opSelect       = 0x1b
 	opSelectTyped  = 0x1c
 	opLocalGet     = 0x20
@@ -25,6 +26,7 @@ const (
 	opTableGet     = 0x25
 	opTableSet     = 0x26
 	opFirstMemory  = 0x28 // i32.load
+	opI64Load      = 0x29
 	opI32Load8U    = 0x2d
 	opFirstStore   = 0x36 // i32.store
 	opI32Store8    = 0x3a

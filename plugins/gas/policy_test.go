@@ -90,10 +90,16 @@ func TestArenaRestores(t *testing.T) {
 		arena.Mark(memory, at, 8)
 		copy(memory[at:], "12345678")
 	}
-	// A store at a page's end reaches into the next, which has no mark.
-	memory[3<<12] = 1
+	// What follows a store at a page's end reaches into the next, which has no mark.
+	memory[3<<12+254] = 1
 	arena.Mark(memory, 3<<12-1, 1)
-	if n := arena.Restore(memory, initial); n == 0 || n > 10*(4096+16) {
+	if n, allowed := arena.Marked(memory, 2); n != 6 || !allowed {
+		t.Error(n, allowed)
+	}
+	if _, allowed := arena.Marked(memory, 1); allowed {
+		t.Error("a page that the source does not have is marked")
+	}
+	if n := arena.Restore(memory, initial); n == 0 || n > 10*(4096+256) {
 		t.Errorf("%d bytes were copied", n)
 	}
 	if string(memory[:len(initial)]) != string(initial) || slices.ContainsFunc(memory[len(initial):], func(b byte) bool { return b != 0 }) {

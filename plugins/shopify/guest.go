@@ -75,6 +75,7 @@ func instantiateImports(ctx context.Context, r wazero.Runtime) error {
 var (
 	errOutOfBounds = errors.New("a pointer is out of bounds")
 	errNoText      = errors.New("a number is that of no text")
+	errWild        = errors.New("a store beyond the memory that the function has")
 	errRegion      = errors.New("the provider's memory, of 1 MiB here, is full")
 )
 
@@ -88,11 +89,19 @@ func (i *instance) At(address, n uint32) []byte {
 }
 
 // Mark is host.Memory's.
-func (i *instance) Mark(address, n uint32) { i.Pay(i.mark(address, n)) }
+func (i *instance) Mark(address, n uint32) { arena.Mark(i.memory, address, n) }
 
-// mark marks a range and returns what putting it back costs.
-func (i *instance) mark(address, n uint32) uint64 {
-	return uint64(arena.Mark(i.memory, address, n)) * gas.ArenaPageUnits
+// payMarks pays for putting back what the evaluation wrote, and says whether all of it was
+// written to memory that the function had asked for.
+func (i *instance) payMarks() error {
+	pages, allowed := arena.Marked(i.memory, uint32(i.size.Get()))
+	switch left := i.Take(uint64(pages) * gas.ArenaPageUnits); {
+	case left < 0:
+		return errInstructions
+	case !allowed:
+		return errWild
+	}
+	return nil
 }
 
 // payText pays for n bytes that are copied.
@@ -104,7 +113,7 @@ func (i *instance) give(address uint32, b []byte) error {
 	if to == nil {
 		return errOutOfBounds
 	}
-	i.Take(i.mark(address, uint32(len(b))))
+	i.Mark(address, uint32(len(b)))
 	copy(to, b)
 	return nil
 }

@@ -147,6 +147,9 @@ func (i *instance) initialise() error {
 			return fmt.Errorf("_initialize: %w", err)
 		}
 	}
+	if err := i.payMarks(); err != nil {
+		return fmt.Errorf("_initialize: %w", err)
+	}
 	p := i.program
 	price := p.memoryModule().RebuildPrice(uint32(len(i.memory)>>wasmPageShift), initFuel-i.Fuel.Get())
 	if p.provider != nil {
@@ -270,6 +273,9 @@ func (i *instance) evaluate(in *abi.Input, fuel uint64, out *abi.Verdict) error 
 	var answer *document
 	if err == nil {
 		answer, err = i.collect()
+	}
+	if written := i.payMarks(); written != nil {
+		err = written
 	}
 	spent := int64(i.Fuel.Get())
 	out.Fuel = fuel - uint64(max(spent, 0))

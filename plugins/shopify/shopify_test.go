@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -160,7 +161,7 @@ func TestLimits(t *testing.T) {
 		{`"ends"`, abi.FaultTrap, nil, "the function ended itself with code 3"},
 		{`"writes"`, abi.FaultBadOutput, errOutputSize, ""},
 		{`"grows"`, abi.FaultTrap, errMemory, ""},
-		{`"stores"`, abi.FaultTrap, nil, "unreachable"},
+		{`"stores"`, abi.FaultTrap, errWild, ""},
 	} {
 		p := compile(t, e, wasm, Bundle{Configuration: []byte(c.configuration), Query: valueQuery})
 		out, trace := evaluate(t, p, order())
@@ -332,12 +333,15 @@ func TestHostile(t *testing.T) {
 	i.input.string("short")
 	i.Fuel.Set(InstructionsMax)
 	i.inputRead([]uint64{uint64(len(i.input.nodes)), 0, uint64(pages)})
-	if left := arena.Mark(i.memory, 0, pages); left != int(pages>>12)-1 {
-		t.Errorf("a text of 5 bytes leaves %d of %d pages", left, pages>>12)
+	if marked, _ := arena.Marked(i.memory, pages>>wasmPageShift); marked != 1 {
+		t.Errorf("a text of 5 bytes marks %d of %d pages", marked, pages>>12)
 	}
 	i.reset()
 	i.Fuel.Set(InstructionsMax)
 	i.Writable(0, pages)
+	if err := i.payMarks(); err != nil {
+		t.Error(err)
+	}
 	if paid := InstructionsMax - i.Fuel.Get(); paid != uint64(pages>>12)*gas.ArenaPageUnits {
 		t.Errorf("%d pages cost %d units", pages>>12, paid)
 	}
@@ -350,6 +354,144 @@ func TestHostile(t *testing.T) {
 	many := compile(t, e, wasm, Bundle{Configuration: []byte("[" + strings.Repeat("0,", 15_000) + "0]"), Query: query})
 	if out, trace := evaluate(t, many, order()); !errors.Is(trace.Err, errInputSize) || out.Fault != abi.FaultBadOutput || len(many.slots[0].instance.input.nodes) > 2*InputBytesMax {
 		t.Errorf("%s, %v", out.Fault, trace.Err)
+	}
+}
+
+// storing is a function whose code has four i32 locals. It has a page of memory.
+func storing(code string) []byte {
+	return (&gastest.Module{
+		Types:     []gastest.Type{{}, {Params: []byte{gastest.I32, gastest.I32, gastest.I32, gastest.I32}, Results: []byte{gastest.I32}}},
+		Imports:   []gastest.Import{{Module: wasiModule, Name: "fd_write", Type: 1}},
+		Funcs:     []gastest.Func{{Code: code, Locals: []byte{gastest.I32, gastest.I32, gastest.I32, gastest.I32}}},
+		MemoryMin: 1,
+		Data:      []gastest.Data{{At: 4000, Bytes: strings.Repeat("initial", 200)}},
+		Exports:   []gastest.Export{{Name: "memory", Kind: 2}, {Name: "_start", Index: 1}},
+	}).Encode()
+}
+
+// keeps runs a function once and says whether its memory is anything but what it was.
+func keeps(t *testing.T, e *Engine, code string) (abi.Verdict, error, bool) {
+	t.Helper()
+	p := compile(t, e, storing(code), Bundle{})
+	first := p.slots[0].instance
+	out, trace := evaluate(t, p, order())
+	i := p.slots[0].instance
+	left := i.memory[len(i.view()):]
+	kept := !i.at(p.initial) || first != i || slices.ContainsFunc(left, func(b byte) bool { return b != 0 })
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out, trace.Err, kept
+}
+
+// TestStoresOutOfBounds: a function that writes where it has no memory gets no price, and
+// leaves nothing behind.
+func TestStoresOutOfBounds(t *testing.T) {
+	e := newEngine(t, host.Config{Instances: 1})
+	marks := arena.RegionEnd() + 1<<12
+	for name, c := range map[string]struct{ code, want string }{
+		"the next page":        {"i32.const 65536 i32.const 1 i32.store 2 0", "beyond the memory that the function has"},
+		"the bound":            {fmt.Sprintf("i32.const %d i32.const 1 i32.store 2 0", arena.RegionAt()-4), "beyond the memory that the function has"},
+		"before it asks":       {"i32.const 65540 i32.const 1 i32.store 2 0 i32.const 1 memory.grow drop", "beyond the memory that the function has"},
+		"before it asks twice": {"i32.const 196540 i32.const 1 i32.store 2 0 i32.const 1 memory.grow drop i32.const 4 memory.grow drop", "beyond the memory that the function has"},
+		"behind the region":    {fmt.Sprintf("i32.const %d i32.const 1 i32.store 2 0", arena.RegionEnd()), "out of bounds memory access"},
+		"the marks":            {fmt.Sprintf("i32.const 4096 i32.const 1 i32.store 2 0 i32.const %d i32.const 0 i32.store 2 0", marks), "out of bounds memory access"},
+		"the marks, far ahead": {fmt.Sprintf("i32.const 4096 local.tee 0 i32.const 1 i32.store 2 0 local.get 0 i32.const 0 i64.extend_i32_u i64.store 3 %d", marks-4096), "out of bounds memory access"},
+		"farther than memory":  {"i32.const 4096 i32.const 1 i32.store 2 4294967295", "unreachable"},
+		"a fill":               {"i32.const 65530 i32.const 1 i32.const 7 memory.fill", "unreachable"},
+		"a fill of the marks":  {fmt.Sprintf("i32.const %d i32.const 0 i32.const 4096 memory.fill", marks), "unreachable"},
+	} {
+		out, err, kept := keeps(t, e, c.code)
+		if out.Fault != abi.FaultTrap || err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %s, %v, want %q", name, out.Fault, err, c.want)
+		}
+		if kept {
+			t.Errorf("%s: something is left", name)
+		}
+	}
+}
+
+// TestStoresLeaveNothing: whatever is stored through locals that change, in blocks that are
+// left early and loops, is put back; and the pages are paid for.
+func TestStoresLeaveNothing(t *testing.T) {
+	e := newEngine(t, host.Config{Instances: 1})
+	const set, store, near = " i32.const 8192 local.set 0 ", " local.get 0 i32.const -1 i32.store 2 0 ", " local.get 0 i32.const -1 i32.store 2 4 "
+	for name, code := range map[string]string{
+		"the end of a page": "i32.const 8191 local.set 0" + store + "local.get 0 i32.const -1 i32.store 2 240",
+		"a block left":      set + "block void i32.const 1 br_if 0" + store + "end" + near,
+		"the other arm":     set + "i32.const 0 if void" + store + "else" + near + "end",
+		"behind an arm":     set + "i32.const 0 if void" + store + "end" + near,
+		"a second round":    set + store + "loop void" + near + "i32.const 20480 local.set 0 local.get 1 i32.eqz i32.const 1 local.set 1 br_if 0 end",
+		"pushed before":     set + store + "local.get 0 i32.const 20480 local.tee 0 i32.const -1 i32.store 2 0 i32.const -1 i32.store 2 4" + near,
+		"changed between":   set + "local.get 0 i32.const 20480 local.set 0 i32.const -1 i32.store 2 0" + near,
+	} {
+		if _, _, kept := keeps(t, e, code); kept {
+			t.Errorf("%s: something is left", name)
+		}
+	}
+	rounds := 40
+	if testing.Short() {
+		rounds = 10
+	}
+	for seed := range rounds {
+		random := rand.New(rand.NewPCG(uint64(seed), 1))
+		var code strings.Builder
+		emit := func(format string, args ...any) { fmt.Fprintf(&code, " "+format, args...) }
+		near := func() int { return random.IntN(64_000) }
+		for n := range 4 {
+			emit("i32.const %d local.set %d", near(), n)
+		}
+		var block func(depth int)
+		block = func(depth int) {
+			for range 12 {
+				local := random.IntN(4)
+				switch k := random.IntN(12); {
+				case k < 6:
+					emit("local.get %d i32.const -1 i32.store 2 %d", local, random.IntN(600))
+				case k == 6:
+					emit("local.get %d i32.const %d local.set %d i32.const -1 i32.store 2 %d", local, near(), local, random.IntN(300))
+				case k == 7:
+					emit("i32.const %d local.tee %d i32.const -1 i32.store 2 8", near(), local)
+				case k == 8:
+					emit("i32.const %d local.set %d", near(), local)
+				case k == 9 && depth < 3:
+					emit("block void i32.const %d br_if 0", random.IntN(2))
+					block(depth + 1)
+					emit("end")
+				case k == 10 && depth < 3:
+					emit("i32.const %d if void", random.IntN(2))
+					block(depth + 1)
+					emit("else")
+					block(depth + 1)
+					emit("end")
+				case k == 11 && depth < 3:
+					emit("loop void")
+					block(depth + 1)
+					emit("end")
+				}
+			}
+		}
+		block(0)
+		out, err, kept := keeps(t, e, code.String())
+		if kept {
+			t.Fatalf("seed %d: something is left of %s", seed, code.String())
+		}
+		if out.Fault != abi.FaultBadOutput || out.Fuel < gas.ArenaPageUnits {
+			t.Fatalf("seed %d: %s, %d units, %v", seed, out.Fault, out.Fuel, err)
+		}
+	}
+}
+
+// TestPagesArePaidFor: also at the end of an evaluation that has an answer.
+func TestPagesArePaidFor(t *testing.T) {
+	p := compile(t, newEngine(t, host.Config{Instances: 1}), wasi("", "i32.const 9000 i32.const 1 i32.store 2 0"+writeAnswer), Bundle{})
+	full, _ := evaluate(t, p, order())
+	var out abi.Verdict
+	if p.Evaluate(order(), full.Fuel, &out, nil); out.Fault != abi.FaultNone || out.Fuel != full.Fuel {
+		t.Fatalf("%s with %d units of %d", out.Fault, out.Fuel, full.Fuel)
+	}
+	if p.Evaluate(order(), full.Fuel-1, &out, nil); out.Fault != abi.FaultOutOfFuel || out.Fuel != full.Fuel-1 {
+		t.Fatalf("%s with %d units of %d", out.Fault, out.Fuel, full.Fuel-1)
 	}
 }
 
