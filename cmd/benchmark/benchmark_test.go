@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
+	"github.com/doorbuster/doorbuster/cmd/benchmark/lab/labtest"
 )
 
 // TestMain lets the test binary stand in for A, which is the binary run again.
@@ -148,12 +149,13 @@ func TestSession(t *testing.T) {
 		t.Fatal("wrk is missing: go tool task tools")
 	}
 	var out bytes.Buffer
-	cmd := newCommand()
-	cmd.SetArgs([]string{"--rounds", "1", "--seconds", "1", "--warmup", "1", "--connections", "8", "--recovery", "100"})
-	cmd.SetOut(&out)
-	if err := cmd.ExecuteContext(t.Context()); err != nil {
-		t.Fatalf("%v\n%s", err, out.String())
-	}
+	labtest.Session(t, func(seconds string) error {
+		out.Reset()
+		cmd := newCommand()
+		cmd.SetArgs([]string{"--rounds", "1", "--seconds", seconds, "--warmup", seconds, "--connections", "8", "--recovery", "100"})
+		cmd.SetOut(&out)
+		return cmd.ExecuteContext(t.Context())
+	})
 	for _, want := range []string{"| A: constant reply |", "| B: one hot deal |", "| C: 1,000 deals |", "Recovery after kill -9", "the rounds' ratios: it is not the quotient"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())

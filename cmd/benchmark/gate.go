@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"slices"
 
 	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
 )
@@ -57,27 +56,7 @@ func ratioOf(r, a result, name string, figure func(sample) float64) ratio {
 		each[i] = figure(s) / figure(a.samples[i])
 	}
 	middle := page.Median(each)
-	return ratio{Name: r.name, Figure: name, Median: middle, Noise: notch(each) / middle}
-}
-
-// notch is half the width of the interval in which the median lies with 95 %
-// certainty: 1.57 times the spread of the middle half, over the root of how many
-// values there are (McGill, Tukey and Larsen 1978, the notches of a box plot). One
-// round that was disturbed does not widen it, and more rounds narrow it. It sorts
-// the values.
-func notch(values []float64) float64 {
-	slices.Sort(values)
-	return 1.57 * (quantile(values, 0.75) - quantile(values, 0.25)) / math.Sqrt(float64(len(values)))
-}
-
-// quantile interpolates between the sorted values on both sides of q, 0 to 1.
-func quantile(sorted []float64, q float64) float64 {
-	at := q * float64(len(sorted)-1)
-	i := int(at)
-	if i+1 == len(sorted) {
-		return sorted[i]
-	}
-	return sorted[i] + (at-float64(i))*(sorted[i+1]-sorted[i])
+	return ratio{Name: r.name, Figure: name, Median: middle, Noise: page.Notch(each) / middle}
 }
 
 // gate compares a session with the recorded one. A ratio fails when it is worse by more

@@ -78,21 +78,8 @@ func newCommand() *cobra.Command {
 	flags.StringVar(&b.gate, "gate", "", "file of recorded ratios; fail if these are worse beyond the noise")
 	flags.StringVar(&b.profiles, "profiles", "", "folder that a CPU profile of each round of the product is written to")
 	flags.StringVar(&b.recordTo, "record", "", "file that the ratios are written to")
-	cmd.AddCommand(newConstant())
+	cmd.AddCommand(lab.ConstantCommand(gateway.ServeConstant))
 	return cmd
-}
-
-// newConstant is A: this binary, run again.
-func newConstant() *cobra.Command {
-	return &cobra.Command{
-		Use:    "constant",
-		Short:  "Answer every request with the same 120 bytes",
-		Args:   cobra.NoArgs,
-		Hidden: true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return lab.Answer(cmd.Context(), cmd.OutOrStdout(), "always the same", gateway.ServeConstant)
-		},
-	}
 }
 
 func (b *bench) validate() error {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/valyala/fasthttp"
 	"go.uber.org/goleak"
+
+	"github.com/doorbuster/doorbuster/runtime/porttest"
 )
 
 // TestMain looks for goroutines that were left behind. Those it ignores are
@@ -166,12 +168,11 @@ func TestRunRefusesNonsense(t *testing.T) {
 func constant(int, []byte, []byte) (body, key []byte) { return []byte("{}"), []byte("k") }
 
 func TestRunGivesUpWhenTheServerIsGone(t *testing.T) {
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	nowhere, err := porttest.Address()
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln.Close()
-	c := dial(t, Config{Addr: ln.Addr().String(), Connections: 2})
+	c := dial(t, Config{Addr: nowhere, Connections: 2})
 	var failures atomic.Int64
 	sum, err := c.Run(t.Context(), Load{Orders: 1 << 20, Next: constant, Observe: func(_, status int, _ time.Duration, _ []byte) {
 		if status == 0 {

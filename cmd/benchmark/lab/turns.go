@@ -87,6 +87,20 @@ func (t *Turns) load(ctx context.Context, addr string, deals, seconds int) (Load
 	return l, err
 }
 
+// ConstantCommand makes a hidden command of a program that measures: it serves what others are
+// compared with, which answers everything with the same bytes. The program starts itself with it.
+func ConstantCommand(serve func(net.Listener) error) *cobra.Command {
+	return &cobra.Command{
+		Use:    "constant",
+		Short:  "Answer every request with the same 120 bytes",
+		Args:   cobra.NoArgs,
+		Hidden: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return Answer(cmd.Context(), cmd.OutOrStdout(), "always the same", serve)
+		},
+	}
+}
+
 // Answer is what a stand-in for the product does until ctx ends: it listens on a free
 // port of loopback, says so in its first line, with what it is, and serves.
 func Answer(ctx context.Context, out io.Writer, what string, serve func(net.Listener) error) error {

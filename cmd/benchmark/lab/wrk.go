@@ -25,6 +25,10 @@ const WrkTimeout = 15 * time.Second
 // wrkRuns counts the runs of wrk: each has idempotency keys of its own.
 var wrkRuns atomic.Int64
 
+// ErrNoAnswers means that a run of wrk ended before the first answer: it was too short for
+// this server on this machine.
+var ErrNoAnswers = errors.New("wrk: nothing was answered in time")
+
 // Wrk posts orders that differ in deal, user, quantity and code, as fast as the
 // answers come.
 type Wrk struct {
@@ -60,6 +64,7 @@ func (l Load) Rate() float64 { return float64(l.Requests) / l.Elapsed.Seconds() 
 
 // Run loads the server at addr for whole seconds with orders for deals d-0 … An
 // answer other than 2xx is an error: the figures are of accepted orders only.
+// ErrNoAnswers.
 func (w *Wrk) Run(ctx context.Context, addr string, deals int, length time.Duration) (Load, error) {
 	out, err := exec.CommandContext(ctx, "wrk",
 		"-t"+strconv.Itoa(w.Threads), "-c"+strconv.Itoa(w.Connections), fmt.Sprintf("-d%ds", int(length.Seconds())),
@@ -83,7 +88,10 @@ func parseLoad(out string) (Load, error) {
 	if _, err := fmt.Sscan(line, &l.Requests, &micros, &failed, &l.Late, &p50, &p99, &p999); err != nil {
 		return Load{}, fmt.Errorf("wrk: result %q: %w", line, err)
 	}
-	if failed > 0 || l.Requests == 0 || micros == 0 {
+	if failed == 0 && l.Requests == 0 {
+		return Load{}, ErrNoAnswers
+	}
+	if failed > 0 || micros == 0 {
 		return Load{}, fmt.Errorf("wrk: %d of %d orders were not accepted:\n%s", failed, l.Requests, out)
 	}
 	l.Elapsed = time.Duration(micros) * time.Microsecond

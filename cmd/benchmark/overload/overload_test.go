@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -9,8 +11,17 @@ import (
 	"time"
 )
 
+// TestMain lets the test binary stand in for the server with the constant reply.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == "constant" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
 func TestRecovered(t *testing.T) {
-	r := newRecorder(time.Minute)
+	r := newRecorder(0, time.Minute)
 	// The P99 of each window, in ms; a burst ends in the third.
 	for _, ms := range []int64{5, 5, 400, 300, 7, 300, 7, 6, 5, 5} {
 		w := newHistogram()
@@ -35,14 +46,19 @@ func TestRecovered(t *testing.T) {
 }
 
 func TestObserve(t *testing.T) {
-	r := newRecorder(time.Minute)
-	r.observe(0, 201, 5*time.Millisecond, nil)
-	r.observe(0, 503, time.Millisecond, []byte(`{"title":"x","code":"overloaded"}`))
-	r.observe(0, 503, time.Millisecond, []byte(`{"title":"x","code":"overloaded"}`))
-	r.observe(0, 429, time.Millisecond, []byte(`{}`))
-	r.observe(0, 0, time.Second, nil)
-	late := newRecorder(0)
-	late.observe(0, 201, time.Second, nil)
+	r := newRecorder(0, time.Minute)
+	r.observe(201, 5*time.Millisecond, nil)
+	r.observe(503, time.Millisecond, []byte(`{"title":"x","code":"overloaded"}`))
+	r.observe(503, time.Millisecond, []byte(`{"title":"x","code":"overloaded"}`))
+	r.observe(429, time.Millisecond, []byte(`{}`))
+	r.observe(0, time.Second, nil)
+	late := newRecorder(0, 0)
+	late.observe(201, time.Second, nil)
+	early := newRecorder(time.Hour, 2*time.Hour)
+	early.observe(201, time.Second, nil)
+	if early.accepted() != 1 || early.inTime != 0 || early.latency.TotalCount() != 0 {
+		t.Error("an answer counts before it should")
+	}
 	if late.accepted() != 1 || late.inTime != 0 {
 		t.Errorf("%d accepted, %d in time", late.accepted(), late.inTime)
 	}
@@ -60,7 +76,7 @@ func TestSession(t *testing.T) {
 	var out bytes.Buffer
 	path := filepath.Join(t.TempDir(), "performance.md")
 	cmd := newCommand()
-	cmd.SetArgs([]string{"--seconds", "1", "--warmup", "1", "--connections", "0.02", "--page", path})
+	cmd.SetArgs([]string{"--seconds", "1", "--warmup", "1", "--lead", "0s", "--connections", "0.02", "--page", path})
 	cmd.SetOut(&out)
 	if err := cmd.ExecuteContext(t.Context()); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
@@ -77,7 +93,7 @@ func TestSession(t *testing.T) {
 }
 
 func TestNonsenseIsRefused(t *testing.T) {
-	for _, args := range [][]string{{"--seconds", "0"}, {"--warmup", "0"}, {"--rounds", "0"}, {"--connections", "0"}, {"x"}} {
+	for _, args := range [][]string{{"--seconds", "0"}, {"--warmup", "0"}, {"--rounds", "0"}, {"--lead", "-1s"}, {"--connections", "0"}, {"x"}} {
 		cmd := newCommand()
 		cmd.SetArgs(args)
 		cmd.SilenceErrors = true
@@ -92,12 +108,12 @@ func TestNonsenseIsRefused(t *testing.T) {
 func TestResults(t *testing.T) {
 	var rs results
 	for _, accepted := range []int{9, 1, 2} {
-		r := newRecorder(time.Second)
+		r := newRecorder(0, time.Second)
 		for range accepted {
-			r.observe(0, 201, time.Duration(accepted)*time.Millisecond, nil)
-			r.observe(0, 503, 0, []byte(`{"code":"overloaded"}`))
+			r.observe(201, time.Duration(accepted)*time.Millisecond, nil)
+			r.observe(503, 0, []byte(`{"code":"overloaded"}`))
 		}
-		r.summary.Failed, r.summary.Unsent = 1, 10
+		r.summary.failed, r.summary.unsent = 1, 10
 		rs = append(rs, r)
 	}
 	if got := rs.median((*recorder).goodput); got != 2 {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -12,9 +14,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/doorbuster/doorbuster/clockd"
-	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
 	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
-	"github.com/doorbuster/doorbuster/gateway/client"
 )
 
 const (
@@ -26,32 +26,38 @@ const (
 
 // recorder takes the answers of one load.
 type recorder struct {
-	length  time.Duration // in which orders are sent
+	lead    time.Duration // that does not count
+	length  time.Duration // in which orders are sent, the lead included
 	begin   int64
-	summary client.Summary
-	used    lab.Usage // of the server
-	share   float64   // of what its round is measured by
+	summary summary
+	used    time.Duration // on a processor by the server
+	spent   time.Duration // the same by the load
 
 	mu      sync.Mutex // guards everything below
 	latency *hdrhistogram.Histogram
-	inTime  int                       // accepted within length
+	all     int64                     // accepted
+	inTime  int                       // of them, behind the lead and within length
 	windows []*hdrhistogram.Histogram // of accepted orders, by when they were answered
 	refused map[string]int            // by code
 }
 
-func newRecorder(length time.Duration) *recorder {
-	return &recorder{begin: clockd.Mono(), length: length, latency: newHistogram(), refused: make(map[string]int)}
+func newRecorder(lead, length time.Duration) *recorder {
+	return &recorder{begin: clockd.Mono(), lead: lead, length: length, latency: newHistogram(), refused: make(map[string]int)}
 }
 
 func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, latencyMax.Microseconds(), 2) }
 
-// observe is for client.Load.
-func (r *recorder) observe(_, status int, latency time.Duration, body []byte) {
+// observe is for load.
+func (r *recorder) observe(status int, latency time.Duration, body []byte) {
 	now := time.Duration(clockd.Mono() - r.begin)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case status == 201:
+		r.all++
+		if now < r.lead {
+			return
+		}
 		micros := min(latency, latencyMax).Microseconds()
 		_ = r.latency.RecordValue(micros) // in range, as the next
 		if now <= r.length {
@@ -74,24 +80,25 @@ func codeOf(body []byte) string {
 	return string(code)
 }
 
-func (r *recorder) accepted() int64 { return r.latency.TotalCount() }
+func (r *recorder) accepted() int64 { return r.all }
 
 // goodput is of the time in which orders were sent: who is held back beyond it holds
 // up no one.
-func (r *recorder) goodput() float64 { return float64(r.inTime) / r.length.Seconds() }
+func (r *recorder) goodput() float64 { return float64(r.inTime) / (r.length - r.lead).Seconds() }
 
 // cpu is the µs of processor that an accepted order took, with all that was refused
 // beside it.
-func (r *recorder) cpu() float64 {
-	return float64(r.used.CPU.Microseconds()) / float64(r.accepted())
-}
+func (r *recorder) cpu() float64 { return float64(r.used.Microseconds()) / float64(r.accepted()) }
+
+// loadCPU is what the load itself took, likewise.
+func (r *recorder) loadCPU() float64 { return float64(r.spent.Microseconds()) / float64(r.accepted()) }
 
 // quantile is in ms.
 func (r *recorder) quantile(q float64) float64 { return float64(r.latency.ValueAtQuantile(q)) / 1000 }
 
 // sent is the orders a second that were answered, or should have been.
 func (r *recorder) sent() float64 {
-	return float64(r.summary.Answered+r.summary.Failed) / r.length.Seconds()
+	return float64(r.summary.answered+r.summary.failed) / r.length.Seconds()
 }
 
 // refusals lists the refused orders by status and code.
@@ -168,7 +175,7 @@ func (rs results) refusals() string {
 // failed is how many orders of all rounds were not answered.
 func (rs results) failed() (n int) {
 	for _, r := range rs {
-		n += r.summary.Failed
+		n += r.summary.failed
 	}
 	return n
 }
@@ -176,7 +183,7 @@ func (rs results) failed() (n int) {
 // unsent is how many orders of all rounds found no connection.
 func (rs results) unsent() (n int) {
 	for _, r := range rs {
-		n += r.summary.Unsent
+		n += r.summary.unsent
 	}
 	return n
 }

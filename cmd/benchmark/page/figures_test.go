@@ -16,6 +16,13 @@ func TestFigures(t *testing.T) {
 			t.Errorf("%v: %v, want %v", c.values, got, c.want)
 		}
 	}
+	// The middle half of nine values spans four of them.
+	if got, want := Notch([]float64{9, 1, 2, 8, 3, 7, 4, 6, 5}), 1.57*4/3; math.Abs(got-want) > 1e-9 {
+		t.Errorf("notch %v, want %v", got, want)
+	}
+	if got := Notch([]float64{7}); got != 0 {
+		t.Errorf("notch of one value: %v", got)
+	}
 	if got := Millis(1500 * time.Microsecond); got != 1.5 {
 		t.Error(got)
 	}

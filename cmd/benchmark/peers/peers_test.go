@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
+	"github.com/doorbuster/doorbuster/cmd/benchmark/lab/labtest"
 )
 
 // TestMain lets the test binary stand in for the peers, which are the binary run again.
@@ -125,12 +126,13 @@ func TestSession(t *testing.T) {
 	kinds, situations = kinds[:1], situations[:1]
 	var out bytes.Buffer
 	path := filepath.Join(t.TempDir(), "performance.md")
-	cmd := newCommand()
-	cmd.SetArgs([]string{"--rounds", "1", "--seconds", "1", "--warmup", "1", "--connections", "8", "--page", path})
-	cmd.SetOut(&out)
-	if err := cmd.ExecuteContext(t.Context()); err != nil {
-		t.Fatalf("%v\n%s", err, out.String())
-	}
+	labtest.Session(t, func(seconds string) error {
+		out.Reset()
+		cmd := newCommand()
+		cmd.SetArgs([]string{"--rounds", "1", "--seconds", seconds, "--warmup", seconds, "--connections", "8", "--page", path})
+		cmd.SetOut(&out)
+		return cmd.ExecuteContext(t.Context())
+	})
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
