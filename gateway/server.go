@@ -26,6 +26,7 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/own"
 	"github.com/doorbuster/doorbuster/runtime/trace"
 	"github.com/doorbuster/doorbuster/runtime/webhook"
+	"github.com/doorbuster/doorbuster/runtime/yield"
 )
 
 // Bounds of what a request may be.
@@ -45,7 +46,7 @@ const (
 	// Orders that are turned away because the node is full, a second and processor,
 	// so that refusing takes little from those who are let in. One that waits for
 	// its refusal waits no longer than this; until then its caller cannot ask again.
-	turnedAwayMax  = 500
+	turnedAwayMax  = 200
 	turnedAwayWait = 2 * time.Second
 
 	readTimeout  = 10 * time.Second // for a whole request
@@ -244,7 +245,7 @@ func (s *Server) linger(ctx *fasthttp.RequestCtx) {
 		_ = ctx.Conn().SetReadDeadline(past) // ends the read that is under way
 	})
 	defer stop()
-	if _, err := io.CopyN(io.Discard, ctx.RequestBodyStream(), lingerMax); !errors.Is(err, io.EOF) {
+	if _, err := io.CopyN(io.Discard, yield.Reader{From: ctx.RequestBodyStream()}, lingerMax); !errors.Is(err, io.EOF) {
 		ctx.SetConnectionClose()
 	}
 }

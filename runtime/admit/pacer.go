@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 )
@@ -19,7 +20,8 @@ type Pacer struct {
 }
 
 // NewPacer makes a pacer that lets perSecond refusals through, and holds none back
-// for longer than most: beyond that it bounds nothing.
+// for longer than most: those beyond are spread over the second half of that time, because
+// who was refused at the same moment comes back at the same moment.
 func NewPacer(perSecond int, most time.Duration) *Pacer {
 	return &Pacer{interval: int64(time.Second) / int64(perSecond), most: int64(most)}
 }
@@ -28,7 +30,10 @@ func NewPacer(perSecond int, most time.Duration) *Pacer {
 func (p *Pacer) Delay(now int64) time.Duration {
 	for {
 		next := p.next.Load()
-		at := min(max(next, now), now+p.most)
+		at := max(next, now)
+		if at > now+p.most {
+			return time.Duration(p.most - rand.Int64N(p.most/2+1))
+		}
 		if p.next.CompareAndSwap(next, at+p.interval) {
 			return time.Duration(at - now)
 		}

@@ -10,13 +10,39 @@ func TestPacer(t *testing.T) {
 	const ms = int64(time.Millisecond)
 	p := NewPacer(100, 25*time.Millisecond)
 	for i, step := range []struct{ now, want int64 }{
-		{1000, 0}, {1000, 10}, {1000, 20}, {1000, 25}, {1000, 25}, // held back, but not for ever
-		{1010, 25}, {1100, 0}, {1105, 5}, {2000, 0}, // what was not used is not saved up
+		{1000, 0}, {1000, 10}, {1000, 20}, // held back
+		{1010, 20}, {1100, 0}, {1105, 5}, {2000, 0}, // what was not used is not saved up
 		{2000, 10},
 	} {
 		if got := p.Delay(step.now * ms); got != time.Duration(step.want*ms) {
 			t.Errorf("step %d: %v, want %d ms", i, got, step.want)
 		}
+	}
+}
+
+// TestPacerSpreads: nobody is held back for ever, and those beyond the pace do not all come
+// back at once.
+func TestPacerSpreads(t *testing.T) {
+	const most = time.Second
+	p := NewPacer(10, most)
+	for range 11 { // at 0, 0.1 … 1 s
+		p.Delay(0)
+	}
+	var parts [10]int
+	for range 10_000 {
+		d := p.Delay(0)
+		if d < most/2 || d > most {
+			t.Fatalf("held back for %v", d)
+		}
+		parts[min(int((d-most/2)/(most/20)), 9)]++
+	}
+	for i, n := range parts {
+		if n < 500 { // a thousand each, and by chance 880
+			t.Errorf("%d of 10,000 in part %d", n, i)
+		}
+	}
+	if d := p.Delay(int64(most)); d != most/10 {
+		t.Errorf("a second later the next waits %v: those beyond the pace moved it", d)
 	}
 }
 
