@@ -68,6 +68,9 @@ func loadForContention(t *testing.T) []string {
 	held := profileOf(t, server.admin, "mutex")
 	waits := profileOf(t, server.admin, "block")
 	must(t, server.kill())
+	if sum.Answered == 0 {
+		return []string{fmt.Sprintf("no order was answered in %v", contentionLoad)}
+	}
 	t.Logf("%d orders, each held up by locks for %v", sum.Answered, blocked(waits)/time.Duration(sum.Answered))
 	for i, s := range held[:min(len(held), contendedFirst)] {
 		if s.ours() {

@@ -96,7 +96,8 @@ func killWhileStarting(t *testing.T, data string) {
 func TestDrain(t *testing.T) {
 	data := t.TempDir()
 	var s shop
-	server := start(t, data)
+	// As long as it may be: who is told to wait for a processor must still see it.
+	server := startWith(t, "doorbuster", append(serveArgs(data), "--drain-notice", "10s"))
 	must(t, s.create(t.Context(), server.addr))
 	must(t, s.crowd(t.Context(), server.addr, rand.N(2*loadMost), func() error {
 		return errors.Join(server.signal(), sayDraining(t.Context(), server.addr), server.cmd.Wait())

@@ -25,7 +25,7 @@ func TestDamageToTheLastOrder(t *testing.T) {
 		t.Fatalf("%d, %v", answer.Status, err)
 	}
 	path, at := lastOrder(t, data)
-	for deadline := time.Now().Add(10 * time.Second); bytes.LastIndex(mustRead(t, path), []byte("clock")) < at; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); bytes.LastIndex(mustRead(t, path), []byte("clock")) < at; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("no mark of the clock was written behind the last order")
 		}
