@@ -10,9 +10,11 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -259,7 +261,11 @@ func (c *cache) read(key string) (*gas.Module, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if is, err := sumOf(c.code(key)); err != nil || is != sum {
+	code, err := c.code(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	if is, err := sumOf(code); err != nil || is != sum {
 		return nil, nil, errors.Join(errHarmed, err)
 	}
 	return module, shell, nil
@@ -286,39 +292,52 @@ func readNote(path string) (*gas.Module, []byte, uint32, error) {
 	return module, said[n:], binary.LittleEndian.Uint32(note[noteNameBytes:]), nil
 }
 
-// code returns the file that a note names, "" when there is none.
-func (c *cache) code(key string) string {
+// code returns the file that a note names, "" when there is none. An error is the machine's.
+func (c *cache) code(key string) (string, error) {
 	note, err := os.Open(c.note(key))
 	if err != nil {
-		return ""
+		return "", machines(err)
 	}
 	defer func() { _ = note.Close() }() // it was read
 	var name [noteNameBytes]byte
 	if _, err := io.ReadFull(note, name[:]); err != nil {
-		return ""
+		return "", machines(err)
 	}
 	code := string(bytes.TrimRight(name[:], "\x00"))
 	if !filepath.IsLocal(code) {
-		return ""
+		return "", nil
 	}
-	return filepath.Join(c.folder, code)
+	return filepath.Join(c.folder, code), nil
 }
 
-// has says whether a module's code is in the folder.
-func (c *cache) has(key string) bool {
-	code := c.code(key)
-	if code == "" {
-		return false
+// has says whether a module's code is in the folder. An error is the machine's.
+func (c *cache) has(key string) (bool, error) {
+	code, err := c.code(key)
+	if code == "" || err != nil {
+		return false, err
 	}
 	file, err := os.Stat(code)
-	return err == nil && file.Mode().IsRegular()
+	return err == nil && file.Mode().IsRegular(), machines(err)
+}
+
+// machines returns an error with ErrNotCompiled if it tells of what this machine has too
+// little of just now, and not of a file, else nil. A file that cannot be read (EIO) is made
+// again.
+func machines(err error) error {
+	for _, short := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.EAGAIN} {
+		// wazero keeps the words of an error and not the error where it maps code.
+		if err != nil && (errors.Is(err, short) || strings.HasSuffix(err.Error(), ": "+short.Error())) {
+			return fmt.Errorf("%w: %w", ErrNotCompiled, err)
+		}
+	}
+	return nil
 }
 
 // forget removes a module's code.
 func (c *cache) forget(key string) {
 	c.files.Lock()
 	defer c.files.Unlock()
-	if code := c.code(key); code != "" {
+	if code, err := c.code(key); code != "" && err == nil {
 		_ = os.Remove(code)
 	}
 	_ = os.Remove(c.note(key))
@@ -360,14 +379,20 @@ func (c *cache) makeAt(ctx context.Context, p priority, key string, policy, wasm
 			return err
 		}
 	}
-	fresh, err := c.begin(p)
-	if err != nil {
-		return err
+	room := uint64(scratchRoom)
+	for {
+		fresh, err := c.begin(p, room)
+		if err != nil {
+			return err
+		}
+		if err = c.makeBy(ctx, fresh, key, policy, wasm); !errors.Is(err, errEnded) {
+			return err
+		}
+		if !fresh.filled() {
+			return c.childFault(fresh)
+		}
+		room = math.MaxUint64 // on the disk, then
 	}
-	if err = c.makeBy(ctx, fresh, key, policy, wasm); errors.Is(err, errEnded) {
-		return c.childFault(fresh)
-	}
-	return err
 }
 
 // take returns a child of this priority that waits for a module, nil if there is none, and

@@ -890,6 +890,71 @@ func TestScratch(t *testing.T) {
 	}
 }
 
+// TestMemoryFills: where there is no room left in memory while a child works there, another
+// works on the disk.
+func TestMemoryFills(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, fails := range map[string]string{"at once": "", "with its module": "head -c 5 >/dev/null;"} {
+		config := withChild(t.TempDir())
+		config.Compiler = []string{"/bin/sh", "-c", `case "$1" in /dev/shm/*) ` + fails + ` echo "write: no space left on device" >&2; exit 2;; esac; exec ` + self + ` "$0" "$@"`, compileRule}
+		e := engine(t, config)
+		e.SetBusy(true) // or a busy machine has it begun again
+		compiles(t, e, 7)
+		if left := host.Scratch(config.Cache); len(left) != 1 || strings.HasPrefix(left[0], "/dev/shm") {
+			t.Errorf("%s: %q", name, left)
+		}
+	}
+	// On the disk it is the machine's failure, and nothing is tried for ever.
+	config := withChild(t.TempDir())
+	config.Compiler = []string{"/bin/sh", "-c", `echo "write: no space left on device" >&2; exit 2`}
+	e := engine(t, config)
+	e.SetBusy(true)
+	if _, err := e.Compile(t.Context(), gastest.Rule(gastest.Result).Encode(), nil); !errors.Is(err, host.ErrNotCompiled) || !strings.Contains(err.Error(), "no space") {
+		t.Error(err)
+	}
+}
+
+// TestShortOfFiles: code that cannot be read because the machine has too little of something is
+// not taken for damaged.
+func TestShortOfFiles(t *testing.T) {
+	config := withChild(t.TempDir())
+	compiles(t, engine(t, config), 7)
+	config.Compiler = []string{"/bin/false"}
+	e := engine(t, config)
+	var before syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 0, Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := e.Compile(t.Context(), gastest.Rule(discount("i64.const 7")).Encode(), nil)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(err, host.ErrNotCompiled) || !errors.Is(err, syscall.EMFILE) {
+		t.Error(err)
+	}
+	compiles(t, e, 7)
+	for _, short := range []error{
+		&os.PathError{Op: "open", Err: syscall.ENFILE},
+		errors.Join(errors.New("harmed"), syscall.ENOMEM),
+		fmt.Errorf("compilationcache: error mmapping executable (len=1): %v", syscall.ENOMEM), // as wazero does
+	} {
+		if err := host.Machines(short); !errors.Is(err, host.ErrNotCompiled) || !strings.Contains(err.Error(), short.Error()) {
+			t.Errorf("%v: %v", short, err)
+		}
+	}
+	for _, harm := range []error{nil, io.ErrUnexpectedEOF, &os.PathError{Op: "read", Err: syscall.EIO}, os.ErrNotExist} {
+		if err := host.Machines(harm); err != nil {
+			t.Errorf("%v: %v", harm, err)
+		}
+	}
+}
+
 // TestSourcesShareNoCode: two modules that are rewritten to the same have code of their own,
 // which goes without the other's.
 func TestSourcesShareNoCode(t *testing.T) {

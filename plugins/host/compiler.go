@@ -40,9 +40,9 @@ const (
 	answerMax = 4 << 20
 )
 
-// begin starts a child.
-func (c *cache) begin(p priority) (*child, error) {
-	scratch, held, err := c.scratch(scratchRoom)
+// begin starts a child, which works in memory if there is so much room, in bytes.
+func (c *cache) begin(p priority, room uint64) (*child, error) {
+	scratch, held, err := c.scratch(room)
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
@@ -240,6 +240,12 @@ func spare(bytes uint64) error {
 		return err
 	}
 	return unix.Munmap(memory)
+}
+
+// filled says whether a child ended because there was no room left in memory, where it worked:
+// others use that folder, too.
+func (w *child) filled() bool {
+	return w.held != nil && strings.Contains(w.report.String(), syscall.ENOSPC.Error())
 }
 
 // head keeps the first bytes that are written to it.

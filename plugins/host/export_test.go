@@ -60,6 +60,9 @@ func ScratchFor(folder string, room uint64) (string, *os.File, error) {
 	return c.scratch(room)
 }
 
+// Machines says whether an error tells of the machine.
+func Machines(err error) error { return machines(err) }
+
 // SweepMemory is what a start does with what killed servers left.
 func SweepMemory() { sweepMemory() }
 

@@ -174,7 +174,11 @@ func (e *Engine) CompileModule(ctx context.Context, policy *gas.Policy, wasm []b
 	encoded := policy.Encode()
 	key := cacheKey(encoded, wasm)
 	for harmed := false; ; {
-		if !e.cache.has(key) {
+		has, err := e.cache.has(key)
+		if err != nil {
+			return nil, err
+		}
+		if !has {
 			if err := e.compile(ctx, key, encoded, wasm); err != nil {
 				return nil, err
 			}
@@ -190,6 +194,9 @@ func (e *Engine) CompileModule(ctx context.Context, policy *gas.Policy, wasm []b
 		}
 		if errors.Is(err, errDiscarded) {
 			continue
+		}
+		if short := machines(err); short != nil {
+			return nil, short
 		}
 		// The compiler has accepted these bytes: its code has come to harm on disk, or is
 		// for a processor of another kind.
@@ -242,7 +249,10 @@ func (e *Engine) load(ctx context.Context, key string) (*Compiled, error) {
 	defer leave(e.loading)
 	e.cache.files.RLock()
 	defer e.cache.files.RUnlock()
-	if !e.cache.has(key) {
+	switch has, err := e.cache.has(key); {
+	case err != nil:
+		return nil, err
+	case !has:
 		return nil, errDiscarded
 	}
 	module, shell, err := e.cache.read(key)
