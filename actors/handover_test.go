@@ -2,8 +2,12 @@ package actors
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/doorbuster/doorbuster/actors/deal"
+	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
 )
 
 // TestHandOverSumsUp: a deal with much to replay leaves a snapshot behind for its next
@@ -102,4 +106,51 @@ func TestHandedDealsAreTakenUp(t *testing.T) {
 		}
 		return true
 	})
+}
+
+// TestHandOverGoesInGroups: no more deals are on their way at the same time than may be, and
+// the others are served.
+func TestHandOverGoesInGroups(t *testing.T) {
+	const deals = 2*handedAtOnce + 1
+	store := &slowStore{Memory: journaltest.NewMemory()}
+	v := newTownOver(t, store, "a", "b")
+	v.agree("a")
+	a := v.node("a")
+	ids := a.ids(deals)
+	a.open(ids)
+	store.gate.Lock()
+	open := sync.OnceFunc(store.gate.Unlock)
+	defer open()
+	placed := make(chan answer, deals)
+	for _, id := range ids {
+		go func() { placed <- a.place(id, "u", "k", 1) }()
+	}
+	count := func(is func(*activation) bool) int { return len(a.node.active.list(is)) }
+	leaves := func(d *activation) bool { return d.departs.Load() != nil }
+	a.eventually("all orders are on their way", func() bool {
+		return count(func(d *activation) bool { return d.uncommitted.Load() > 0 }) == deals
+	})
+	a.members.Store(&[]string{"b"})
+	v.node("b").members.Store(&[]string{"b"})
+	done := make(chan error, 1)
+	go func() { done <- a.node.HandOver(t.Context()) }()
+	a.eventually("a group leaves", func() bool { return count(leaves) >= handedAtOnce })
+	for range 20 {
+		time.Sleep(time.Millisecond)
+		if n := count(leaves); n != handedAtOnce {
+			t.Fatalf("%d deals are on their way, not %d", n, handedAtOnce)
+		}
+	}
+	open()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	for range deals {
+		if got := <-placed; got.err != nil || got.code != deal.OK {
+			t.Errorf("%+v", got)
+		}
+	}
+	if n := a.node.Stats().HandedOver; n != deals {
+		t.Errorf("%d of %d deals were handed over", n, deals)
+	}
 }
