@@ -116,9 +116,9 @@ func (f *fleet) connect(i int) error {
 		return fmt.Errorf("socket: %w", err)
 	}
 	err = unix.Connect(fd, f.addr)
-	for err == unix.EINTR { //nolint:errorlint // an Errno, as it came
+	for err == unix.EINTR {
 		err = unix.Connect(fd, f.addr)
-		if err == unix.EISCONN { //nolint:errorlint // as above
+		if err == unix.EISCONN {
 			err = nil
 		}
 	}
@@ -190,7 +190,7 @@ func (f *fleet) run(ctx context.Context, l load) (summary, error) {
 			}
 		}
 		n, err := unix.EpollWait(f.poll, events, lookEvery)
-		if err != nil && err != unix.EINTR { //nolint:errorlint // an Errno, as it came
+		if err != nil && err != unix.EINTR {
 			return s.sum, fmt.Errorf("epoll_wait: %w", err)
 		}
 		for _, e := range events[:max(n, 0)] {
@@ -265,7 +265,7 @@ func (s *sending) post(on, i int, due int64) {
 func (s *sending) receive(on int) {
 	c := &s.conns[on]
 	n, err := unix.Read(c.fd, s.in)
-	if err == unix.EAGAIN || err == unix.EINTR { //nolint:errorlint // an Errno, as it came
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
 		return
 	}
 	if err != nil || n == 0 || len(c.part)+n > answerMax || !c.busy {

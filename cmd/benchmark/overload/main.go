@@ -213,19 +213,21 @@ func (s *session) measureCapacity(ctx context.Context) (string, error) {
 	}
 	return fmt.Sprintf("## Overload\n`%s -- --rounds %d --seconds %d`: one hot deal with the rule `%s`; load and server on the same %s.\n"+
 		"Each load is under way for %v before it counts. Figures are medians over the rounds; refused, no answer and not sent are sums.\n"+
-		"Capacity, when each of %d connections waits for its answers: **%.0f orders/s**.\n",
+		"Capacity to begin with, when each of %d connections waits for its answers: **%.0f orders/s**.\n",
 		task, s.rounds, s.seconds, rule, page.Machine(), s.lead, s.connections(connectionsUsed), s.capacity), nil
 }
 
-// turns yields 0 to n-1, from another one in each round, and then all of them backwards: what
-// the last load left behind, and where in a round the machine was slow, is then nobody's alone.
+// turns yields 0, then 1 to n-1, from another one in each round, and then all of them backwards:
+// what the last load left behind, and where in a round the machine was slow, is then nobody's
+// alone.
 func turns(round, n int) iter.Seq[int] {
+	order := make([]int, n)
+	for i := range n - 1 {
+		order[1+i] = 1 + (round+i)%(n-1)
+	}
 	return func(yield func(int) bool) {
 		for i := range 2 * n {
-			if i >= n {
-				i = 2*n - 1 - i
-			}
-			if !yield((round + i) % n) {
+			if !yield(order[min(i, 2*n-1-i)]) {
 				return
 			}
 		}
@@ -241,7 +243,9 @@ type level struct {
 }
 
 // levels are what is compared; of each server the first is what the others are held against.
+// That of ours also says anew in each round what the capacity is.
 var levels = []level{
+	{name: "as fast as the answers come", connections: connectionsUsed},
 	{name: "1×", times: 1, connections: connectionsUsed},
 	{name: "2×", times: 2, connections: 2 * connectionsUsed},
 	{name: "5×", times: 5, connections: 5 * connectionsUsed},
@@ -274,6 +278,9 @@ func (s *session) levels(ctx context.Context) (string, error) {
 			if err != nil {
 				return "", fmt.Errorf("%s: %w", levels[i].name, err)
 			}
+			if r.rate = levels[i].times * s.capacity; i == 0 {
+				s.capacity = r.goodput()
+			}
 			found[i] = append(found[i], r)
 		}
 		first := 0
@@ -295,22 +302,25 @@ func (s *session) levelsTable(found []results, shares [][]float64) string {
 	var out strings.Builder
 	out.WriteString("\n| load | connections | asked for, /s | sent, /s | goodput, /s | of the first's | server's CPU µs an accepted order | the load's own | accepted P50 ms | P99 ms | P99.9 ms | refused | no answer | not sent |\n" +
 		"|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
-	peak, least := 0.0, math.Inf(1)
+	peak, least := 0.0, math.Inf(1) // the latter of those who ask for more than there is
 	for i, l := range levels {
 		rs := found[i]
 		share, noise := page.Median(shares[i]), page.Notch(shares[i])
 		if !l.bare {
-			peak, least = max(peak, share), min(least, share)
+			peak = max(peak, share)
+		}
+		if !l.bare && (l.times > 1 || l.connections == connectionsMost) {
+			least = min(least, share)
 		}
 		asked := "–"
 		if l.times > 0 {
-			asked = fmt.Sprintf("%.0f", l.times*s.capacity)
+			asked = fmt.Sprintf("%.0f", rs.median(func(r *recorder) float64 { return r.rate }))
 		}
 		fmt.Fprintf(&out, "| %s | %d | %s | %.0f | %.0f | %.2f ±%.2f | %.1f | %.1f | %.1f | %.1f | %.1f | %s | %d | %d |\n",
 			l.name, s.connections(l.connections), asked, rs.median((*recorder).sent), rs.median((*recorder).goodput), share, noise,
 			rs.median((*recorder).cpu), rs.median((*recorder).loadCPU), rs.quantile(50), rs.quantile(99), rs.quantile(99.9), rs.refusals(), rs.failed(), rs.unsent())
 	}
-	fmt.Fprintf(&out, "\nThe least goodput is **%.2f** of the peak. Shares are medians of the rounds' ratios, with the half of their 95 %% interval; those of the\n"+
+	fmt.Fprintf(&out, "\nWith more asked for than there is, the least goodput is **%.2f** of the peak. 1× is what the round's first slice reached. Shares are medians of the rounds' ratios, with the half of their 95 %% interval; those of the\n"+
 		"constant reply are of its own first row: what is lost there is lost to the connections, whoever serves them.\n", least/peak)
 	return out.String()
 }

@@ -29,6 +29,7 @@ type recorder struct {
 	lead    time.Duration // that does not count
 	length  time.Duration // in which orders are sent, the lead included
 	begin   int64
+	rate    float64 // asked for, orders/s; 0 = as fast as the answers come
 	summary summary
 	used    time.Duration // on a processor by the server
 	spent   time.Duration // the same by the load
