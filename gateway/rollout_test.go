@@ -48,7 +48,7 @@ func TestRollout(t *testing.T) {
 	h.get(events).want(200).has(map[string]any{
 		"data.0.action": "upload", "data.0.to": 1, "data.0.version": 1, "data.1.version": 2,
 		"data.2.action": "canary", "data.2.from": 2, "data.2.to": 1, "data.2.version": 2, "data.2.percent": 100, "data.2.why": "try it",
-		"data.3.action": "auto_rollback", "data.3.by": "doorbuster", "data.3.from": 2, "data.3.to": 1, "data.3.why": "4 of 4 orders faulted; at most 3 % may",
+		"data.3.action": "auto_rollback", "data.3.by": "doorbuster", "data.3.from": 2, "data.3.to": 1, "data.3.why": "5 of 5 orders faulted; at most 3 % may",
 		"has_more": false,
 	})
 	page := h.get(events + "&limit=3").want(200).has(map[string]any{"has_more": true, "data.2.seq": 3})
