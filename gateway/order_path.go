@@ -15,6 +15,7 @@ import (
 	"github.com/doorbuster/doorbuster/plugins/abi"
 	"github.com/doorbuster/doorbuster/runtime/obs"
 	"github.com/doorbuster/doorbuster/runtime/own"
+	"github.com/doorbuster/doorbuster/runtime/yield"
 )
 
 // The order path.
@@ -225,6 +226,9 @@ func appendBody(b []byte, ctx *fasthttp.RequestCtx, limit int) ([]byte, problem)
 		b = append(make([]byte, 0, at+n), b...)
 	}
 	b = b[:at+n]
+	if n > yield.PieceBytes {
+		stream = yield.Reader{From: stream}
+	}
 	if _, err := io.ReadFull(stream, b[at:]); err != nil {
 		return b[:at], requestTimeout
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/plugins/abi"
 )
 
@@ -188,7 +189,8 @@ type logJob struct {
 	input   []byte
 }
 
-// logger does evaluations again, one after the other.
+// logger does evaluations again, one after the other, and rests as long as each took: it
+// has half of a processor at most.
 type logger struct {
 	jobs  chan logJob
 	ended chan struct{}
@@ -200,7 +202,10 @@ func (r *Registry) startLogger() *logger {
 		defer close(l.ended)
 		for job := range l.jobs {
 			if r.life.Err() == nil {
+				begin := clockd.Mono()
 				r.logAgain(&job)
+				end := clockd.Mono()
+				_ = clockd.SleepUntil(r.life, end+(end-begin)) // or until the registry closes
 			}
 		}
 	}()

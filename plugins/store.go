@@ -2,8 +2,6 @@ package plugins
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -103,7 +101,7 @@ func (r *Registry) wasm(ctx context.Context, v *version) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("plugins: module %s of %q: %w", v.SHA256, v.RuleID, err)
 	}
-	if sum := sha256.Sum256(wasm); hex.EncodeToString(sum[:]) != v.SHA256 {
+	if digestOf(wasm) != v.SHA256 {
 		return nil, fmt.Errorf("%w: %s %q is not what it was", errBadRow, tableWasm, v.SHA256)
 	}
 	return wasm, nil

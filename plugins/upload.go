@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/doorbuster/doorbuster/runtime/journal"
+	"github.com/doorbuster/doorbuster/runtime/yield"
 )
 
 // Upload is a module to become a version.
@@ -49,8 +50,7 @@ func (r *Registry) upload(ctx context.Context, u Upload) (Version, bool, error) 
 		return Version{}, false, err
 	}
 	u.FuelLimit = limit
-	sum := sha256.Sum256(u.Wasm)
-	sha := hex.EncodeToString(sum[:])
+	sha := digestOf(u.Wasm)
 	key := ruleKey{u.Merchant, u.RuleID}
 	if v := (*r.rules.Load())[key].find(sha, limit); v != nil {
 		return v.Version, false, nil
@@ -81,6 +81,13 @@ func (r *Registry) upload(ctx context.Context, u Upload) (Version, bool, error) 
 		return added, false, program.Close()
 	}
 	return added, true, nil
+}
+
+// digestOf is the SHA-256 of a module, in hexadecimal digits.
+func digestOf(wasm []byte) string {
+	sum := sha256.New()
+	yield.Write(sum, wasm)
+	return hex.EncodeToString(sum.Sum(nil))
 }
 
 // add stores and publishes a version with its program, unless there is one of the same

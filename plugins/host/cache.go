@@ -24,6 +24,7 @@ import (
 
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/plugins/gas"
+	"github.com/doorbuster/doorbuster/runtime/yield"
 )
 
 // cache is a folder of compiled code. wazero names and reads the files of code;
@@ -198,11 +199,7 @@ func wazeroVersion() string {
 func cacheKey(policy, wasm []byte) string {
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%d %s", len(policy), policy)
-	for len(wasm) > 0 { // by pieces, as in copyOf
-		n := min(len(wasm), pieceBytes)
-		sum.Write(wasm[:n])
-		wasm = wasm[n:]
-	}
+	yield.Write(sum, wasm)
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
@@ -247,7 +244,7 @@ func sumOf(path string) (uint32, error) {
 	}
 	defer func() { _ = file.Close() }() // it was read
 	sum := crc32.New(castagnoli)
-	_, err = io.CopyBuffer(struct{ io.Writer }{sum}, struct{ io.Reader }{file}, make([]byte, pieceBytes))
+	_, err = io.CopyBuffer(struct{ io.Writer }{sum}, yield.Reader{From: file}, make([]byte, yield.PieceBytes))
 	return sum.Sum32(), err
 }
 

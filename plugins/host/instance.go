@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/doorbuster/doorbuster/plugins/abi"
 	"github.com/doorbuster/doorbuster/plugins/gas"
+	"github.com/doorbuster/doorbuster/runtime/yield"
 )
 
 // state is all that an evaluation can change and that is put back.
@@ -63,10 +65,6 @@ const initNow = 1
 // wasmPageShift divides by WebAssembly's page of 64 KiB.
 const wasmPageShift = 16
 
-// pieceBytes is how much memory is copied or compared without a pause: 10 to 100 µs,
-// the kernel's work on new pages included.
-const pieceBytes = 64 << 10
-
 // callContext carries the instance of a call to the imports. The engine asks it for
 // values of its own at every call, so that it looks no further.
 type callContext struct {
@@ -85,6 +83,15 @@ func (c *callContext) Value(key any) any {
 	return nil
 }
 
+// instanceConfig is how instances are made: nameless, since there are many of a module, and
+// started by initialise. The source of random numbers is never asked (see Guest.Random);
+// without one wazero seeds another for each instance.
+var instanceConfig = wazero.NewModuleConfig().WithName("").WithStartFunctions().WithRandSource(noRandom{})
+
+type noRandom struct{}
+
+func (noRandom) Read([]byte) (int, error) { return 0, io.EOF }
+
 // newInstance instantiates the program's module and initialises it. The first
 // instance of a program sets the initial state; every other one must come to
 // the same.
@@ -93,7 +100,7 @@ func newInstance(p *Program) (*instance, error) {
 	i.Memory, i.Write = i, func(_ uint32, text []byte) { i.log.add(text) }
 	i.ctx = &callContext{context.Background(), i}
 	var memory mapped
-	module, err := p.engine.runtime.InstantiateModule(memory.Context(i.ctx, p.compiled), p.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+	module, err := p.engine.runtime.InstantiateModule(memory.Context(i.ctx, p.compiled), p.compiled, instanceConfig)
 	if err != nil {
 		memory.Free()
 		return nil, err
@@ -216,13 +223,9 @@ func (i *instance) at(s *state) bool {
 	if i.Random != s.random || len(memory) != len(s.memory) {
 		return false
 	}
-	for at := 0; at < len(memory); at += pieceBytes { // as in copyOf
-		end := min(at+pieceBytes, len(memory))
-		if !bytes.Equal(memory[at:end], s.memory[at:end]) {
-			return false
-		}
-	}
-	return true
+	return yield.Pieces(len(memory), func(from, to int) bool { // as in copyOf
+		return bytes.Equal(memory[from:to], s.memory[from:to])
+	})
 }
 
 // dirty returns the marks of what was written.

@@ -8,6 +8,8 @@ import (
 
 	"github.com/doorbuster/doorbuster/plugins/gas"
 	"github.com/doorbuster/doorbuster/plugins/gas/gastest"
+
+	"github.com/doorbuster/doorbuster/runtime/yield"
 )
 
 // mappedToWrite is how many bytes this process has mapped that it may write to. What Go
@@ -88,7 +90,7 @@ func TestLargeMemoryIsNotOnTheHeap(t *testing.T) {
 func TestMappedCopy(t *testing.T) {
 	for _, size := range []int{1 << wasmPageShift, mappedMin, 3*mappedMin + 1<<wasmPageShift} {
 		memory := make([]byte, size)
-		for _, at := range []int{0, pieceBytes - 1, size/2 + 1, size - 1} {
+		for _, at := range []int{0, yield.PieceBytes - 1, size/2 + 1, size - 1} {
 			memory[at] = byte(at) | 1
 		}
 		var m mapped
