@@ -181,7 +181,7 @@ func (c *contestant) rate() float64 { return c.median(lab.Load.Rate) }
 
 // conditions says how the figures came about.
 func (s *session) conditions() string {
-	return fmt.Sprintf("## Beside what people would use instead\n`%s -- --rounds %d --seconds %d`: %d rounds of each server in turn, %d s each after %d s of warm-up, medians;\n"+
+	return fmt.Sprintf("## Beside what people would use instead\n`%s -- --rounds %d --seconds %d`: %d rounds of each server in turn, %d s each after %d s of warm-up, medians, of ratios too;\n"+
 		"`%v` with `cmd/benchmark/lab/orders.lua` on the same machine, %s.\n"+
 		"Every server starts fresh for its round, on an empty folder of the same disk. Doorbuster runs a rule (`%s`) for each order; the\n"+
 		"others multiply. They stand behind the same fasthttp server, and reach their database over a Unix socket, with\n"+
@@ -195,18 +195,28 @@ func table(all []*contestant) string {
 	out.WriteString("| | | orders/s (lowest - highest) | of Doorbuster's | P50 ms | P99 ms | durable when answered |\n|---|---|---|---|---|---|---|\n")
 	for _, situation := range situations {
 		mine := slices.DeleteFunc(slices.Clone(all), func(c *contestant) bool { return c.deals != situation.deals })
-		ours := mine[len(mine)-1].rate()
+		ours := mine[len(mine)-1]
 		label := situation.label
 		for _, c := range mine {
 			low := slices.MinFunc(c.loads, byRate)
 			high := slices.MaxFunc(c.loads, byRate)
 			fmt.Fprintf(&out, "| %s | %s | %.0f (%.0f - %.0f) | %.2f | %.1f | %.1f | %s |\n", label, c.name,
-				c.rate(), low.Rate(), high.Rate(), c.rate()/ours,
+				c.rate(), low.Rate(), high.Rate(), c.share(ours),
 				c.median(func(l lab.Load) float64 { return page.Millis(l.P50) }), c.median(func(l lab.Load) float64 { return page.Millis(l.P99) }), c.durable)
 			label = ""
 		}
 	}
 	return out.String()
+}
+
+// share is the median of the rounds' ratios: the machine's speed changes from round to round, and
+// treats alike who follow one another.
+func (c *contestant) share(of *contestant) float64 {
+	each := make([]float64, len(c.loads))
+	for i, l := range c.loads {
+		each[i] = l.Rate() / of.loads[i].Rate()
+	}
+	return page.Median(each)
 }
 
 func byRate(a, b lab.Load) int { return int(a.Rate() - b.Rate()) }
