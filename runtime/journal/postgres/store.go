@@ -62,8 +62,9 @@ type Config struct {
 	// Connections bounds the pool, beside the one that commits and the one that Watch
 	// listens on (8).
 	Connections int
-	// Ready keeps as many open from the beginning. A node that takes over many streams at
-	// once would otherwise make them just then, and each costs the server a process.
+	// Ready keeps as many open, which are there when Open returns if the server has
+	// them. A node that takes over many streams at once would otherwise make them just
+	// then, and each costs the server a process.
 	Ready bool
 	// Patience is how long a group is tried again while the server cannot be
 	// reached (60 s). After that the outcome is unknown: the process must end, or, if
@@ -206,7 +207,27 @@ func open(ctx context.Context, cfg Config, of *shard) (*Store, error) {
 		_ = s.Close()
 		return nil, err
 	}
+	if cfg.Ready {
+		s.connectAll(ctx)
+	}
 	return s, nil
+}
+
+// connectAll makes the connections of the pool. What it does not get is made when it is
+// needed.
+func (s *Store) connectAll(ctx context.Context) {
+	ctx, cancel := s.question(ctx)
+	defer cancel()
+	for _, conn := range s.pool.AcquireAllIdle(ctx) {
+		defer conn.Release()
+	}
+	for s.pool.Stat().AcquiredConns() < s.pool.Config().MaxConns {
+		conn, err := s.pool.Acquire(ctx)
+		if err != nil {
+			return
+		}
+		defer conn.Release()
+	}
 }
 
 const (
