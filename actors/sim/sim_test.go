@@ -83,6 +83,28 @@ func TestTraceRepeats(t *testing.T) {
 	}
 }
 
+// TestThousandsOfShoppers runs seeds in which more shoppers ask than in all others, hardly one of
+// them twice, and for longer. A seed is the same life as in TestSimulation otherwise.
+func TestThousandsOfShoppers(t *testing.T) {
+	const seeds, steps, least = 4, 10_000, 2000
+	base := newBase()
+	for seed := range uint64(seeds) {
+		w := newWorld(1+seed, base, nil)
+		w.plan.users, w.plan.steps, w.plan.asks = 1_000_000, steps, 0.5
+		if err := w.live(); err != nil {
+			t.Fatalf("seed %d: %v", 1+seed, err)
+		}
+		users := make(map[string]bool)
+		for _, o := range w.shop.ops {
+			users[string(o.cmd.User)] = true
+		}
+		t.Logf("seed %d: %d shoppers asked, %d times, and the process died %d times", 1+seed, len(users), len(w.shop.ops), w.deaths)
+		if len(users) < least {
+			t.Errorf("seed %d: %d shoppers", 1+seed, len(users))
+		}
+	}
+}
+
 // TestCrashClones leaves on pebble's disk, at each crash, none, half or all of
 // what was not synced. The seed does not decide what that is, so a failure may
 // need a few attempts to come again.
