@@ -6,9 +6,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -21,6 +23,13 @@ import (
 )
 
 var long = flag.Int("long", 0, "attack the shop this many times, and judge the P99 of all orders together")
+
+// othersMax is the part of a processor that other programs may take during an attack
+// that is judged, and attacksMax how many are begun for each that is.
+const (
+	othersMax  = 0.05
+	attacksMax = 4
+)
 
 // The shop: a server process, and orders on a fixed schedule for the deals of a
 // merchant who means well. They wait for nobody, so that what holds up one order
@@ -51,20 +60,82 @@ func TestShopNeighbours(t *testing.T) {
 		t.Fatal(err)
 	}
 	syscall.Sync() // or the journal's syncs wait for what building has written
-	var quiet, hostile []time.Duration
-	for range max(1, *long) {
-		q, h := attackShop(t, server)
-		quiet, hostile = append(quiet, q...), append(hostile, h...)
+	names, all := Modules()
+	if *long == 0 {
+		attackShop(t, server, names, all)
+		return
 	}
-	ratio := float64(ninetyNinth(hostile)) / float64(ninetyNinth(quiet))
-	t.Logf("P99 of %d orders in quiet %s, of %d beside hostile modules %s, ratio %.2f", len(quiet), ninetyNinth(quiet), len(hostile), ninetyNinth(hostile), ratio)
-	if *long > 0 && ratio > ratioMax {
-		t.Errorf("the P99 of orders is %.2f times what it is without hostile modules", ratio)
+	hostile := attackShopOften(t, server, names, all)
+	// The same by merchants who mean no harm: what their traffic costs is not the modules'.
+	for n, name := range names {
+		all[name] = Module{Wasm: ruleOf(fmt.Sprintf("i32.const %d drop ", n)+gastest.Result, nil)}
+	}
+	harmless := attackShopOften(t, server, names, all)
+	t.Logf("P99, times that of quiet: %.2f beside hostile modules, %.2f beside as many harmless ones", hostile, harmless)
+	if hostile > ratioMax {
+		t.Errorf("the P99 of orders is %.2f times what it is without hostile modules", hostile)
 	}
 }
 
-// attackShop starts a server and returns the latencies of the neighbour's orders.
-func attackShop(t *testing.T, server string) (quiet, hostile []time.Duration) {
+// attackShopOften makes the attacks that are judged and returns the P99 of all orders in
+// them, as a multiple of that in quiet.
+func attackShopOften(t *testing.T, server string, names []string, all map[string]Module) float64 {
+	t.Helper()
+	var quiet, beside []time.Duration
+	judged := 0
+	for range attacksMax * *long {
+		before := others(t)
+		begin := time.Now()
+		q, b := attackShop(t, server, names, all)
+		part := float64(others(t)-before) / float64(time.Since(begin))
+		t.Logf("P99 in quiet %s, then %s; others took %.2f of a processor", ninetyNinth(q), ninetyNinth(b), part)
+		if part > othersMax {
+			continue
+		}
+		quiet, beside = append(quiet, q...), append(beside, b...)
+		if judged++; judged == *long {
+			t.Logf("P99 of %d orders in quiet %s, of %d then %s", len(quiet), ninetyNinth(quiet), len(beside), ninetyNinth(beside))
+			return float64(ninetyNinth(beside)) / float64(ninetyNinth(quiet))
+		}
+	}
+	t.Fatalf("the machine was quiet enough for %d attacks of %d", judged, *long)
+	return 0
+}
+
+// others is the processor time that this test and what it started have not used, since
+// the machine began. A server's own count when they have ended.
+func others(t *testing.T) time.Duration {
+	t.Helper()
+	const tick = time.Second / 100 // proc_stat(5): USER_HZ
+	stat, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, _, _ := strings.Cut(string(stat), "\n")
+	var left time.Duration
+	for n, field := range strings.Fields(line) {
+		ticks, err := strconv.Atoi(field)
+		switch n {
+		case 1, 2, 3, 6, 7, 8: // user, nice, system, irq, softirq, steal
+			if err != nil {
+				t.Fatal(err)
+			}
+			left += time.Duration(ticks) * tick
+		}
+	}
+	for _, who := range []int{syscall.RUSAGE_SELF, syscall.RUSAGE_CHILDREN} {
+		var used syscall.Rusage
+		if err := syscall.Getrusage(who, &used); err != nil {
+			t.Fatal(err)
+		}
+		left -= time.Duration(used.Utime.Nano() + used.Stime.Nano())
+	}
+	return left
+}
+
+// attackShop starts a server and returns the latencies of the neighbour's orders, in
+// quiet and while these modules are uploaded and run.
+func attackShop(t *testing.T, server string, names []string, all map[string]Module) (quiet, beside []time.Duration) {
 	t.Helper()
 	p, err := lab.Serve(t.Context(), server, filepath.Join(t.TempDir(), "journal"))
 	if err != nil {
@@ -77,7 +148,6 @@ func attackShop(t *testing.T, server string) (quiet, hostile []time.Duration) {
 	}()
 	shop := openShop(t, p.Listen)
 	evil := evildoer{t, newClient(t, p.Listen, 1)}
-	names, all := Modules()
 	shop.sell(t, t.Context(), shopWarm)
 	for batch := range slices.Chunk(names, (len(names)+shopBatches-1)/shopBatches) {
 		quiet = append(quiet, shop.sell(t, t.Context(), shopQuiet)...)
@@ -88,9 +158,9 @@ func attackShop(t *testing.T, server string) (quiet, hostile []time.Duration) {
 				evil.attack("evil-"+strconv.Itoa(slices.Index(names, name)), name, all[name])
 			}
 		}()
-		hostile = append(hostile, shop.sell(t, ctx, time.Hour)...)
+		beside = append(beside, shop.sell(t, ctx, time.Hour)...)
 	}
-	return quiet, hostile
+	return quiet, beside
 }
 
 // TestUploadLeavesPoller: a request that comes while the server works on an upload is
