@@ -73,6 +73,9 @@ func (r *Registry) loadAll(ctx context.Context) error {
 					return
 				}
 				_, err := r.load(ctx, versions[n])
+				if ctx.Err() != nil {
+					return // whatever came of it, it is not the version's fault
+				}
 				p.loaded(versions[n], err)
 			}
 		})

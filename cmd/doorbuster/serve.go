@@ -28,6 +28,10 @@ Every flag has a twin in the environment and in the file that --config names:
 			return err
 		}
 		server, err := startServer(cmd.Context(), cfg, cmd.ErrOrStderr())
+		if err != nil && cmd.Context().Err() != nil && errors.Is(err, context.Canceled) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "stopped by a signal before it was ready: %v\n", err)
+			return nil
+		}
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"regexp"
 	"strings"
@@ -13,6 +14,23 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/journal/postgres/pgtest"
 	"github.com/doorbuster/doorbuster/runtime/porttest"
 )
+
+// TestSignalBeforeReady: a server that is told to end while it starts has not failed.
+func TestSignalBeforeReady(t *testing.T) {
+	ctx, signal := context.WithCancel(t.Context())
+	signal()
+	var said bytes.Buffer
+	root := newRoot()
+	root.SetArgs([]string{"serve", "--data", t.TempDir(), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"})
+	root.SetOut(&said)
+	root.SetErr(&said)
+	if err := root.ExecuteContext(ctx); err != nil {
+		t.Error(err)
+	}
+	if text := said.String(); !strings.Contains(text, "before it was ready") || strings.Contains(text, "level=ERROR") {
+		t.Errorf("%q", text)
+	}
+}
 
 // TestEndsWithoutItsServers: a node that is told to end while PostgreSQL or etcd is away
 // does so soon after its drain's time, and says what became of what was in flight.
