@@ -57,7 +57,7 @@ const (
 	TablesMax        = 16
 	SegmentsMax      = 1 << 16   // data segments; element segments have the same bound
 	ElementsMax      = 1 << 14   // of all element segments
-	TableEntriesMax  = 1 << 14   // a table's size; a larger maximum is lowered to it
+	TableEntriesMax  = 1 << 16   // a table's size; a larger maximum is lowered to it
 	ParamsMax        = 1_000     // of one type; results have the same bound
 	LocalsMax        = 4_096     // of one function, parameters included
 	NestingMax       = 2_048     // of blocks in one function
