@@ -104,8 +104,9 @@ func (a *arm) add(in *abi.Input, v *abi.Verdict) {
 	}
 }
 
-// share is the part of WindowOrders that each of so many members judges by.
-func share(members int) int { return max(1, WindowOrders/max(1, members)) }
+// share is the part of WindowOrders that each of so many members judges by: two at least,
+// since one may go wrong, so that the bound holds for up to 100 members.
+func share(members int) int { return max(2, WindowOrders/max(1, members)) }
 
 // window is the last evaluations of a candidate on this node.
 type window struct {
@@ -179,9 +180,9 @@ func (w *window) gotNothing(user uint32) bool {
 func (w *window) outside(b *Bounds, size int) string {
 	priced := w.count - w.faults - w.rejections
 	switch {
-	case w.faults > b.FaultMax*size/100:
+	case w.faults > allowed(b.FaultMax, size):
 		return fmt.Sprintf("%d of %d orders faulted; at most %d %% may", w.faults, w.count, b.FaultMax)
-	case w.rejections > b.RejectMax*size/100:
+	case w.rejections > allowed(b.RejectMax, size):
 		return fmt.Sprintf("%d of %d orders were rejected; at most %d %% may be", w.rejections, w.count, b.RejectMax)
 	case priced < min(SampleOrders, (size+1)/2):
 	case w.points > b.DiscountMax*100*priced, w.points < b.DiscountMin*100*priced:
@@ -189,6 +190,15 @@ func (w *window) outside(b *Bounds, size int) string {
 		return fmt.Sprintf("%d.%02d %% off on average of %d orders; %d to %d %% may be", average/100, average%100, priced, b.DiscountMin, b.DiscountMax)
 	}
 	return ""
+}
+
+// allowed is the part of a window, in per cent, that may go wrong: one evaluation at least
+// if any may, or in a large cluster a single user would end a candidate.
+func allowed(percent, size int) int {
+	if percent == 0 {
+		return 0
+	}
+	return max(1, percent*size/100)
 }
 
 // judge adds one of the candidate's evaluations to the window of a node that is one of so

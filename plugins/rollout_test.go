@@ -274,6 +274,30 @@ func TestClusterRollsBackWithin200Orders(t *testing.T) {
 	}
 }
 
+// TestOneRejectionEndsNoCandidate: also where each of many nodes judges few orders, unless
+// none may be rejected.
+func TestOneRejectionEndsNoCandidate(t *testing.T) {
+	// It rejects orders of two.
+	twos := gastest.Rule("i32.const 4096 i32.const 8192 i32.load 2 40 i32.store16 1 0" + gastest.Result).Encode()
+	for _, members := range []int{1, 3, 40, 100} {
+		for most, rejections := range map[int]int{0: 1, 1: 2} { // that end it
+			r := start(t, plugins.Config{Tables: journaltest.NewMemory().Tables(), Members: func() int { return members }, Host: host.Config{Instances: 1}})
+			upload(t, r, "acme", "sale", fixed(1000))
+			pin(t, r, plugins.Change{Stable: 1})
+			upload(t, r, "acme", "sale", twos)
+			pin(t, r, plugins.Change{Stable: 1, Candidate: 2, Mode: plugins.ModeCanary, Percent: 100, Bounds: &plugins.Bounds{RejectMax: most, DiscountMax: 100}})
+			for n := range rejections {
+				var v abi.Verdict
+				r.Evaluate("acme", "sale", &abi.Input{Now: now, Subtotal: 10_000, Quantity: 2, UserID: fmt.Appendf(nil, "u-%d", n)}, &v)
+				if v.Version != 2 {
+					t.Errorf("%d members, %d %% may be rejected: it is gone after %d rejections", members, most, n)
+				}
+			}
+			eventually(t, "the candidate is given up", func() bool { return rollout(t, r).Candidate == 0 })
+		}
+	}
+}
+
 // TestWindowSlides: any successive orders are judged together, and none for ever.
 func TestWindowSlides(t *testing.T) {
 	at := plugins.Change{Mode: plugins.ModeShadow, Bounds: &plugins.Bounds{RejectMax: 25, DiscountMax: 100}}
