@@ -44,8 +44,8 @@ const (
 	trialsShare = 4
 
 	// Orders that are turned away because the node is full, a second and processor,
-	// so that refusing takes little from those who are let in. One that waits for
-	// its refusal waits no longer than this; until then its caller cannot ask again.
+	// so that refusing takes little from those who are let in, and how long one waits for
+	// its refusal when more are to be told, see admit.NewPacer. Until then its caller cannot ask again.
 	turnedAwayMax  = 200
 	turnedAwayWait = 2 * time.Second
 

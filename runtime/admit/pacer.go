@@ -19,9 +19,10 @@ type Pacer struct {
 	next     atomic.Int64
 }
 
-// NewPacer makes a pacer that lets perSecond refusals through, and holds none back
-// for longer than most: those beyond are spread over the second half of that time, because
-// who was refused at the same moment comes back at the same moment.
+// NewPacer makes a pacer that lets perSecond refusals through. Those that would have to wait
+// for longer than most wait for about as long, a fifth more or less by chance, because
+// who is refused at one moment comes back at one moment. So the pace holds for as many
+// callers as get a refusal in that time; each of more callers gets one every so often.
 func NewPacer(perSecond int, most time.Duration) *Pacer {
 	return &Pacer{interval: int64(time.Second) / int64(perSecond), most: int64(most)}
 }
@@ -32,7 +33,7 @@ func (p *Pacer) Delay(now int64) time.Duration {
 		next := p.next.Load()
 		at := max(next, now)
 		if at > now+p.most {
-			return time.Duration(p.most - rand.Int64N(p.most/2+1))
+			return time.Duration(p.most - p.most/5 + rand.Int64N(p.most*2/5+1))
 		}
 		if p.next.CompareAndSwap(next, at+p.interval) {
 			return time.Duration(at - now)

@@ -31,10 +31,10 @@ func TestPacerSpreads(t *testing.T) {
 	var parts [10]int
 	for range 10_000 {
 		d := p.Delay(0)
-		if d < most/2 || d > most {
+		if d < most*4/5 || d > most*6/5 {
 			t.Fatalf("held back for %v", d)
 		}
-		parts[min(int((d-most/2)/(most/20)), 9)]++
+		parts[min(int((d-most*4/5)/(most/25)), 9)]++
 	}
 	for i, n := range parts {
 		if n < 500 { // a thousand each, and by chance 880
