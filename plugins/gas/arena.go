@@ -29,7 +29,9 @@ import (
 //
 // A mark stands for arenaSlack bytes behind its page as well: of stores that follow
 // each other at one local's address and constant offsets, such as those of a frame or a
-// struct, those that are so close behind the first one need no mark of their own.
+// struct, those that are so close behind the first one need no mark of their own. One of these
+// that reaches behind what the source has is seen by what it left there, unless the source asks
+// for that memory before its evaluation ends.
 //
 // A load from memory that is not the source's does not trap: it reads
 // what is the same in every evaluation, since there is nothing in it (behind
@@ -76,7 +78,7 @@ func (a *Arena) Mark(memory []byte, address, n uint32) {
 	}
 }
 
-// Marked returns how many pages are marked, and whether all of them are the region's or in
+// Marked returns how many pages are marked, and whether all that was stored is the region's or in
 // the first size pages of 64 KiB, which the source has.
 func (a *Arena) Marked(memory []byte, size uint32) (pages int, allowed bool) {
 	marks := a.marks(memory)
@@ -84,7 +86,12 @@ func (a *Arena) Marked(memory []byte, size uint32) (pages int, allowed bool) {
 		pages += bits.OnesCount64(binary.LittleEndian.Uint64(marks[at:]))
 	}
 	const perPage = 1 << (wasmPageShift - arenaShift)
-	return pages, bytes.IndexByte(marks[size*perPage:a.Bound*perPage], 1) < 0
+	allowed = bytes.IndexByte(marks[size*perPage:a.Bound*perPage], 1) < 0
+	if size < a.Bound { // a store that another one's mark stands for
+		behind := memory[size<<wasmPageShift:][:arenaSlack]
+		allowed = allowed && bytes.Equal(behind, make([]byte, arenaSlack))
+	}
+	return pages, allowed
 }
 
 // Restore puts the marked pages back to initial, whose end is followed by zeros

@@ -391,6 +391,8 @@ func TestStoresOutOfBounds(t *testing.T) {
 	marks := arena.RegionEnd() + 1<<12
 	for name, c := range map[string]struct{ code, want string }{
 		"the next page":        {"i32.const 65536 i32.const 1 i32.store 2 0", "beyond the memory that the function has"},
+		"close behind":         {"i32.const 65532 local.tee 0 i32.const 1 i32.store 2 0 local.get 0 i32.const 1 i32.store 2 200", "beyond the memory that the function has"},
+		"across the end":       {"i32.const 65534 i32.const -1 i32.store 2 0", "beyond the memory that the function has"},
 		"the bound":            {fmt.Sprintf("i32.const %d i32.const 1 i32.store 2 0", arena.RegionAt()-4), "beyond the memory that the function has"},
 		"before it asks":       {"i32.const 65540 i32.const 1 i32.store 2 0 i32.const 1 memory.grow drop", "beyond the memory that the function has"},
 		"before it asks twice": {"i32.const 196540 i32.const 1 i32.store 2 0 i32.const 1 memory.grow drop i32.const 4 memory.grow drop", "beyond the memory that the function has"},
