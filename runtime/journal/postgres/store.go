@@ -275,7 +275,7 @@ func connect(ctx context.Context, url string, connections int, ready bool, begin
 	}
 	cfg.MaxConns = int32(connections) //nolint:gosec // a small number of the configuration
 	if ready {
-		cfg.MinConns = cfg.MaxConns
+		cfg.MinConns, cfg.MaxConnLifetime = cfg.MaxConns, never // or they end one after the other, and a take-over begins them anew
 	}
 	// A look before each use, since connections break all at once when a server
 	// ends; the one that commits finds out by committing.
