@@ -302,14 +302,14 @@ func (s *session) levelsTable(found []results, shares [][]float64) string {
 	var out strings.Builder
 	out.WriteString("\n| load | connections | asked for, /s | sent, /s | goodput, /s | of the first's | server's CPU µs an accepted order | the load's own | accepted P50 ms | P99 ms | P99.9 ms | refused | no answer | not sent |\n" +
 		"|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
-	peak, least := 0.0, math.Inf(1) // the latter of those who ask for more than there is
+	peak, least := 0.0, math.Inf(1) // the latter of those who ask for as much as there is, or more
 	for i, l := range levels {
 		rs := found[i]
 		share, noise := page.Median(shares[i]), page.Notch(shares[i])
 		if !l.bare {
 			peak = max(peak, share)
 		}
-		if !l.bare && (l.times > 1 || l.connections == connectionsMost) {
+		if !l.bare && (l.times > 0 || l.connections == connectionsMost) {
 			least = min(least, share)
 		}
 		asked := "–"
@@ -320,7 +320,7 @@ func (s *session) levelsTable(found []results, shares [][]float64) string {
 			l.name, s.connections(l.connections), asked, rs.median((*recorder).sent), rs.median((*recorder).goodput), share, noise,
 			rs.median((*recorder).cpu), rs.median((*recorder).loadCPU), rs.quantile(50), rs.quantile(99), rs.quantile(99.9), rs.refusals(), rs.failed(), rs.unsent())
 	}
-	fmt.Fprintf(&out, "\nWith more asked for than there is, the least goodput is **%.2f** of the peak. 1× is what the round's first slice reached. Shares are medians of the rounds' ratios, with the half of their 95 %% interval; those of the\n"+
+	fmt.Fprintf(&out, "\nWith as much asked for as there is, or more, the least goodput is **%.2f** of the peak. 1× is what the round's first slice reached. Shares are medians of the rounds' ratios, with the half of their 95 %% interval; those of the\n"+
 		"constant reply are of its own first row: what is lost there is lost to the connections, whoever serves them.\n", least/peak)
 	return out.String()
 }
