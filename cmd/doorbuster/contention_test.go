@@ -22,9 +22,9 @@ const (
 	// contentionBuyers is how many buy at once.
 	contentionBuyers = 200
 	// contentionTries is how often a server is loaded before it counts as contended: a
-	// holder that loses its core to somebody else shows with some microseconds an order,
-	// but hardly each time.
-	contentionTries = 5
+	// holder that loses its core to somebody else for a few milliseconds has 200 orders wait,
+	// which shows with up to 40 microseconds for each order of a run, but hardly each time.
+	contentionTries = 15
 	// blockedMost is how long locks may hold up an order, all together. The incident's
 	// one lock held up an order for milliseconds.
 	blockedMost = 20 * time.Microsecond
@@ -33,7 +33,7 @@ const (
 	contendedFirst = 5
 	// contendedLeast is what a lock must hold up an order for to count among those that
 	// held up others: they are all locks, and one has to come first in a list of nothing.
-	contendedLeast = 2 * time.Microsecond
+	contendedLeast = 5 * time.Microsecond
 )
 
 // TestContention loads the real server, on one hot deal, and holds what its own
