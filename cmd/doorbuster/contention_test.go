@@ -33,7 +33,7 @@ const (
 	contendedFirst = 5
 	// contendedLeast is what a lock must hold up an order for to count among those that
 	// held up others: they are all locks, and one has to come first in a list of nothing.
-	contendedLeast = 5 * time.Microsecond
+	contendedLeast = 2 * time.Microsecond
 )
 
 // TestContention loads the real server, on one hot deal, and holds what its own
