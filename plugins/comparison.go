@@ -22,7 +22,7 @@ import (
 // The members of a cluster share one window of WindowOrders, in equal parts: each judges
 // by itself, at once, and a candidate that begins to misbehave on all of them sees no more
 // orders than on one. If the evaluations of all the parts together are outside of the
-// bounds, those of one part are.
+// bounds, those of one part are, but for what allowed lets pass in small parts.
 //
 // A canary's faults and rejections cost a shopper nothing, so that anybody could repeat
 // an order that the candidate rejects until it is given up. They count once a user and
