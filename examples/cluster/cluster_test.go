@@ -92,8 +92,9 @@ func TestCluster(t *testing.T) {
 	}
 }
 
-// TestRollingUpgrade: nodes of the version before serve beside nodes of this one, in every
-// mixture that an upgrade and its way back bring about, and take each other's deals up.
+// TestRollingUpgrade: nodes of the version before serve while this one brings their schema up
+// to date, and beside nodes of this one in every mixture that an upgrade and its way back bring
+// about, and take each other's deals up.
 func TestRollingUpgrade(t *testing.T) {
 	ctx := t.Context()
 	before, err := versionBefore(ctx)
@@ -116,7 +117,10 @@ func TestRollingUpgrade(t *testing.T) {
 	must(t, err)
 	runs := make(map[string]int)
 	r, err := k.during(ctx, 0, "upgrade from "+before, func() (func() error, error) {
-		return nil, k.rollEach([]string{k.before, k.binary}, func(n *node) error {
+		if err := k.migrate(ctx, k.binary); err != nil { // the nodes are of the version before
+			return nil, err
+		}
+		return nil, k.rollEach([]string{k.binary, k.before}, func(n *node) error {
 			if err := errors.Join(n.leave(ctx), n.start(ctx)); err != nil {
 				return err
 			}

@@ -55,8 +55,13 @@ const (
 	pauseAt      = 0.99
 )
 
+// upgrade is the fault that brings nodes of another version to this one.
+const upgrade = "rolling upgrade from the version before, back, and again"
+
 // faults are in the order in which they are played.
 var faults = []fault{
+	// First, so that this version's nodes meet all others.
+	{name: upgrade, hurt: rollingUpgrade, unnoticed: true, needs: need{nodes: 2, before: true}},
 	{name: "none", hurt: nothing, hold: 3 * time.Second, unnoticed: true},
 	{name: "kill -9 a node", hurt: killNode, hold: holdLong, within: withinPromise, spared: sparedPromise, needs: need{nodes: 2}},
 	{name: "SIGSTOP the owner for twice the lease, then SIGCONT", hurt: freezeNode, hold: 2 * lease, needs: need{nodes: 2}},
@@ -71,7 +76,6 @@ var faults = []fault{
 	{name: "a node joins", hurt: joinNode, hold: 4 * time.Second, unnoticed: true, pause: pausePromise, needs: need{nodes: 2}},
 	{name: "a node leaves", hurt: leaveNode, hold: 2 * time.Second, unnoticed: true, needs: need{nodes: 2}},
 	{name: "rolling restart of all", hurt: rollingRestart, unnoticed: true, needs: need{nodes: 2}},
-	{name: "rolling upgrade from the version before, and back", hurt: rollingUpgrade, unnoticed: true, needs: need{nodes: 2, before: true}},
 	{name: "clock steps by an hour, forth and back, on one node", hurt: stepClocks, unnoticed: true},
 	{name: "disk full on one node", hurt: fillDisk, hold: 3 * time.Second, unnoticed: true, needs: need{spaces: true}},
 	{name: "200 ms to everybody from one node", hurt: slowNode, hold: 4 * time.Second, needs: need{spaces: true}},
@@ -207,9 +211,13 @@ func rollingRestart(ctx context.Context, k *kit) (mend func() error, err error) 
 	return nil, nil
 }
 
-// rollingUpgrade goes back to the version before, node by node, and then forth again.
+// rollingUpgrade brings the schema up to date while all nodes are of the version before, and
+// then gives them this version, node by node, the one before, and this one again.
 func rollingUpgrade(ctx context.Context, k *kit) (mend func() error, err error) {
-	return nil, k.rollEach([]string{k.before, k.binary}, func(n *node) error {
+	if err := k.migrate(ctx, k.binary); err != nil {
+		return nil, err
+	}
+	return nil, k.rollEach([]string{k.binary, k.before, k.binary}, func(n *node) error {
 		return errors.Join(n.leave(ctx), n.start(ctx))
 	})
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ type plan struct {
 	seed    uint64
 	slowest int    // questions to tell of, of each row
 	binary  string // doorbuster; "" builds it
-	from    string // a revision of this repository that a rolling upgrade comes from; "" = none
+	from    string // a revision of this repository that everything begins as, to be upgraded; "" = none
 	spaces  bool   // each host has a network namespace
 	standby bool   // PostgreSQL has one
 	pinned  bool   // each node has one processor, in turn; it takes spaces
@@ -89,7 +90,7 @@ func newKit(ctx context.Context, p plan, out io.Writer) (k *kit, err error) {
 			return k, err
 		}
 	}
-	k.common = setting{binary: k.binary, dir: k.dir, alone: p.nodes == 1, direct: p.direct, connections: p.deals*p.perDeal + 1}
+	k.common = setting{binary: cmp.Or(k.before, k.binary), dir: k.dir, alone: p.nodes == 1, direct: p.direct, connections: p.deals*p.perDeal + 1}
 	if err := k.startServices(ctx); err != nil {
 		return k, err
 	}
@@ -161,7 +162,7 @@ func (k *kit) startServices(ctx context.Context) error {
 	if k.database, err = startDatabase(at, k.dir, k.standby); err != nil {
 		return err
 	}
-	if err := command(ctx, k.binary, "migrate", "--postgres", databaseURL(k.database.addrs())); err != nil {
+	if err := k.migrate(ctx, k.common.binary); err != nil {
 		return err
 	}
 	if at, err = k.ground.host(ctx, "etcd", etcdAt); err != nil || k.common.alone {
@@ -169,6 +170,11 @@ func (k *kit) startServices(ctx context.Context) error {
 	}
 	k.etcd, err = startEtcd(ctx, at, k.dir)
 	return err
+}
+
+// migrate brings the schema to what a binary needs.
+func (k *kit) migrate(ctx context.Context, binary string) error {
+	return command(ctx, binary, "migrate", "--postgres", databaseURL(k.database.addrs()))
 }
 
 func (k *kit) startNodes(ctx context.Context) error {
@@ -191,7 +197,7 @@ func (k *kit) startNodes(ctx context.Context) error {
 
 // secure makes an operator's key.
 func (k *kit) secure(ctx context.Context) error {
-	said, err := exec.CommandContext(ctx, k.binary, "keys", "create", "--role", "operator", "--postgres", databaseURL(k.database.addrs())).Output()
+	said, err := exec.CommandContext(ctx, k.common.binary, "keys", "create", "--role", "operator", "--postgres", databaseURL(k.database.addrs())).Output()
 	if err != nil {
 		return fmt.Errorf("keys create: %w", err)
 	}

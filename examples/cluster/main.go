@@ -88,7 +88,7 @@ func parse(args []string) (*options, error) {
 	flags.Float64Var(&o.rate, "rate", 400, "questions a second of all shoppers together")
 	flags.Uint64Var(&o.seed, "seed", 1, "of what is random")
 	flags.StringVar(&o.binary, "binary", "", "doorbuster to run; empty builds it")
-	flags.StringVar(&o.from, "from", "", "revision of this repository, for the rolling upgrade from it and back")
+	flags.StringVar(&o.from, "from", "", "revision of this repository that the nodes begin as, for the rolling upgrade from it, back, and again")
 	flags.BoolVar(&o.standby, "standby", true, "give PostgreSQL a synchronous standby")
 	flags.BoolVar(&o.keep, "keep", false, "keep the logs")
 	flags.IntVar(&o.random, "random", 0, "how many faults to play at random behind the others")
@@ -104,11 +104,18 @@ func parse(args []string) (*options, error) {
 		return err
 	})
 	err := flags.Parse(args)
-	if err == nil && flags.NArg() > 0 {
+	switch {
+	case err != nil:
+	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected %q", flags.Args())
+	case o.from != "" && (o.measure || !o.wanted(upgrade)):
+		err = errors.New("with --from all nodes begin as another version, and nothing that is wanted upgrades them")
 	}
 	return o, errors.Join(err, o.validate())
 }
+
+// wanted says whether the fault of that name is to be played.
+func (o *options) wanted(fault string) bool { return o.only == nil || o.only.MatchString(fault) }
 
 func play(args []string, spaces bool) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -133,6 +140,6 @@ func run(ctx context.Context, args []string, spaces bool, out io.Writer) (err er
 	if err != nil {
 		return err
 	}
-	rows, err := k.playAll(ctx, func(name string) bool { return o.only == nil || o.only.MatchString(name) }, o.random)
+	rows, err := k.playAll(ctx, o.wanted, o.random)
 	return errors.Join(err, k.report(rows, out, o.markdown))
 }

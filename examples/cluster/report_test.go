@@ -94,7 +94,10 @@ func TestParse(t *testing.T) {
 	if err != nil || o.nodes != 5 || o.random != 7 || o.standby || !o.only.MatchString("etcd lost and back") || o.only.MatchString("none") {
 		t.Errorf("%v %+v", err, o)
 	}
-	for _, args := range []string{"--nodes 0", "--nodes 6", "--deals 2", "--shoppers 0", "--rate 0", "--only (", "more", "--seed x"} {
+	if o, err = parse([]string{"--from", "v1", "--only", "upgrade"}); err != nil || !o.wanted(upgrade) || o.wanted("none") {
+		t.Errorf("%v %+v", err, o)
+	}
+	for _, args := range []string{"--from v1 --only kill", "--from v1 --scale", "--nodes 0", "--nodes 6", "--deals 2", "--shoppers 0", "--rate 0", "--only (", "more", "--seed x"} {
 		if _, err := parse(strings.Fields(args)); err == nil {
 			t.Errorf("%s passes", args)
 		}
