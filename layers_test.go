@@ -133,7 +133,7 @@ var owners = map[string][]string{
 	"go.opentelemetry.io/otel":                  {"runtime/trace"},
 	"go.uber.org/goleak":                        {"tests"},
 	"go.uber.org/zap":                           {"runtime/cluster/etcd"},
-	"go.yaml.in/yaml/v3":                        {"tests"},
+	"go.yaml.in/yaml/v3":                        {"tests", "cmd/doorbuster/config"},
 	"golang.org/x/sys":                          {"runtime/journal/embedded", "runtime/journal/postgres", "cmd/doorbuster", "plugins/host", "examples/cluster", "cmd/benchmark/overload"},
 	"golang.org/x/term":                         {"cmd/progress"},
 	"google.golang.org/grpc":                    {"runtime/cluster", "runtime/cluster/mtls", "runtime/cluster/etcd"},

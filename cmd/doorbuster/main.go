@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/doorbuster/doorbuster/cmd/doorbuster/bench"
+	"github.com/doorbuster/doorbuster/cmd/doorbuster/config"
 	"github.com/doorbuster/doorbuster/cmd/doorbuster/rule"
 )
 
@@ -53,11 +54,18 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	rules := rule.New()
+	for _, cmd := range rules.Commands() { // their errors have exit codes of their own
+		coded := cmd.FlagErrorFunc()
+		cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+			return coded(cmd, config.FlagError(cmd.Flags(), err))
+		})
+	}
 	root.AddCommand(
-		newServe(), newDemo(), bench.New(), newConfig(), newKeys(), newJournal(), newCluster(), newMigrate(), newGuard(), rule.New(), newDoctor(), newVersion(),
+		newServe(), newDemo(), bench.New(), newConfig(), newKeys(), newJournal(), newCluster(), newMigrate(), newGuard(), rules, newDoctor(), newVersion(),
 	)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
+		return fmt.Errorf("%w; see %s --help", config.FlagError(cmd.Flags(), err), cmd.CommandPath())
 	})
 	for _, group := range root.Commands() {
 		if !group.Runnable() { // cobra would answer a subcommand that is none with help, and success

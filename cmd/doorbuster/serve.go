@@ -27,7 +27,11 @@ Every flag has a twin in the environment and in the file that --config names:
 		if err != nil {
 			return err
 		}
-		server, err := startServer(cmd.Context(), cfg, cmd.ErrOrStderr())
+		idle, err := cfg.Ignored(s.table)
+		if err != nil {
+			return err
+		}
+		server, err := startServer(cmd.Context(), cfg, cmd.ErrOrStderr(), idle...)
 		if err != nil && cmd.Context().Err() != nil && errors.Is(err, context.Canceled) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "stopped by a signal before it was ready: %v\n", err)
 			return nil

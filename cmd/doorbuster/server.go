@@ -67,8 +67,9 @@ type server struct {
 	took    time.Duration // to start
 }
 
-// startServer returns a server that serves. Log lines go to logs.
-func startServer(ctx context.Context, cfg config.Config, logs io.Writer) (_ *server, err error) {
+// startServer returns a server that serves. Log lines go to logs, and first of all what
+// was set to no effect.
+func startServer(ctx context.Context, cfg config.Config, logs io.Writer, idle ...error) (_ *server, err error) {
 	begin := clockd.Mono()
 	tuneProcess()
 	s := &server{cfg: cfg, asked: make(chan struct{}), broken: make(chan error, 2)}
@@ -82,6 +83,9 @@ func startServer(ctx context.Context, cfg config.Config, logs io.Writer) (_ *ser
 	}
 	if err := s.startLog(logs); err != nil {
 		return nil, err
+	}
+	for _, setting := range idle {
+		s.log.Warn("a setting is ignored", "setting", setting)
 	}
 	if err := s.startFront(); err != nil {
 		return nil, err

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -16,18 +19,19 @@ type settings struct {
 	config config.Config
 	table  *pflag.FlagSet
 	file   string
+	flags  *pflag.FlagSet // of the command
 }
 
 // addSettings gives a command the flags that it has a use for; the others it
 // takes from the environment and the file, which it shares with the server.
 func addSettings(cmd *cobra.Command, names ...string) *settings {
-	s := &settings{config: config.Default()}
+	s := &settings{config: config.Default(), flags: cmd.Flags()}
 	s.table = s.config.Flags()
 	cmd.Flags().SortFlags = false
 	for _, name := range names {
 		cmd.Flags().AddFlag(s.table.Lookup(name))
 	}
-	cmd.Flags().StringVar(&s.file, "config", os.Getenv(config.Env("config")), "YAML file with any of these settings")
+	cmd.Flags().StringVar(&s.file, fileFlag, os.Getenv(config.Env(fileFlag)), "YAML file with any of these settings")
 	return s
 }
 
@@ -42,12 +46,23 @@ func allSettings() (names []string) {
 	return names
 }
 
+// fileFlag is the flag that names the file of settings.
+const fileFlag = "config"
+
 // load returns the effective configuration.
 func (s *settings) load() (config.Config, error) {
-	if err := config.Load(s.table, s.file, os.Environ()); err != nil {
+	err := config.Load(s.table, s.file, os.Environ())
+	if errors.As(err, new(*fs.PathError)) {
+		from := "variable " + config.Env(fileFlag)
+		if s.flags.Changed(fileFlag) {
+			from = "flag --" + fileFlag
+		}
+		err = fmt.Errorf("%w; %s names it", err, from)
+	}
+	if err != nil {
 		return config.Config{}, err
 	}
-	err := s.config.Validate() // completes it, so it comes first
+	err = config.Locate(s.table, s.config.Validate()) // completes it, so it comes first
 	return s.config, err
 }
 

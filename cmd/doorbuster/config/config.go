@@ -13,10 +13,8 @@
 package config
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"net/url"
@@ -217,7 +215,8 @@ func Env(flag string) string { return EnvPrefix + strings.ToUpper(Key(flag)) }
 func Key(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
 
 // Load fills in the settings that were not given as flags: from the
-// environment (as os.Environ returns it), then from the file, if it is not "".
+// environment (as os.Environ returns it), then from the file, if it is not "". It
+// reports every mistake, and remembers where each setting came from, for Locate.
 func Load(settings *pflag.FlagSet, file string, environ []string) error {
 	given := make(map[string]bool)
 	settings.VisitAll(func(f *pflag.Flag) {
@@ -238,13 +237,13 @@ func Load(settings *pflag.FlagSet, file string, environ []string) error {
 	settings.VisitAll(func(f *pflag.Flag) {
 		if name := Env(f.Name); k.Exists(name) && !given[f.Name] {
 			given[f.Name] = true
-			problems = append(problems, set(f, name, k.Get(name)))
+			problems = append(problems, set(f, "variable "+name, k.Get(name)))
 		}
 	})
-	if err := errors.Join(problems...); err != nil || file == "" {
-		return err
+	if file != "" {
+		problems = append(problems, loadFile(settings, file, given))
 	}
-	return loadFile(settings, file, given)
+	return errors.Join(problems...)
 }
 
 // fileEnv names the file itself; whoever calls Load has read it.
@@ -269,34 +268,6 @@ func unknownEnv(settings *pflag.FlagSet, names []string) (problems []error) {
 	return problems
 }
 
-// nearest is what name may have been meant to be.
-func nearest(name string, known map[string]bool) string {
-	return slices.MinFunc(slices.Sorted(maps.Keys(known)), func(a, b string) int {
-		return cmp.Compare(distance(name, a), distance(name, b))
-	})
-}
-
-// distance is how many letters must be put in, taken out or replaced to make b of a.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		corner := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := corner
-			if a[i] != b[j] {
-				replaced++
-			}
-			corner = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
-}
-
 func loadFile(settings *pflag.FlagSet, file string, given map[string]bool) error {
 	info, err := os.Stat(file)
 	if err != nil {
@@ -309,18 +280,22 @@ func loadFile(settings *pflag.FlagSet, file string, given map[string]bool) error
 	if err != nil {
 		return fmt.Errorf("config file: %w", err)
 	}
-	if err := loadYAML(settings, text, given); err != nil {
-		return fmt.Errorf("config file %s: %w", file, err)
-	}
-	return nil
+	return loadYAML(settings, file, text, given)
 }
 
-// loadYAML sets what the text says, except for the flags in given. It reports
+// loadYAML sets what the text of a file says, except for the flags in given. It reports
 // every key that is wrong, not only the first.
-func loadYAML(settings *pflag.FlagSet, text []byte, given map[string]bool) error {
+func loadYAML(settings *pflag.FlagSet, file string, text []byte, given map[string]bool) error {
 	k := koanf.New(".")
 	if err := k.Load(rawbytes.Provider(text), yaml.Parser()); err != nil {
-		return err
+		return fmt.Errorf("config file %s: %w", file, err)
+	}
+	at := lines(text)
+	place := func(key string) string {
+		if line, known := at[key]; known {
+			return fmt.Sprintf("config file %s, line %d", file, line)
+		}
+		return "config file " + file
 	}
 	known := map[string]bool{}
 	settings.VisitAll(func(f *pflag.Flag) { known[Key(f.Name)] = true })
@@ -329,20 +304,26 @@ func loadYAML(settings *pflag.FlagSet, text []byte, given map[string]bool) error
 		f := settings.Lookup(strings.ReplaceAll(key, "_", "-"))
 		switch {
 		case f == nil || Key(f.Name) != key:
-			problems = append(problems, fmt.Errorf("unknown key %q: the nearest setting is %s", key, nearest(key, known)))
+			problems = append(problems, fmt.Errorf("%s: unknown key %q: the nearest setting is %s", place(key), key, nearest(key, known)))
 		case !given[f.Name]:
-			problems = append(problems, set(f, key, k.Get(key)))
+			problems = append(problems, set(f, place(key)+": "+key, k.Get(key)))
 		}
 	}
 	return errors.Join(problems...)
 }
 
-// set gives a flag a value that was found under the name where.
+// set gives a flag a value that was found where.
 func set(f *pflag.Flag, where string, value any) error {
+	if f.Annotations == nil {
+		f.Annotations = map[string][]string{}
+	}
+	f.Annotations[origin] = []string{where}
 	switch value := value.(type) {
+	case nil:
+		return fmt.Errorf("%s: want a value, or no such key", where)
 	case []any:
 		if _, several := f.Value.(*servers); !several {
-			return fmt.Errorf("%s: want one value, not %v", where, value)
+			return fmt.Errorf("%s: want one value, not a list", where)
 		}
 		var errs []error
 		for _, one := range value {
@@ -351,20 +332,16 @@ func set(f *pflag.Flag, where string, value any) error {
 		return errors.Join(errs...)
 	case string, int, int64, uint64, float64, bool:
 	default:
-		return fmt.Errorf("%s: want one value, not %v", where, value)
+		return fmt.Errorf("%s: want one value, as text or a number", where)
 	}
 	if err := f.Value.Set(fmt.Sprint(value)); err != nil {
-		return fmt.Errorf("%s: %q is not %s", where, fmt.Sprint(value), kinds[f.Value.Type()])
+		return fmt.Errorf("%s: %w", where, wrongValue(f, fmt.Sprint(value), err))
 	}
 	return nil
 }
 
-// kinds says what the values of a type of flag are.
-var kinds = map[string]string{
-	"bool": "true or false", "duration": "a duration with its unit, such as 500ms, 10s or 1h30m", "float64": "a number", "int": "a whole number",
-}
-
-// Validate completes Auth and reports every setting that is out of bounds.
+// Validate completes Auth and reports every setting that is out of bounds, by its name:
+// Locate says where it came from.
 func (c *Config) Validate() error {
 	loopback := isLoopback(c.Listen) && isLoopback(c.Admin)
 	if c.Auth == "" && loopback {
@@ -389,7 +366,7 @@ func (c *Config) Validate() error {
 		within("drain-notice", c.DrainNotice, 0, DurationMax),
 	}
 	if c.Migrate && len(c.Postgres) == 0 {
-		problems = append(problems, errors.New("migrate: only a journal on PostgreSQL has a schema: set postgres too"))
+		problems = append(problems, wrong("migrate", "only a journal on PostgreSQL has a schema: set postgres too"))
 	}
 	if c.Cluster {
 		problems = append(problems, c.validateCluster()...)
@@ -401,14 +378,13 @@ func (c *Config) Validate() error {
 		problems = append(problems, traceEndpoint(c.TraceEndpoint))
 	}
 	if !(c.TraceSample >= 0 && c.TraceSample <= 1) { // so that NaN fails too
-		problems = append(problems, fmt.Errorf("trace-sample: %v is not between 0 and 1", c.TraceSample))
+		problems = append(problems, wrong("trace-sample", "%v is not between 0 and 1", c.TraceSample))
 	}
 	if c.Data == "" {
-		problems = append(problems, errors.New("data: name a folder"))
+		problems = append(problems, wrong("data", "name a folder"))
 	}
 	if c.Auth == AuthOpen && !loopback {
-		problems = append(problems, fmt.Errorf(
-			"auth: open believes every caller, so it is for loopback only, and --listen %s or --admin %s is not: use --auth keys", c.Listen, c.Admin))
+		problems = append(problems, wrong("auth", "open believes every caller, so it is for loopback only, and --listen %s or --admin %s is not: use --auth keys", c.Listen, c.Admin))
 	}
 	if _, err := Networks(c.WebhookNetworks); err != nil {
 		problems = append(problems, err)
@@ -418,48 +394,48 @@ func (c *Config) Validate() error {
 
 // validateCluster reports what is wrong with the settings of a node.
 func (c *Config) validateCluster() (problems []error) {
-	need := func(ok bool, text string) {
+	need := func(ok bool, settings, text string) {
 		if !ok {
-			problems = append(problems, errors.New(text))
+			problems = append(problems, wrong(settings, "%s", text))
 		}
 	}
 	problems = append(problems, address("advertise", c.Advertise), oneOf("provider", c.Provider, ProviderEtcd, ProviderK8s, ProviderStatic))
-	need(len(c.Postgres) > 0, "cluster: nodes share a journal on PostgreSQL: set postgres too")
-	need(c.Provider != ProviderEtcd || c.Etcd != "", "etcd: name its servers")
+	need(len(c.Postgres) > 0, "cluster", "nodes share a journal on PostgreSQL: set postgres too")
+	need(c.Provider != ProviderEtcd || c.Etcd != "", "etcd", "name its servers")
 	if c.Provider == ProviderEtcd {
 		problems = append(problems, c.validateEtcd()...)
 	}
-	need(c.Provider != ProviderStatic || c.Peers != "", "peers: name the nodes")
+	need(c.Provider != ProviderStatic || c.Peers != "", "peers", "name the nodes")
 	files := 0
 	for _, file := range []string{c.ClusterTLSCA, c.ClusterTLSCert, c.ClusterTLSKey} {
 		if file != "" {
 			files++
 		}
 	}
-	need(files == 0 || files == 3, "cluster-tls-ca, cluster-tls-cert, cluster-tls-key: set all three or none")
-	need(files == 0 || c.ClusterNames != "", "cluster-names: name the nodes, or everybody with a certificate of the authority is one")
-	need(files > 0 || c.Advertise == "" || isLoopback(c.Advertise), "advertise: nodes that are not on loopback need cluster-tls-ca, cluster-tls-cert and cluster-tls-key")
+	need(files == 0 || files == 3, "cluster-tls-ca cluster-tls-cert cluster-tls-key", "set all three or none")
+	need(files == 0 || c.ClusterNames != "", "cluster-names", "name the nodes, or everybody with a certificate of the authority is one")
+	need(files > 0 || c.Advertise == "" || isLoopback(c.Advertise), "advertise", "nodes that are not on loopback need cluster-tls-ca, cluster-tls-cert and cluster-tls-key")
 	return problems
 }
 
 // validateEtcd reports what would be sent in the clear, or not at all.
 func (c *Config) validateEtcd() (problems []error) {
 	if (c.EtcdCert == "") != (c.EtcdKey == "") {
-		problems = append(problems, errors.New("etcd-cert, etcd-key: set both or none"))
+		problems = append(problems, wrong("etcd-cert etcd-key", "set both or none"))
 	}
 	if (c.EtcdUser == "") != (c.EtcdPassword == "") {
-		problems = append(problems, errors.New("etcd-user, etcd-password: set both or none"))
+		problems = append(problems, wrong("etcd-user etcd-password", "set both or none"))
 	}
 	for _, server := range strings.FieldsFunc(c.Etcd, func(r rune) bool { return r == ',' || r == ' ' }) {
 		u, err := url.Parse(server)
 		switch {
 		case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-			problems = append(problems, fmt.Errorf("etcd: %q is not a URL like https://etcd-1:2379", server))
+			problems = append(problems, wrong("etcd", "%q is not a URL like https://etcd-1:2379", hide(server)))
 		case u.Scheme == "https":
 		case c.EtcdCA != "" || c.EtcdCert != "":
-			problems = append(problems, fmt.Errorf("etcd: %s is not https, and etcd-ca and etcd-cert are only for that", server))
+			problems = append(problems, wrong("etcd", "%s is not https, and etcd-ca and etcd-cert are only for that", hide(server)))
 		case c.EtcdUser != "" && !isLoopback(u.Host):
-			problems = append(problems, fmt.Errorf("etcd: %s would get the password in the clear: use https", server))
+			problems = append(problems, wrong("etcd", "%s would get the password in the clear: use https", hide(server)))
 		}
 	}
 	return problems
@@ -469,7 +445,7 @@ func (c *Config) validateEtcd() (problems []error) {
 func stockGuard(address string) error {
 	u, err := url.Parse(address)
 	if err != nil || !slices.Contains([]string{"redis", "rediss", "unix"}, u.Scheme) || u.Host+u.Path == "" {
-		return errors.New("stock-guard: want an address like redis://host:6379, rediss://host:6379 or unix:///run/redis.sock")
+		return wrong("stock-guard", "want an address like redis://host:6379, rediss://host:6379 or unix:///run/redis.sock")
 	}
 	return nil
 }
@@ -480,9 +456,9 @@ func traceEndpoint(address string) error {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-		return errors.New("trace-endpoint: want an address like http://127.0.0.1:4318")
+		return wrong("trace-endpoint", "want an address like http://127.0.0.1:4318")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return errors.New("trace-endpoint: want an address without a query: what follows its ? or # is not sent to the collector")
+		return wrong("trace-endpoint", "want an address without a query: what follows its ? or # is not sent to the collector")
 	}
 	return nil
 }
@@ -495,7 +471,7 @@ func Networks(text string) (networks []netip.Prefix, err error) {
 		}
 		network, err := netip.ParsePrefix(part)
 		if err != nil {
-			return nil, fmt.Errorf("webhook-networks: %q is not a network like 10.1.0.0/16", part)
+			return nil, wrong("webhook-networks", "%q is not a network like 10.1.0.0/16", part)
 		}
 		networks = append(networks, network.Masked())
 	}
@@ -504,7 +480,7 @@ func Networks(text string) (networks []netip.Prefix, err error) {
 
 func address(name, value string) error {
 	if _, _, err := net.SplitHostPort(value); err != nil {
-		return fmt.Errorf("%s: %q is not host:port", name, value)
+		return wrong(name, "%q is not host:port", value)
 	}
 	return nil
 }
@@ -513,14 +489,14 @@ func oneOf(name, value string, allowed ...string) error {
 	if slices.Contains(allowed, value) {
 		return nil
 	}
-	return fmt.Errorf("%s: %q is not one of %s", name, value, strings.Join(allowed, ", "))
+	return wrong(name, "%q is not one of %s", value, strings.Join(allowed, ", "))
 }
 
 func within[T int | time.Duration](name string, value, low, high T) error {
 	if low <= value && value <= high {
 		return nil
 	}
-	return fmt.Errorf("%s: %v is not between %v and %v", name, value, low, high)
+	return wrong(name, "%v is not between %v and %v", value, low, high)
 }
 
 // isLoopback tells whether only this machine can reach the address, which may have a
@@ -541,6 +517,12 @@ var (
 	afterURL = regexp.MustCompile(`(?s)(://[^?#]*[?#]).+`)
 )
 
+// hide takes what may be secret out of a value that may have addresses.
+func hide(value string) string {
+	value = inURL.ReplaceAllString(value, "://(hidden)@")
+	return afterURL.ReplaceAllString(value, "${1}(hidden)")
+}
+
 // Print returns the settings as YAML that Load reads, secrets hidden.
 func Print(settings *pflag.FlagSet) string {
 	var out strings.Builder
@@ -549,8 +531,7 @@ func Print(settings *pflag.FlagSet) string {
 		if _, hide := f.Annotations[secret]; hide && value != "" {
 			value = "(hidden)"
 		}
-		value = inURL.ReplaceAllString(value, "://(hidden)@")
-		value = afterURL.ReplaceAllString(value, "${1}(hidden)")
+		value = hide(value)
 		if f.Value.Type() == "string" {
 			value = strconv.Quote(value)
 		}

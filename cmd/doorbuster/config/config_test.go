@@ -74,15 +74,20 @@ func TestEverySettingHasItsTwins(t *testing.T) {
 }
 
 func TestLoadReportsEveryMistake(t *testing.T) {
-	file := write(t, "lisen: a:1\nmax_in_flight: many\npassivate_after: [1]\nmax-in-flight: 5\n")
-	_, err := load(t, file, nil)
+	file := write(t, "lisen: a:1\nmax_in_flight: many\n\npassivate_after: [1]\nmax-in-flight: 5\nkey: [hunter2]\nlisten:\ndata:\n  folder: hunter2\n")
+	_, err := load(t, file, []string{"DOORBUSTER_CLUSTER=maybe"})
 	for _, want := range []string{
-		file, `unknown key "lisen"`, `max_in_flight: "many" is not a whole number`,
-		"passivate_after: want one value", `unknown key "max-in-flight": the nearest setting is max_in_flight`,
+		"variable DOORBUSTER_CLUSTER: \"maybe\" is not true or false\n",
+		file + `, line 1: unknown key "lisen": the nearest setting is listen`, file + `, line 2: max_in_flight: "many" is not a whole number`,
+		file + ", line 4: passivate_after: want one value, not a list", file + `, line 5: unknown key "max-in-flight": the nearest setting is max_in_flight`,
+		file + ", line 6: key: want one value", file + ", line 7: listen: want a value", file + `, line 9: unknown key "data.folder"`,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in: %v", want, err)
 		}
+	}
+	if strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("a secret is shown: %v", err)
 	}
 	_, err = load(t, "", []string{"DOORBUSTER_REQUEST_TIMEOUT=5"})
 	if err == nil || !strings.Contains(err.Error(), `DOORBUSTER_REQUEST_TIMEOUT: "5" is not a duration`) {
@@ -175,6 +180,7 @@ func TestValidate(t *testing.T) {
 		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd http://localhost,http://[::1] --etcd-user u --etcd-password p", ""},
 		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd http://[2001:db8::1] --etcd-user u --etcd-password p", "in the clear"},
 		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd etcd:2379", "is not a URL"},
+		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd ftp://me:hunter2@etcd", "is not a URL"},
 		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd http://etcd:2379 --etcd-user u --etcd-password p", "in the clear"},
 		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd https://etcd:2379,http://etcd:2379 --etcd-ca a", "is not https"},
 		{"--cluster --postgres db --advertise 127.0.0.1:7946 --etcd https://etcd:2379 --etcd-cert b", "set both or none"},
@@ -240,7 +246,7 @@ func FuzzYAML(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		c := Default()
 		settings := c.Flags()
-		if loadYAML(settings, text, nil) != nil || c.Validate() != nil {
+		if loadYAML(settings, "file", text, nil) != nil || c.Validate() != nil {
 			return
 		}
 		settings.VisitAll(func(f *pflag.Flag) {
@@ -249,7 +255,7 @@ func FuzzYAML(f *testing.F) {
 			}
 		})
 		again := Default()
-		if err := loadYAML(again.Flags(), []byte(Print(c.Flags())), nil); err != nil || !reflect.DeepEqual(again, c) {
+		if err := loadYAML(again.Flags(), "file", []byte(Print(c.Flags())), nil); err != nil || !reflect.DeepEqual(again, c) {
 			t.Errorf("%+v became %+v: %v", c, again, err)
 		}
 	})
@@ -315,6 +321,52 @@ func TestPrintHidesWhatAddressesCarry(t *testing.T) {
 		text := Print(settings)
 		if strings.Contains(text, "hunter2") || !strings.Contains(text, `"`+test.endpointShown+`"`) || !strings.Contains(text, `"`+test.etcdShown+`"`) {
 			t.Error(text)
+		}
+	}
+}
+
+// What was set to no effect is told, with where it came from, and nothing else is.
+func TestIgnored(t *testing.T) {
+	const node = "--cluster --postgres db --advertise 127.0.0.1:7946 "
+	for _, test := range []struct {
+		args, file string
+		want       []string // part of each
+		fatal      bool
+	}{
+		{args: ""},
+		{args: "--jwks keys.json", fatal: true},
+		{args: "--jwks keys.json --auth keys"},
+		{args: "--jwks keys.json --listen 0.0.0.0:80"},
+		{file: "peers: a:1\nadvertise: a:1\n", want: []string{"line 2: advertise: has no effect without cluster", "line 1: peers: has no effect without cluster and provider static"}},
+		{args: node + "--etcd http://127.0.0.1 --peers a:1", want: []string{"flag --peers: "}},
+		{args: node + "--provider static --peers a:1 --etcd-user u", want: []string{"flag --etcd-user: "}},
+		{args: node + "--provider k8s --cluster-names n", want: []string{"flag --cluster-names: has no effect without cluster-tls-ca"}},
+		{args: "--cluster-names n", want: []string{"flag --cluster-names: has no effect without cluster"}},
+		{args: "--trace-sample 1 --trace-trust", want: []string{"flag --trace-sample: ", "flag --trace-trust: "}},
+		{args: "--trace-sample 1 --trace-endpoint http://h"},
+		{args: "--rate-burst 5", want: []string{"flag --rate-burst: has no effect without rate-limit"}},
+		{args: "--max-in-flight 64"}, // the other is more, and nobody has said so
+		{args: "--max-in-flight 64 --max-in-flight-per-deal 65", want: []string{"flag --max-in-flight-per-deal: "}},
+		{args: "--drain-notice 11s", want: []string{"flag --drain-notice: has no effect beyond drain-timeout, which is 10s"}},
+	} {
+		c := Default()
+		settings := c.Flags()
+		if err := settings.Parse(strings.Fields(test.args)); err != nil {
+			t.Fatal(err)
+		}
+		if err := Load(settings, write(t, test.file), nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		idle, err := c.Ignored(settings)
+		same := len(idle) == len(test.want) && (err != nil) == test.fatal
+		for i := range test.want {
+			same = same && strings.Contains(idle[i].Error(), test.want[i])
+		}
+		if !same {
+			t.Errorf("%q %q: %q, %v", test.args, test.file, idle, err)
 		}
 	}
 }
