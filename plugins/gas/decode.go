@@ -428,8 +428,10 @@ func (s *source) elements(r *reader) {
 			return
 		}
 		active, explicit, expressions := flags&1 == 0, flags&2 != 0, flags&4 != 0
+		place := r.pos
+		var room int64
 		if active {
-			s.activeTable(r, explicit)
+			room = s.activeTable(r, explicit)
 		}
 		if !active || explicit {
 			if kind := r.byte(); !r.bad && (expressions && !isRefType(kind) || !expressions && kind != 0) {
@@ -442,6 +444,9 @@ func (s *source) elements(r *reader) {
 			r.failf("%d elements of all segments so far, at most %d", s.entriesN, ElementsMax)
 			return
 		}
+		if active && !r.bad && int64(entries) > room {
+			r.reportf(place, "%d elements where the table has room for %d", entries, max(room, 0))
+		}
 		for j := 0; j < entries && r.more(); j++ {
 			if expressions {
 				s.constant(r)
@@ -453,16 +458,45 @@ func (s *source) elements(r *reader) {
 	}
 }
 
-// activeTable reads where an active element segment goes.
-func (s *source) activeTable(r *reader, explicit bool) {
+// activeTable reads where an active element segment goes, and returns how many entries
+// the table has from there on: more than that would be a trap when the module is
+// instantiated, which the engine ignores.
+func (s *source) activeTable(r *reader, explicit bool) (room int64) {
 	at, i := r.pos, uint32(0)
 	if explicit {
 		i = r.u32()
 	}
-	if int(i) >= len(s.tableList) {
+	known := int(i) < len(s.tableList)
+	if !known {
 		r.reportf(at, "table %d of %d", i, len(s.tableList))
 	}
+	offset, ok := s.constantI32(r)
+	if !known || !ok {
+		return math.MaxInt64
+	}
+	return int64(s.tableList[i].min) - int64(offset)
+}
+
+// constantI32 is constant for an i32, and returns it unsigned unless it is of another
+// kind.
+func (s *source) constantI32(r *reader) (v uint32, ok bool) {
+	from := *r
 	s.constant(r)
+	if r.bad {
+		return 0, false
+	}
+	switch from.byte() {
+	case 0x41:
+		return uint32(from.signed(32)), true
+	case 0x23:
+		if i := from.u32(); int(i) < len(s.globalList) {
+			init := reader{b: s.globalList[i].init, end: len(s.globalList[i].init), fail: func(int, string, ...any) {}}
+			if init.byte() == 0x41 {
+				return uint32(init.signed(32)), true
+			}
+		}
+	}
+	return 0, false
 }
 
 func (s *source) dataCount(r *reader) { s.dataCountN = r.count("data segments", SegmentsMax, 0) }
