@@ -58,6 +58,7 @@ func (s *Server) openStream(c *call, in *places, contentType, first string, fn f
 		return nil
 	}
 	head, who, log := h.AppendBytes(nil), c.who, s.cfg.Logger.With(about(c.ctx, "path", string(c.ctx.Path()))...)
+	raw := c.ctx.Conn()
 	c.ctx.HijackSetNoResponse(true)
 	c.ctx.Hijack(func(conn net.Conn) {
 		in.run(who, func() {
@@ -66,7 +67,7 @@ func (s *Server) openStream(c *call, in *places, contentType, first string, fn f
 					log.Error("a stream panicked", "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))
 				}
 			}()
-			out := &eventWriter{conn: conn, clock: s.cfg.Clock, buf: append(head, first...)}
+			out := &eventWriter{conn: conn, raw: raw, clock: s.cfg.Clock, buf: append(head, first...)}
 			if err := fn(out); err != nil {
 				log.Debug("an event stream ended", "error", err)
 			}
@@ -156,6 +157,7 @@ func appendHead(b, dealID []byte, seq uint64) []byte {
 // eventWriter writes to a connection, and gives up on a reader that is slow.
 type eventWriter struct {
 	conn  net.Conn
+	raw   net.Conn // beneath conn, which is another's once the stream has ended
 	clock *clockd.Clock
 	buf   []byte
 }
@@ -165,7 +167,7 @@ var errSlowReader = errors.New("the reader is too slow")
 // flush writes what is in buf.
 func (w *eventWriter) flush() error {
 	stop := w.clock.AfterFunc(slowReaderMax, func() {
-		_ = w.conn.SetWriteDeadline(past) // ends the write that is under way
+		_ = w.raw.SetWriteDeadline(past) // ends the write that is under way
 	})
 	_, err := w.conn.Write(w.buf)
 	stop()

@@ -140,7 +140,7 @@ func TestSlowReader(t *testing.T) {
 	client, server := net.Pipe() // without buffers
 	defer client.Close()
 	h := newHouse(t, nil)
-	w := &eventWriter{conn: server, clock: h.clock.Clock(), buf: []byte("x")}
+	w := &eventWriter{conn: server, raw: server, clock: h.clock.Clock(), buf: []byte("x")}
 	ended := make(chan error)
 	go func() { ended <- w.flush() }()
 	until(t, "the write to give up", func() bool {
