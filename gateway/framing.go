@@ -16,7 +16,8 @@ import (
 //   - a space within a header's name;
 //   - a target that is not a path (absolute form, authority form, *);
 //   - a version that is neither HTTP/1.1 nor HTTP/1.0;
-//   - two Idempotency-Keys, or two Authorizations, of which a proxy might see the other.
+//   - two Idempotency-Keys, or two Authorizations, of which a proxy might see the other;
+//   - a Content-Encoding, which nothing here decodes: the bytes would be taken for what they are not.
 //
 // fasthttp itself refuses two Content-Lengths, two Hosts, and bytes that may
 // not stand in a header at all.
@@ -75,7 +76,7 @@ func framingFault(raw []byte) problem {
 		if len(line) == 0 {
 			break
 		}
-		name, _, _ := bytes.Cut(line, colon)
+		name, value, _ := bytes.Cut(line, colon)
 		if bytes.IndexByte(name, ' ') >= 0 || line[0] == '\t' {
 			return invalidRequest
 		}
@@ -96,6 +97,10 @@ func framingFault(raw []byte) problem {
 					return keyInvalid
 				}
 			}
+		case len(fasthttp.HeaderContentEncoding):
+			if bytes.EqualFold(name, nameContentEncoding) && !isPlain(value) {
+				return unsupportedMediaType
+			}
 		}
 	}
 	return noProblem
@@ -104,4 +109,11 @@ func framingFault(raw []byte) problem {
 var (
 	colon                = []byte(":")
 	nameTransferEncoding = []byte("Transfer-Encoding")
+	nameContentEncoding  = []byte(fasthttp.HeaderContentEncoding)
 )
+
+// isPlain says whether a Content-Encoding is none.
+func isPlain(coding []byte) bool {
+	coding = bytes.TrimSpace(coding)
+	return len(coding) == 0 || bytes.EqualFold(coding, []byte("identity"))
+}

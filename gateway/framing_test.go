@@ -125,6 +125,10 @@ func TestFraming(t *testing.T) {
 		{"two hosts", get("Host: y\r\n"), invalidRequest},
 		{"two callers", get("Authorization: Bearer a\r\nauthorization: Bearer b\r\n"), invalidRequest},
 		{"two keys", order("/api/v1/orders", length+"Idempotency-Key: other\r\n", body), keyInvalid},
+		{"a coded body", order("/api/v1/orders", length+"Content-Encoding: gzip\r\n", body), unsupportedMediaType},
+		{"a coded body, in another case", order("/api/v1/orders", length+"content-encoding:\tBR\r\n", body), unsupportedMediaType},
+		{"a body that is coded twice", order("/api/v1/deals", length+"Content-Encoding: identity, gzip\r\n", body), unsupportedMediaType},
+		{"a coded body that is waited for", order("/api/v1/deals", length+"Expect: 100-continue\r\nContent-Encoding: gzip\r\n", ""), unsupportedMediaType},
 		{"HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", invalidRequest},
 		{"no version", "GET /livez\r\n\r\n", invalidRequest},
 		{"bad version", "GET /livez HTTP/x.y\r\nHost: localhost\r\n\r\n", invalidRequest},
@@ -149,6 +153,39 @@ func TestFraming(t *testing.T) {
 		})
 	}
 	h.get("/api/v1/deals/d").has(map[string]any{"status": "live", "available": 100})
+}
+
+// A client that is still sending when it is refused has its answer, and no error of its
+// connection.
+func TestRefusedWhileSending(t *testing.T) {
+	h := newHouse(t, nil)
+	head := "POST /api/v1/orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\n"
+	for _, tc := range []struct {
+		headers string
+		want    problem
+	}{
+		{"Transfer-Encoding: chunked\r\n", transferEncodingRefused},
+		{"Content-Encoding: gzip\r\nContent-Length: 1000000\r\n", unsupportedMediaType},
+	} {
+		conn, err := net.Dial("tcp4", h.addr)
+		must(t, err)
+		_, err = io.WriteString(conn, head+tc.headers+"\r\n")
+		must(t, err)
+		r := bufio.NewReader(conn)
+		resp, err := http.ReadResponse(r, nil)
+		must(t, err)
+		body, err := io.ReadAll(resp.Body)
+		must(t, err)
+		answer{t, resp.StatusCode, resp.Header, body}.refused(tc.want)
+		if _, err := r.ReadByte(); err != io.EOF {
+			t.Errorf("behind the answer came %v", err)
+		}
+		for range 50 {
+			_, err := io.WriteString(conn, "4e20\r\n"+strings.Repeat(" ", 20000)+"\r\n")
+			must(t, err)
+		}
+		must(t, conn.Close())
+	}
 }
 
 // What looks like an attack and is framed alike by all that accept it is served, and a
@@ -186,13 +223,14 @@ func TestFramingThatIsGood(t *testing.T) {
 	good := orderBody("d", "u", 1, "")
 	large := strings.Repeat(" ", 20000)
 	padded := func(n int) string { return good + strings.Repeat(" ", n-len(good)) }
-	in := "\r\n" + order("k1", good) + order("k2", "{}") + order("bad key", good) + "GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\n" +
+	in := "\r\n" + order("k1", good) + order("k2", "{}") +
+		strings.Replace(order("k7", good), "Host", "Content-Encoding: identity\r\nHost", 1) + order("bad key", good) + "GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\n" +
 		order("k3", padded(orderBodyMax/2)) + order("k4", padded(orderBodyMax-1)) + order("k5", padded(orderBodyMax)) +
 		order("k6", padded(orderBodyMax+1)) + // refused before it is read, and then dropped
 		"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000\r\n\r\n" + large +
 		"POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000\r\n\r\n" + large +
 		"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
-	want := []int{201, 400, 400, 404, 201, 201, 201, 413, 200, 404, 200}
+	want := []int{201, 400, 201, 400, 404, 201, 201, 201, 413, 200, 404, 200}
 	got, closed := h.raw(t, in, len(want))
 	if closed || len(got) != len(want) {
 		t.Fatalf("%d answers, closed: %v", len(got), closed)

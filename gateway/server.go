@@ -142,6 +142,7 @@ type Server struct {
 	uploads    *uploads
 	streams    *places
 	trials     *places
+	partings   *places
 	pace       *reprice.Pace // of the trials
 	turnedAway *admit.Pacer  // orders that the node has no room for
 	public     *router
@@ -179,6 +180,7 @@ func New(cfg Config) (*Server, error) {
 		uploads:    newUploads(),
 		streams:    newPlaces(cfg.Streams, cfg.Streams/streamsPart),
 		trials:     newPlaces(trialsMax, trialsShare),
+		partings:   newPlaces(partingsMax, partingsMax),
 		pace:       pace,
 		turnedAway: admit.NewPacer(turnedAwayMax*runtime.GOMAXPROCS(0), turnedAwayWait),
 	}
@@ -206,7 +208,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	defer s.cancel()
 	front := s.front.Shutdown(ctx)
-	if err := errors.Join(s.streams.wait(ctx), s.trials.wait(ctx)); err != nil {
+	if err := errors.Join(s.streams.wait(ctx), s.trials.wait(ctx), s.partings.wait(ctx)); err != nil {
 		return err
 	}
 	return front
@@ -241,8 +243,9 @@ func (s *Server) guard(ctx *fasthttp.RequestCtx, h func(*fasthttp.RequestCtx)) {
 // linger drops what is left of the body. If that takes too long, or is too
 // much, the connection is closed: the rest must not be read as a request.
 func (s *Server) linger(ctx *fasthttp.RequestCtx) {
+	conn := ctx.Conn() // the context may be another's by the time that this is called
 	stop := s.cfg.Clock.AfterFunc(lingerTime, func() {
-		_ = ctx.Conn().SetReadDeadline(past) // ends the read that is under way
+		_ = conn.SetReadDeadline(past) // ends the read that is under way
 	})
 	defer stop()
 	if _, err := io.CopyN(io.Discard, yield.Reader{From: ctx.RequestBodyStream()}, lingerMax); !errors.Is(err, io.EOF) {
@@ -304,6 +307,9 @@ func (s *Server) dispatch(ctx *fasthttp.RequestCtx, routes *router) {
 				s.cfg.Logger.Error("a request failed", about(ctx, "error", err)...)
 			}
 			s.refuse(ctx, no.problem, no.detail, no.faults)
+		}
+		if ctx.Request.Header.RequestURI()[0] != '/' {
+			s.part(ctx)
 		}
 	})
 	s.done(ctx, seen, begin)
@@ -370,6 +376,9 @@ func framing(ctx *fasthttp.RequestCtx) *refusal {
 		return refuse(invalidRequest, "the request's target must be a path")
 	case transferEncodingRefused:
 		return refuse(p, "send the body with Content-Length")
+	case unsupportedMediaType:
+		ctx.Response.Header.Set(fasthttp.HeaderAcceptEncoding, "identity")
+		return refuse(p, "send the body as it is, without a Content-Encoding")
 	case keyInvalid:
 		return refuse(p, "Idempotency-Key must be given once")
 	default:
