@@ -109,7 +109,7 @@ func (p *Program) link(ctx context.Context, wasm []byte, o *gas.Outline, uploade
 	}
 	compiled, err := p.engine.host.CompileModule(ctx, policy, wasm)
 	if err != nil {
-		return err
+		return limitNamed(err)
 	}
 	p.module, p.compiled, p.discard = compiled.Module, compiled.Code, compiled.Discard
 	return nil
@@ -192,6 +192,19 @@ func (v *provider) io() exchange {
 
 func refused(section, format string, args ...any) error {
 	return &gas.Error{Faults: []gas.Fault{{Section: section, Reason: fmt.Sprintf(format, args...)}}}
+}
+
+// limitNamed says whose limit a memory is beyond.
+func limitNamed(err error) error {
+	var invalid *gas.Error
+	if errors.As(err, &invalid) {
+		for n, f := range invalid.Faults {
+			if f.Section == "memory" && strings.HasPrefix(f.Reason, "a memory of ") && strings.Contains(f.Reason, " at most ") {
+				invalid.Faults[n].Reason = "Shopify's limit of 10,000 kB: " + f.Reason
+			}
+		}
+	}
+	return err
 }
 
 // exchange is how a function gets its input and gives its output.

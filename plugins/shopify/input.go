@@ -264,11 +264,11 @@ func customerTags(w *inputWriter) []byte { return w.order("customer_tags") }
 
 // local compares the order's stamp, in UTC, with the arguments. Layouts of equal
 // length compare as text.
-func local(layout string, holds func(now, from, to string) bool) definition {
+func local(layout string, holds func(w *inputWriter, now, from, to string) bool) definition {
 	return definition{write: func(w *inputWriter, f *field) {
 		var b [32]byte
 		now := string(time.UnixMilli(w.in.Now).UTC().AppendFormat(b[:0], layout))
-		w.d.bool(holds(now, f.from, f.to))
+		w.d.bool(holds(w, now, f.from, f.to))
 	}}
 }
 
@@ -277,9 +277,13 @@ const (
 	timeLayout     = "15:04:05"
 )
 
-func after(now, from, _ string) bool    { return now > from }
-func before(now, from, _ string) bool   { return now < from }
-func between(now, from, to string) bool { return now >= from && now <= to }
+// after holds from the second on that it names, but see revision.
+func after(w *inputWriter, now, from, _ string) bool {
+	return now > from || now == from && !w.settings.stored
+}
+
+func before(_ *inputWriter, now, from, _ string) bool   { return now < from }
+func between(_ *inputWriter, now, from, to string) bool { return now >= from && now <= to }
 
 var localTime = map[string]definition{
 	"date": {write: func(w *inputWriter, _ *field) {
@@ -314,6 +318,20 @@ func id(typeName string, of func(*inputWriter) []byte) definition {
 func subtotal(in *abi.Input) int64 { return in.Subtotal }
 func left(in *abi.Input) int64     { return in.Subtotal - in.DiscountSoFar }
 
+// deliverableLine is the type of cart.deliverableLines. It has fewer fields at Shopify than
+// a cart's line.
+const deliverableLine = "DeliverableCartLine"
+
+var cartLine = map[string]definition{
+	"attribute":             attributeField,
+	"cost":                  {"CartLineCost", writeObject},
+	"id":                    {write: constant(lineID)},
+	"merchandise":           {"ProductVariant", writeObject},
+	"parentRelationship":    {"CartLineParentRelationship", writeNull},
+	"quantity":              {write: func(w *inputWriter, _ *field) { w.d.number(float64(w.in.Quantity)) }},
+	"sellingPlanAllocation": {"SellingPlanAllocation", writeNull},
+}
+
 // types is what an input query can ask for. A type that is missing here is one
 // whose fields are always null or in a list that is always empty.
 var types = map[string]map[string]definition{
@@ -342,10 +360,11 @@ var types = map[string]map[string]definition{
 		"attribute":        attributeField,
 		"buyerIdentity":    {"BuyerIdentity", writeObject},
 		"cost":             {"CartCost", writeObject},
-		"deliverableLines": {"CartLine", listOf},
+		"deliverableLines": {deliverableLine, listOf},
 		"deliveryGroups":   {"CartDeliveryGroup", writeEmpty},
 		"lines":            {"CartLine", listOf},
 		"localizedFields":  {"LocalizedField", writeEmpty},
+		"metafield":        attributed(func(w *inputWriter) []abi.KV { return w.in.Attributes }),
 		"retailLocation":   {"Location", writeNull},
 	},
 	"CartCost": {
@@ -354,15 +373,8 @@ var types = map[string]map[string]definition{
 		"totalDutyAmount": {"MoneyV2", writeNull},
 		"totalTaxAmount":  {"MoneyV2", writeNull},
 	},
-	"CartLine": {
-		"attribute":             attributeField,
-		"cost":                  {"CartLineCost", writeObject},
-		"id":                    {write: constant(lineID)},
-		"merchandise":           {"ProductVariant", writeObject},
-		"parentRelationship":    {"CartLineParentRelationship", writeNull},
-		"quantity":              {write: func(w *inputWriter, _ *field) { w.d.number(float64(w.in.Quantity)) }},
-		"sellingPlanAllocation": {"SellingPlanAllocation", writeNull},
-	},
+	"CartLine":      cartLine,
+	deliverableLine: cartLine,
 	"CartLineCost": {
 		"amountPerQuantity":          money(func(in *abi.Input) int64 { return in.UnitPrice }),
 		"compareAtAmountPerQuantity": {"MoneyV2", writeNull},

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/plugins/gas"
 	"github.com/doorbuster/doorbuster/plugins/host"
 )
 
@@ -59,6 +60,14 @@ func TestInput(t *testing.T) {
 			`{"discount":{"metafield":{"value":"{\"tags\":[\"vip\"],\"percentage\":10}","jsonValue":{"tags":["vip"],"percentage":10},"type":"json"}},"cart":{"lines":[{"merchandise":{"s":{"jsonValue":{"eu":[44]}},"care":{"value":"wash","type":"single_line_text_field"},"no":null}}]}}`,
 		},
 		{
+			"a time that has come", `{shop{localTime{a:dateTimeAfter(dateTime:"2026-11-18T11:06:40") b:timeAfter(time:"11:06:40") c:dateTimeAfter(dateTime:"2026-11-18T11:06:41") d:timeBefore(time:"11:06:40") e:timeAfter(time:"11:06:41")}}}`,
+			`{"shop":{"localTime":{"a":true,"b":true,"c":false,"d":false,"e":false}}}`,
+		},
+		{
+			"the cart's own", `{cart{deliverableLines{__typename id ...D} m:metafield(namespace:"$app",key:"gift"){value} none:metafield(key:"none"){value} ...on HasMetafields{h:metafield(key:"gift"){type}}}} fragment D on DeliverableCartLine{quantity}`,
+			`{"cart":{"deliverableLines":[{"__typename":"DeliverableCartLine","id":"gid://shopify/CartLine/1","quantity":3}],"m":{"value":"yes"},"none":null,"h":{"type":"single_line_text_field"}}}`,
+		},
+		{
 			"codes that can be rejected", `{enteredDiscountCodes{code rejectable} cart{retailLocation{id} lines{parentRelationship{parent{id}}}}}`,
 			`{"enteredDiscountCodes":[{"code":"HALF","rejectable":true},{"code":"MORE","rejectable":true}],"cart":{"retailLocation":null,"lines":[{"parentRelationship":null}]}}`,
 		},
@@ -76,6 +85,26 @@ func TestInput(t *testing.T) {
 		if !strings.Contains(all, part) {
 			t.Errorf("the whole input lacks %s: %s", part, all)
 		}
+	}
+}
+
+// TestStoredQueries: a function that was uploaded before queries had a revision is told what
+// it always was, so that the orders that it priced cost the same again.
+func TestStoredQueries(t *testing.T) {
+	module := (&Bundle{Configuration: []byte("{}")}).Wrap(nil)
+	module = gas.AppendCustom(append([]byte("\x00asm\x01\x00\x00\x00"), module...), sectionQuery, []byte(
+		`{shop{localTime{a:dateTimeAfter(dateTime:"2026-11-18T11:06:40") b:timeAfter(time:"11:06:40")}} cart{deliverableLines{__typename ...on DeliverableCartLine{id}} ...on HasMetafields{metafield(key:"gift"){value}}}}`))
+	outline := gas.Read(module)
+	b, _ := unwrap(module, &outline)
+	want := `{"shop":{"localTime":{"a":false,"b":false}},"cart":{"deliverableLines":[{"__typename":"CartLine"}]}}`
+	if got := inputOf(t, b, order()); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	module = b.Wrap(module)
+	outline = gas.Read(module)
+	b, _ = unwrap(module, &outline)
+	if got := inputOf(t, b, order()); got == want || !strings.HasPrefix(got, `{"shop":{"localTime":{"a":true,"b":true}}`) {
+		t.Errorf("uploaded again: %s", got)
 	}
 }
 

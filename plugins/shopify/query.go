@@ -39,8 +39,8 @@ type field struct {
 
 // compileQuery checks an input query against what is offered and returns its
 // fields. Its variables take their values from the merchant's configuration, as
-// Shopify takes them from a metafield.
-func compileQuery(query string, configuration []byte) ([]*field, error) {
+// Shopify takes them from a metafield. stored is that of settings.
+func compileQuery(query string, configuration []byte, stored bool) ([]*field, error) {
 	if len(query) > queryBytesMax {
 		return nil, fmt.Errorf("the input query has %d bytes, at most %d", len(query), queryBytesMax)
 	}
@@ -51,7 +51,7 @@ func compileQuery(query string, configuration []byte) ([]*field, error) {
 	if len(parsed.Operations) != 1 || parsed.Operations[0].Operation != ast.Query {
 		return nil, errors.New("the input query is not one query")
 	}
-	c := queryCompiler{fragments: parsed.Fragments, variables: map[string]any{}}
+	c := queryCompiler{fragments: parsed.Fragments, variables: map[string]any{}, stored: stored}
 	if len(configuration) > 0 && parsed.Operations[0].VariableDefinitions != nil {
 		_ = json.Unmarshal(configuration, &c.variables) // of another kind than an object: no values
 	}
@@ -69,6 +69,7 @@ type queryCompiler struct {
 	fragments ast.FragmentDefinitionList
 	variables map[string]any
 	selected  int
+	stored    bool
 }
 
 // selections adds the fields of a selection set of a type.
@@ -88,7 +89,7 @@ func (c *queryCompiler) selections(to *[]*field, set ast.SelectionSet, typeName 
 		case *ast.Field:
 			err = c.field(to, s, typeName, depth)
 		case *ast.InlineFragment:
-			if s.TypeCondition == "" || isA(typeName, s.TypeCondition) {
+			if s.TypeCondition == "" || c.isA(typeName, s.TypeCondition) {
 				err = c.selections(to, s.SelectionSet, typeName, depth+1)
 			}
 		case *ast.FragmentSpread:
@@ -96,7 +97,7 @@ func (c *queryCompiler) selections(to *[]*field, set ast.SelectionSet, typeName 
 			if fragment == nil {
 				return fmt.Errorf("the input query has no fragment %q", s.Name)
 			}
-			if isA(typeName, fragment.TypeCondition) {
+			if c.isA(typeName, fragment.TypeCondition) {
 				err = c.selections(to, fragment.SelectionSet, typeName, depth+1)
 			}
 		}
@@ -108,13 +109,13 @@ func (c *queryCompiler) selections(to *[]*field, set ast.SelectionSet, typeName 
 }
 
 // isA says whether a type is another, or one of its interfaces or unions.
-func isA(typeName, other string) bool {
+func (c *queryCompiler) isA(typeName, other string) bool {
 	switch other {
 	case typeName:
 		return true
 	case "HasMetafields":
 		_, ok := types[typeName]["metafield"]
-		return ok
+		return ok && !(c.stored && typeName == "Cart")
 	case "Merchandise":
 		return typeName == "ProductVariant"
 	}
@@ -134,6 +135,10 @@ func (c *queryCompiler) field(to *[]*field, s *ast.Field, typeName string, depth
 	if def.of != enteredCode && def.of != "" != (len(s.SelectionSet) > 0) {
 		return fmt.Errorf("the input query: %s.%s selects no fields of an object, or fields of none", typeName, s.Name)
 	}
+	of := def.of
+	if c.stored && of == deliverableLine {
+		of = "CartLine"
+	}
 	f := &field{key: s.Alias, name: s.Name, write: def.write}
 	if i := slices.IndexFunc(*to, func(other *field) bool { return other.key == f.key }); i >= 0 {
 		if f = (*to)[i]; f.name != s.Name {
@@ -145,7 +150,7 @@ func (c *queryCompiler) field(to *[]*field, s *ast.Field, typeName string, depth
 	if err := c.arguments(f, s.Arguments); err != nil {
 		return err
 	}
-	return c.selections(&f.sub, s.SelectionSet, def.of, depth+1)
+	return c.selections(&f.sub, s.SelectionSet, of, depth+1)
 }
 
 func (c *queryCompiler) arguments(f *field, list ast.ArgumentList) error {

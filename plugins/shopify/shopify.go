@@ -61,6 +61,8 @@ type Bundle struct {
 	Query         string   // the input query that the function was built with
 	Export        string   // the function to call, see Export
 	Classes       []string // discount classes of the discount, none: PRODUCT and ORDER
+
+	stored bool // without a revision
 }
 
 // Custom sections of a bundled module.
@@ -71,12 +73,21 @@ const (
 	sectionQuery         = sectionPrefix + "query"
 	sectionExport        = sectionPrefix + "export"
 	sectionClasses       = sectionPrefix + "classes"
+	sectionRevision      = sectionPrefix + "revision"
 )
+
+// revision is written into every module that comes with an input query. One without it
+// was stored before the query's fields had all their names and bounds right, and is told
+// about an order what it always was, so that it prices recorded orders as it did.
+const revision = "1"
 
 // Wrap returns the function with its bundle. A part that is in the module already
 // is replaced.
 func (b *Bundle) Wrap(function []byte) []byte {
-	wrapped := slices.Clip(slices.Clone(function))
+	wrapped, written := slices.Clip(slices.Clone(function)), ""
+	if b.Query != "" {
+		written = revision
+	}
 	for _, part := range []struct {
 		name    string
 		content []byte
@@ -84,6 +95,7 @@ func (b *Bundle) Wrap(function []byte) []byte {
 		{sectionProvider, b.Provider},
 		{sectionConfiguration, b.Configuration},
 		{sectionQuery, []byte(b.Query)},
+		{sectionRevision, []byte(written)},
 		{sectionExport, []byte(b.Export)},
 		{sectionClasses, []byte(strings.Join(b.Classes, ","))},
 	} {
@@ -106,6 +118,7 @@ func unwrap(wasm []byte, o *gas.Outline) (b Bundle, function int) {
 	}
 	b.Provider, b.Configuration = part(sectionProvider), part(sectionConfiguration)
 	b.Query, b.Export = string(part(sectionQuery)), string(part(sectionExport))
+	b.stored = part(sectionRevision) == nil
 	if classes := part(sectionClasses); classes != nil {
 		b.Classes = strings.SplitN(string(classes), ",", len(knownClasses)+1)
 	}
@@ -150,12 +163,13 @@ type settings struct {
 	query         []*field
 	configuration metafield
 	classes       []string
+	stored        bool // see revision
 }
 
 var knownClasses = []string{"PRODUCT", "ORDER", "SHIPPING"}
 
 func (b *Bundle) settings() (*settings, error) {
-	s := &settings{classes: b.Classes}
+	s := &settings{classes: b.Classes, stored: b.stored}
 	if len(s.classes) == 0 {
 		s.classes = []string{"PRODUCT", "ORDER"}
 	}
@@ -184,7 +198,7 @@ func (b *Bundle) settings() (*settings, error) {
 		query = defaultQuery
 	}
 	var err error
-	s.query, err = compileQuery(query, b.Configuration)
+	s.query, err = compileQuery(query, b.Configuration, b.stored)
 	return s, err
 }
 

@@ -200,6 +200,10 @@ func TestRefusals(t *testing.T) {
 		{wasi, Bundle{Classes: []string{"FREE"}}, `"FREE" is none of`},
 		{wasi, Bundle{Classes: slices.Repeat([]string{"ORDER"}, 100_000)}, "more discount classes than there are"},
 		{append(wasi[:len(wasi):len(wasi)], gas.AppendCustom(nil, "padding", make([]byte, 256<<10))...), Bundle{}, "Shopify's limit of 256 kB"},
+		{(&gastest.Module{
+			Types: []gastest.Type{{}}, Funcs: []gastest.Func{{}}, MemoryMin: MemoryPagesMax + 1,
+			Exports: []gastest.Export{{Name: "memory", Kind: 2}, {Name: "_start"}},
+		}).Encode(), Bundle{Configuration: []byte("{}")}, "Shopify's limit of 10,000 kB: a memory of 157, at most 156"},
 	} {
 		_, err := e.Compile(t.Context(), c.bundle.Wrap(c.wasm))
 		var faults *gas.Error
