@@ -115,7 +115,7 @@ func (c *queryCompiler) isA(typeName, other string) bool {
 		return true
 	case "HasMetafields":
 		_, ok := types[typeName]["metafield"]
-		return ok && !(c.stored && typeName == "Cart")
+		return ok && (!c.stored || typeName != "Cart")
 	case "Merchandise":
 		return typeName == "ProductVariant"
 	}
