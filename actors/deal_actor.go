@@ -44,7 +44,7 @@ type activation struct {
 	snapshot uint64 // seq that the newest snapshot includes
 	owed     deal.Event
 	event    []byte // scratch for one encoded event
-	due      int64  // what the wheel was last told
+	due      int64  // what the wheel was last told, 0 once it has told us
 	keys     *keyFilter
 	faults   ruleFaults
 	place    int // in the node's activeSet
@@ -141,6 +141,7 @@ func (a *activation) receive(msgs []any, since int64) {
 		case handOver:
 			moving = true
 		case wake:
+			a.due = 0 // the wheel has forgotten it
 		}
 	}
 	a.submit(p, now.Wall)
@@ -385,5 +386,9 @@ func (a *activation) bounce(msg any) {
 			return
 		}
 		m.done(nil) // on its way out of memory, where it writes one if that is worth it
+	case wake:
+		if !a.failed.Load() { // on its way out of memory: what is due is for the next activation
+			a.node.setDue(a.entry.id, a.node.clock.Now().Wall)
+		}
 	}
 }
