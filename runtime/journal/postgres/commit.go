@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/runtime/journal"
@@ -210,7 +211,19 @@ func transient(err error) bool {
 	if state == "" {
 		return !errors.Is(err, context.Canceled)
 	}
-	return state[:2] == classConnection || state[:2] == classOperator || state[:2] == classResources || state == readOnlySession
+	return state[:2] == classConnection || state[:2] == classOperator || state[:2] == classResources || state == readOnlySession || state == lockTimeout
+}
+
+// errNotReplicated says that a transaction has committed and the standby need not have it.
+var errNotReplicated = errors.New("postgres: the wait for the standby was cancelled")
+
+// noteCancelled hears what the server says about the connection that commits. Whoever
+// cancels a statement that waits for the standby only ends the wait: the server then
+// warns, and answers that it has committed.
+func (s *Store) noteCancelled(_ *pgconn.PgConn, said *pgconn.Notice) {
+	if said.Routine == "SyncRepWaitForLSN" { // the message itself is in the server's language
+		s.cancelled.Store(true)
+	}
 }
 
 // statementTimeout bounds one try, so that a server that hangs is left for another.
@@ -224,6 +237,7 @@ func (s *Store) append(from, to int, again bool) error {
 	if from == 0 {
 		clear(c.moved)
 	}
+	s.cancelled.Store(false)
 	rows, err := s.commit.Query(ctx, appendGroup,
 		c.streams[from:to], c.epochs[from:to], c.firsts[from:to], c.counts[from:to], c.crcs[from:to], c.frames[from:to])
 	if err != nil {
@@ -236,6 +250,9 @@ func (s *Store) append(from, to int, again bool) error {
 	})
 	if err == nil && again {
 		err = s.findLanded(ctx, from, to)
+	}
+	if err == nil && s.cancelled.Load() {
+		err = errNotReplicated
 	}
 	return err
 }

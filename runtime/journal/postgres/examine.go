@@ -30,7 +30,7 @@ func Examine(ctx context.Context, url string) (h Health, err error) {
 	pool, err := connect(ctx, url, 1, false, func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := checkDurable(ctx, conn)
 		return err
-	})
+	}, nil)
 	if err != nil {
 		return Health{}, err
 	}

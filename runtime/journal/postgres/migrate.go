@@ -29,16 +29,16 @@ const compatible = 1
 // Migrate brings the schema of a database up to date and returns its version
 // before and after. It is safe to run from many processes, and while nodes serve.
 func Migrate(ctx context.Context, url string) (before, after int, err error) {
-	conn, err := pgx.Connect(ctx, url)
+	pool, err := connect(ctx, url, 1, false, func(context.Context, *pgx.Conn) error { return nil }, nil)
 	if err != nil {
-		return 0, 0, fmt.Errorf("postgres: %w", err)
+		return 0, 0, err
 	}
-	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
+	defer pool.Close()
 	scripts, err := readMigrations()
 	if err != nil {
 		return 0, 0, err
 	}
-	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", migrateLock); err != nil {
 			return err
 		}
@@ -160,6 +160,7 @@ const (
 	deadlock        = "40P01"
 	diskFull        = "53100"
 	readOnlySession = "25006"
+	lockTimeout     = "55P03"
 
 	classConnection = "08"
 	classIntegrity  = "23"

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
 	"github.com/doorbuster/doorbuster/runtime/journal/postgres"
@@ -171,8 +173,15 @@ func TestLostAnswer(t *testing.T) {
 }
 
 // A try that is cut off while it waits for the standby is on the primary, and nowhere
-// else: to find it there is no reason to acknowledge it.
+// else: to find it there is no reason to acknowledge it. Nor is the server's word that it
+// has committed, which it gives when only the wait was cancelled.
 func TestLandedWithoutTheStandby(t *testing.T) {
+	for _, cut := range []string{"pg_terminate_backend", "pg_cancel_backend"} {
+		t.Run(cut, func(t *testing.T) { testLandedWithoutTheStandby(t, cut) })
+	}
+}
+
+func testLandedWithoutTheStandby(t *testing.T, cut string) {
 	server := pgtest.Start(t)
 	s := open(t, database(t, server))
 	defer closeAll(t, s)
@@ -191,7 +200,7 @@ func TestLandedWithoutTheStandby(t *testing.T) {
 	for waiting() != "1" {
 		time.Sleep(time.Millisecond)
 	}
-	server.Exec(t, "postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+	server.Exec(t, "postgres", "SELECT "+cut+"(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
 	for got := events(t, s, "a"); len(got) == 0; got = events(t, s, "a") {
 		time.Sleep(time.Millisecond)
 	}
@@ -571,6 +580,52 @@ func TestPromotion(t *testing.T) {
 	close(stop)
 	<-ended
 	l.check(t, s)
+}
+
+// After a fail-over the first host of the connection string may be the standby: the schema
+// is brought up to date where writes are taken.
+func TestMigrateBehindAStandby(t *testing.T) {
+	primary := pgtest.Start(t, "max_wal_senders = 4")
+	standby := primary.Standby(t, "heir")
+	if _, version, err := postgres.Migrate(t.Context(), standby.URL("postgres", primary)); err != nil || version == 0 {
+		t.Errorf("version %d, %v", version, err)
+	}
+}
+
+// A lock that the server does not wait for any longer, as its administrators may have it
+// set, is waited for again.
+func TestLockTimeout(t *testing.T) {
+	url := database(t, server)
+	server.Exec(t, "postgres", "ALTER DATABASE "+name(url)+" SET lock_timeout = '50ms'")
+	s := open(t, url)
+	defer closeAll(t, s)
+	mustOpen(t, s, "a")
+	holder, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = holder.Close(context.Background()) }()
+	if _, err := holder.Exec(t.Context(), "BEGIN; SELECT FROM doorbuster.streams FOR UPDATE"); err != nil {
+		t.Fatal(err)
+	}
+	refused := func() string {
+		return server.Exec(t, "postgres", "SELECT xact_rollback > 0 FROM pg_stat_database WHERE datname = '"+name(url)+"'")
+	}
+	w, done := journaltest.Append("a", 1, 1, "x"), make(chan error, 1)
+	go func() { done <- s.Commit([]*journal.Write{w}) }()
+	for refused() != "t" {
+		select {
+		case err := <-done:
+			t.Fatalf("the group was given up: %v, %v", err, w.Err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	if _, err := holder.Exec(t.Context(), "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil || w.Err != nil {
+		t.Errorf("%v, %v", err, w.Err)
+	}
 }
 
 // Without a server a group is tried for as long as Patience says, and no longer.

@@ -128,10 +128,11 @@ type Store struct {
 	commit *pgxpool.Pool // of one connection, so that a group never waits for readers
 	parts  *xsync.Map[int32, struct{}]
 
-	closed   atomic.Bool
-	readOnly atomic.Bool // the server's disk was full at the last write
-	corrupt  *xsync.Map[string, struct{}]
-	counts   counts
+	closed    atomic.Bool
+	readOnly  atomic.Bool // the server's disk was full at the last write
+	cancelled atomic.Bool // somebody ended the wait for the standby of the group at hand
+	corrupt   *xsync.Map[string, struct{}]
+	counts    counts
 
 	mu    sync.Mutex // guards heads and what they point to
 	heads map[string]*head
@@ -186,10 +187,10 @@ func open(ctx context.Context, cfg Config, of *shard) (*Store, error) {
 		return claimDatabase(ctx, conn, cfg.Exclusive)
 	}
 	var err error
-	if s.pool, err = connect(ctx, cfg.URL, cfg.Connections, cfg.Ready, check); err != nil {
+	if s.pool, err = connect(ctx, cfg.URL, cfg.Connections, cfg.Ready, check, nil); err != nil {
 		return nil, err
 	}
-	if s.commit, err = connect(ctx, cfg.URL, 1, false, claim); err != nil {
+	if s.commit, err = connect(ctx, cfg.URL, 1, false, claim, s.noteCancelled); err != nil {
 		s.pool.Close()
 		return nil, err
 	}
@@ -268,7 +269,7 @@ const (
 // connect makes a pool that accepts only a server that takes writes, so that after
 // a fail-over it finds the new primary among the hosts of the URL. A server that does
 // not hear of a lost client within seconds would hold on to what that had locked.
-func connect(ctx context.Context, url string, connections int, ready bool, begin func(context.Context, *pgx.Conn) error) (*pgxpool.Pool, error) {
+func connect(ctx context.Context, url string, connections int, ready bool, begin func(context.Context, *pgx.Conn) error, warned pgconn.NoticeHandler) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
@@ -290,6 +291,7 @@ func connect(ctx context.Context, url string, connections int, ready bool, begin
 	}
 	cfg.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	cfg.ConnConfig.DialFunc = dialer.DialContext
+	cfg.ConnConfig.OnNotice = warned
 	cfg.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		// The pool waits for a connection that it makes for as long as that takes.
 		ctx, cancel := context.WithTimeout(ctx, pingTimeout)
@@ -424,6 +426,12 @@ func (s *Store) Open(ctx context.Context, stream string) (journal.Head, error) {
 	return taken, nil
 }
 
+// makePartition is one transaction. PARTITION OF would wait for whoever reads the events, a
+// backup say, and all appends would wait behind it.
+const makePartition = `
+CREATE TABLE doorbuster.events_%[1]d (LIKE doorbuster.events INCLUDING ALL);
+ALTER TABLE doorbuster.events ATTACH PARTITION doorbuster.events_%[1]d FOR VALUES IN (%[1]d)`
+
 // partition returns where the events of a new stream lie, made if need be.
 func (s *Store) partition(ctx context.Context) (int32, error) {
 	now := time.UnixMilli(s.cfg.Clock.Now().Wall).UTC()
@@ -431,8 +439,11 @@ func (s *Store) partition(ctx context.Context) (int32, error) {
 	if _, made := s.parts.Load(part); made {
 		return part, nil
 	}
-	_, err := s.pool.Exec(ctx, fmt.Sprintf(
-		"CREATE TABLE IF NOT EXISTS doorbuster.events_%d PARTITION OF doorbuster.events FOR VALUES IN (%d)", part, part))
+	var made bool
+	err := s.pool.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", fmt.Sprintf("doorbuster.events_%d", part)).Scan(&made)
+	if err == nil && !made {
+		_, err = s.pool.Exec(ctx, fmt.Sprintf(makePartition, part))
+	}
 	// Of two nodes that make it at once, one may be told so in either way.
 	if state := sqlState(err); err != nil && state != duplicateTable && state != uniqueViolation {
 		return 0, s.failure("make a partition", "", err)

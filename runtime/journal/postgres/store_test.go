@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
 	"github.com/doorbuster/doorbuster/clockd"
@@ -519,6 +520,36 @@ func TestPartitions(t *testing.T) {
 	if got := fmt.Sprint(events(t, s, "new")); got != "[1/1/december]" {
 		t.Errorf("what was not dropped is %s", got)
 	}
+}
+
+// A backup reads the events for hours, and a month may begin meanwhile, on all nodes at once.
+func TestPartitionDuringABackup(t *testing.T) {
+	url := database(t, server)
+	nodes := make([]*postgres.Store, 4)
+	for i := range nodes {
+		nodes[i] = open(t, url)
+	}
+	defer closeAll(t, nodes...)
+	backup, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = backup.Close(context.Background()) }()
+	if _, err := backup.Exec(t.Context(), "BEGIN; LOCK TABLE doorbuster.events IN ACCESS SHARE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for i, s := range nodes {
+		all.Go(func() {
+			stream := fmt.Sprint("deal", i)
+			_, err := s.Open(t.Context(), stream)
+			w := journaltest.Append(stream, 1, 1, "x")
+			if err = errors.Join(err, s.Commit([]*journal.Write{w}), w.Err); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // script is the SQL that the page for operators has below a heading.
