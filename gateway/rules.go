@@ -108,8 +108,7 @@ func isWasm(contentType []byte) bool {
 	return bytes.EqualFold(contentType, []byte("application/wasm"))
 }
 
-// module reads an uploaded module: by itself, or with what a Shopify function comes
-// with in a form. bundle is nil without one.
+// module reads an uploaded module: by itself, or with what it comes with in a form. bundle is nil without one.
 func (c *call) module() (wasm []byte, bundle *plugins.Bundle, err error) {
 	contentType := c.ctx.Request.Header.ContentType()
 	if isWasm(contentType) {
@@ -118,7 +117,7 @@ func (c *call) module() (wasm []byte, bundle *plugins.Bundle, err error) {
 	}
 	kind, parameters, err := mime.ParseMediaType(string(contentType))
 	if err != nil || kind != "multipart/form-data" {
-		return nil, nil, refuse(unsupportedMediaType, "the body must be application/wasm, or multipart/form-data of a Shopify function")
+		return nil, nil, refuse(unsupportedMediaType, "the body must be application/wasm, or multipart/form-data with the module")
 	}
 	form, err := c.body(func([]byte) bool { return true }, "", abi.ModuleBytesMax)
 	if err != nil {
@@ -149,7 +148,7 @@ func readModuleForm(form []byte, boundary string) (wasm []byte, bundle *plugins.
 		parts[part.FormName()] = append([]byte{}, content...)
 	}
 	if len(parts["module"]) == 0 {
-		return nil, nil, refuseField(invalidRequest, "module", "is required: the function's .wasm")
+		return nil, nil, refuseField(invalidRequest, "module", "is required: the .wasm")
 	}
 	bundle = &plugins.Bundle{
 		Provider: parts["provider"], Configuration: parts["configuration"],

@@ -256,6 +256,30 @@ func (h *house) uploadForm(path string, parts ...string) answer {
 	return h.send(request{method: "POST", path: path, body: body.String(), header: map[string]string{"Content-Type": form.FormDataContentType()}})
 }
 
+// TestRuleConfiguration: rule_init is told what comes with the module, which is another
+// version with another configuration.
+func TestRuleConfiguration(t *testing.T) {
+	h := newHouse(t, nil)
+	const path = "/api/v1/rules/off/versions"
+	const merchant = "?merchant_id=acme"
+	// The first byte of the configuration, which must have two, is the discount.
+	m := gastest.Rule(gastest.Result)
+	m.Funcs = append(m.Funcs, gastest.Func{Type: gastest.TypeI32, Code: fmt.Sprintf(
+		"i32.const %[1]d i32.const 1 i32.store16 0 0 i32.const %[1]d i32.const %[2]d i32.load8_u 0 0 i32.store 0 8 local.get 0 i32.const 2 i32.ne", gastest.OutputAt, gastest.BufferAt)})
+	m.Exports = append(m.Exports, gastest.Export{Name: "rule_init", Index: gastest.RuleFuncs})
+	rule := string(m.Encode())
+	h.upload(path+merchant, rule).refused(ruleInvalid)
+	h.uploadForm(path+merchant, "module", rule).refused(ruleInvalid)
+	h.uploadForm(path+merchant, "module", rule, "configuration", "A\x00").want(201).has(map[string]any{"version": 1, "abi": 1, "fuel_limit": 100000})
+	h.uploadForm(path+merchant, "module", rule, "configuration", "A\x00").want(200).has(map[string]any{"version": 1})
+	h.uploadForm(path+merchant, "module", rule, "configuration", "B\x00").want(201).has(map[string]any{"version": 2})
+	h.uploadForm(path+merchant, "module", rule, "configuration", strings.Repeat("x", 8<<10+1)).refused(ruleInvalid)
+	h.uploadForm(path+merchant, "module", rule, "configuration", "A\x00", "export", "run").refused(ruleInvalid)
+	for version, discount := range map[string]int{"1": 'A', "2": 'B'} {
+		h.post(path+"/"+version+"/evaluate"+merchant, `{"deal":{"unit_price":100}}`).want(200).has(map[string]any{"outcome": "discount", "discount": discount})
+	}
+}
+
 func TestShopifyFunction(t *testing.T) {
 	h := newHouse(t, nil)
 	const path = "/api/v1/rules/off/versions?merchant_id=acme"

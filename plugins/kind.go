@@ -4,15 +4,51 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/plugins/gas"
 	"github.com/doorbuster/doorbuster/plugins/host"
 	"github.com/doorbuster/doorbuster/plugins/shopify"
 )
 
-// Bundle is what a Shopify function is uploaded with. It becomes part of the module,
-// and so of its digest.
+// Bundle is what a module is uploaded with: of a Shopify function any part, of a rule
+// the merchant's configuration. It becomes part of the module, and so of its digest.
 type Bundle = shopify.Bundle
+
+// configurationSection is the custom section that holds a rule's configuration.
+const configurationSection = "doorbuster:rule_configuration"
+
+// ConfigurationBytesMax bounds a rule's configuration: it is given to the rule in the
+// buffer of its inputs.
+const ConfigurationBytesMax = abi.InputBytesMax
+
+// Configure returns a rule's module with the merchant's configuration in it, in place of
+// the one that it has. It is what rule_init is told.
+func Configure(wasm, configuration []byte) ([]byte, error) {
+	if len(configuration) > ConfigurationBytesMax {
+		return nil, refused("the configuration has %d bytes, at most %d", len(configuration), ConfigurationBytesMax)
+	}
+	return gas.AppendCustom(slices.Clip(wasm), configurationSection, configuration), nil
+}
+
+// wrap returns a module with what it is uploaded with.
+func wrap(wasm []byte, b *Bundle) ([]byte, error) {
+	if shopify.Detect(b.Wrap(wasm)) {
+		return b.Wrap(wasm), nil
+	}
+	if len(b.Provider) > 0 || b.Query != "" || b.Export != "" || len(b.Classes) > 0 {
+		return nil, refused("a provider, an input query, an export and discount classes are of Shopify functions, a rule has a configuration")
+	}
+	if len(b.Configuration) == 0 {
+		return wasm, nil
+	}
+	return Configure(wasm, b.Configuration)
+}
+
+func refused(format string, args ...any) error {
+	return &InvalidError{Faults: []gas.Fault{{Section: "bundle", Reason: fmt.Sprintf(format, args...)}}}
+}
 
 // engines compile the modules that can be a rule's version: those of the rule ABI,
 // and Shopify's discount functions.
@@ -44,7 +80,11 @@ func (e *engines) compile(ctx context.Context, wasm []byte) (*program, error) {
 		}
 		return &program{function: function}, nil
 	}
-	rule, err := e.rules.Compile(ctx, wasm, nil)
+	configuration := gas.Read(wasm).Custom[configurationSection]
+	if len(configuration) > ConfigurationBytesMax {
+		return nil, refused("the configuration has %d bytes, at most %d", len(configuration), ConfigurationBytesMax)
+	}
+	rule, err := e.rules.Compile(ctx, wasm, configuration)
 	if err != nil {
 		return nil, err
 	}

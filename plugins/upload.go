@@ -20,7 +20,7 @@ import (
 type Upload struct {
 	Merchant, RuleID string
 	Wasm             []byte
-	Bundle           *Bundle // of a Shopify function, to be stored with it; nil: none
+	Bundle           *Bundle // to be stored with it; nil: none
 	FuelLimit        uint64  // of its evaluations, 0: the default of its kind
 	By               string  // who uploads, for the audit
 }
@@ -43,7 +43,11 @@ func (r *Registry) upload(ctx context.Context, u Upload) (Version, bool, error) 
 		return Version{}, false, err
 	}
 	if u.Bundle != nil {
-		u.Wasm = u.Bundle.Wrap(u.Wasm)
+		wrapped, err := wrap(u.Wasm, u.Bundle)
+		if err != nil {
+			return Version{}, false, err
+		}
+		u.Wasm = wrapped
 	}
 	limit, err := fuelLimit(u.FuelLimit, u.Wasm)
 	if err != nil {

@@ -44,6 +44,26 @@ func write(t *testing.T, files map[string]string) (dir string) {
 	return dir
 }
 
+// TestConfiguration: a project's configuration is checked with its module.
+func TestConfiguration(t *testing.T) {
+	m := gastest.Rule(gastest.Result)
+	m.Funcs = append(m.Funcs, gastest.Func{Type: gastest.TypeI32, Code: fmt.Sprintf(
+		"i32.const %[1]d i32.const 1 i32.store16 0 0 i32.const %[1]d i32.const %[2]d i32.load 0 0 i32.store 0 8 i32.const 0", gastest.OutputAt, gastest.BufferAt)})
+	m.Exports = append(m.Exports, gastest.Export{Name: "rule_init", Index: gastest.RuleFuncs})
+	dir := moduleProject(t, m.Encode())
+	if code, out := check(t, dir); code != ExitDifference {
+		t.Errorf("%d without a configuration: %s", code, out)
+	}
+	for name, content := range map[string]string{"rule.json": `{"rule":"spring","source":"rule.c","module":"rule.wasm","configuration":"tenth.bin"}`, "tenth.bin": "\xde\x03\x00\x00"} {
+		if err := writeFile(filepath.Join(dir, name), []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if code, out := check(t, dir); code != 0 {
+		t.Errorf("%d with 990 as its configuration: %s", code, out)
+	}
+}
+
 // TestCheck: what a module is found to be, for people and for programs.
 func TestCheck(t *testing.T) {
 	imports := off(990).WithImport("doorbuster", "log", gastest.TypeLog).

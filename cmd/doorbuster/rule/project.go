@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/plugins/abi"
 	"github.com/doorbuster/doorbuster/plugins/sample"
 	"github.com/doorbuster/doorbuster/plugins/sdk/rules"
@@ -34,6 +35,8 @@ type project struct {
 	Source    string `json:"source"` // what is compiled
 	Module    string `json:"module"` // what it is compiled into
 	FuelLimit uint64 `json:"fuel_limit"`
+
+	Configuration string `json:"configuration"` // file whose bytes rule_init is told; "": none
 }
 
 // load reads the project.
@@ -60,13 +63,20 @@ func (o *options) load() (*project, error) {
 // path is where a file of the project is.
 func (p *project) path(file string) string { return filepath.Join(p.dir, filepath.FromSlash(file)) }
 
-// wasm reads the module.
+// wasm reads the module, with the configuration in it.
 func (p *project) wasm() ([]byte, error) {
 	wasm, err := readFile(p.path(p.Module), abi.ModuleBytesMax)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, failf(ExitUsage, "there is no %s yet: doorbuster rule build", p.path(p.Module))
 	}
-	return wasm, err
+	if err != nil || p.Configuration == "" {
+		return wasm, err
+	}
+	configuration, err := readFile(p.path(p.Configuration), plugins.ConfigurationBytesMax)
+	if err != nil {
+		return nil, err
+	}
+	return plugins.Configure(wasm, configuration)
 }
 
 // warnStale says so if the source was written after the module: what runs is not

@@ -15,14 +15,14 @@ import (
 	"github.com/doorbuster/doorbuster/plugins/abi"
 )
 
-// functionParts are what a Shopify function may come with: the parts of the upload's
+// functionParts are what a module may come with: the parts of the upload's
 // form. Those that are files are named by their paths.
 var functionParts = []struct {
 	flag, part, usage string
 	file              bool
 }{
 	{"provider", "provider", "of a Shopify function: file with the module that it imports (Javy)", true},
-	{"configuration", "configuration", "of a Shopify function: file with the merchant's configuration, JSON", true},
+	{"configuration", "configuration", "file with the merchant's configuration: of a Shopify function JSON, of a rule what rule_init is told", true},
 	{"input-query", "input_query", "of a Shopify function: file with its input query, GraphQL", true},
 	{"export", "export", "of a Shopify function: the function to call, unless it has one of the usual names", false},
 	{"discount-classes", "discount_classes", "of a Shopify function: PRODUCT, ORDER, SHIPPING, separated by commas", false},
