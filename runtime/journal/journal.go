@@ -223,7 +223,8 @@ type Tables interface {
 
 	// Apply makes all mutations or none. If durable it returns after the sync and
 	// no reader sees the mutations before; otherwise they reach the disk with, at
-	// the latest, the next durable write, and never without those applied before.
+	// the latest, the next durable write, and never without those applied before. As
+	// long as the Store is open none is lost.
 	Apply(ctx context.Context, mutations []Mutation, durable bool) error
 
 	// ApplyIf is Apply, provided that every expected row is as expected at that

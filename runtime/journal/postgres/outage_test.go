@@ -628,6 +628,23 @@ func TestLockTimeout(t *testing.T) {
 	}
 }
 
+// Who has written rows goes on from them, and need not end when the server does: what was
+// not to be durable is there all the same after a crash.
+func TestRowsOutliveTheServer(t *testing.T) {
+	server := pgtest.Start(t, "wal_writer_delay = '10s'")
+	s := open(t, database(t, server))
+	defer closeAll(t, s)
+	row := journal.Mutation{Table: "t", Key: "k", Value: []byte("v")}
+	if err := s.Tables().Apply(t.Context(), []journal.Mutation{row}, false); err != nil {
+		t.Fatal(err)
+	}
+	server.Kill(t)
+	server.Up(t)
+	if got, err := s.Tables().Get(t.Context(), "t", "k"); err != nil || string(got) != "v" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // Without a server a group is tried for as long as Patience says, and no longer.
 func TestPatienceEnds(t *testing.T) {
 	server := pgtest.Start(t)

@@ -145,7 +145,8 @@ const deleteRows = `
 DELETE FROM doorbuster.rows r USING unnest($1::bytea[], $2::bytea[]) AS d (tbl, key)
 WHERE r.tbl = d.tbl AND r.key = d.key`
 
-// Apply implements journal.Tables.
+// Apply implements journal.Tables. It is always durable: this process outlives a crash of
+// the server, and a fail-over, and goes on from what it has written.
 func (t tables) Apply(ctx context.Context, mutations []journal.Mutation, durable bool) error {
 	return t.ApplyIf(ctx, nil, mutations, durable)
 }
@@ -158,9 +159,6 @@ func (t tables) ApplyIf(ctx context.Context, expected []journal.Expectation, mut
 		return err
 	}
 	batch := &pgx.Batch{}
-	if !durable {
-		batch.Queue("SELECT set_config('synchronous_commit', 'off', true)") // for this transaction
-	}
 	changes := lastOfEach(mutations)
 	batch.Queue(`
 		INSERT INTO doorbuster.rows (tbl, key, value)
@@ -168,7 +166,7 @@ func (t tables) ApplyIf(ctx context.Context, expected []journal.Expectation, mut
 		ON CONFLICT (tbl, key) DO UPDATE SET value = excluded.value`, changes.set.tables, changes.set.keys, changes.values)
 	batch.Queue(deleteRows, changes.deleted.tables, changes.deleted.keys)
 	bound := t.s.question
-	if durable { // it waits for the standby, and may be a whole module
+	if durable { // it may be a whole module
 		bound = t.s.load
 	}
 	ctx, cancel := bound(ctx)
