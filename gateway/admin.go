@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
-	"github.com/valyala/fasthttp/fasthttpadaptor"
 	"github.com/valyala/fasthttp/pprofhandler"
 )
 
@@ -53,13 +52,10 @@ func (s *Server) openAPI(c *call) error {
 	return nil
 }
 
-// metrics answers with the process's metrics. The handler is net/http's.
-func (s *Server) metrics() func(*Server, *call) error {
-	h := fasthttpadaptor.NewFastHTTPHandler(s.cfg.Metrics.Handler())
-	return func(_ *Server, c *call) error {
-		h(c.ctx)
-		return nil
-	}
+// metrics answers with the process's metrics, as the Front did before.
+func (s *Server) metrics(c *call) error {
+	s.front.metrics(c.ctx)
+	return nil
 }
 
 // pprof answers with Go's own profiles. The index is at the path with the

@@ -1,16 +1,19 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
 	"github.com/valyala/fasthttp"
+	"github.com/valyala/fasthttp/fasthttpadaptor"
 
 	"github.com/doorbuster/doorbuster/runtime/obs"
 )
@@ -37,18 +40,63 @@ func (c *FrontConfig) validate() error {
 	return nil
 }
 
+// Step is a part of a start, one after the other.
+type Step uint8
+
+// The steps of a start.
+const (
+	StepProcess Step = iota // until something else is told
+	StepJournal             // the journal is being opened
+	StepRules               // rules are being loaded
+	StepDeals               // deals are being replayed
+	stepCount
+)
+
+var stepNames = [stepCount]string{"process", "journal", "rules", "deals"}
+
+// waiting is how far a start is.
+type waiting struct {
+	step     Step
+	done, of int
+}
+
+// String says it in words.
+func (w waiting) String() string {
+	switch {
+	case w.step == StepJournal:
+		return "recovering: the journal is being opened"
+	case w.step == StepRules && w.of == 0:
+		return "recovering: the rules are being loaded"
+	case w.step == StepRules:
+		return fmt.Sprintf("recovering: %d of %s of rules loaded", w.done, count(w.of, "version"))
+	case w.step == StepDeals:
+		return fmt.Sprintf("recovering: %d of %s replayed", w.done, count(w.of, "deal"))
+	default:
+		return "the process is starting"
+	}
+}
+
+// count says how many there are of something.
+func count(n int, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + one + "s"
+}
+
 // Front answers on the sockets from the first moment of a process, when there
-// is no Server yet because the journal is being recovered: /livez with 200,
-// /readyz and everything else with 503 and what the process waits for. A New
-// Server takes it over, connections and all.
+// is no Server yet because the journal is being recovered: /livez with 200, to
+// operators /metrics, and /readyz and everything else with 503 and what the process
+// waits for. A New Server takes it over, connections and all.
 type Front struct {
-	cfg    FrontConfig
-	ids    *requestIDs
-	broken *obs.Route // requests that never reached a route
-	waits  atomic.Pointer[string]
-	server atomic.Pointer[Server]
-	public *fasthttp.Server
-	admin  *fasthttp.Server
+	cfg     FrontConfig
+	ids     *requestIDs
+	broken  *obs.Route // requests that never reached a route
+	metrics fasthttp.RequestHandler
+	waits   atomic.Pointer[waiting]
+	server  atomic.Pointer[Server]
+	public  *fasthttp.Server
+	admin   *fasthttp.Server
 
 	stopping context.Context // ends when Shutdown begins: listeners and streams close
 	stop     context.CancelFunc
@@ -59,7 +107,12 @@ func NewFront(cfg FrontConfig) (*Front, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	f := &Front{cfg: cfg, ids: newRequestIDs(), broken: cfg.Metrics.Route("any", "none")}
+	f := &Front{
+		cfg: cfg, ids: newRequestIDs(), broken: cfg.Metrics.Route("any", "none"),
+		metrics: fasthttpadaptor.NewFastHTTPHandler(cfg.Metrics.Handler()),
+	}
+	f.Wait(StepProcess, 0, 0)
+	f.observe()
 	f.stopping, f.stop = context.WithCancel(context.Background())
 	f.public = f.listener(cfg.Connections, func(ctx *fasthttp.RequestCtx) {
 		if s := f.server.Load(); s != nil {
@@ -73,14 +126,44 @@ func NewFront(cfg FrontConfig) (*Front, error) {
 			s.dispatch(ctx, s.admin)
 			return
 		}
+		if path, _, _ := bytes.Cut(ctx.Request.Header.RequestURI(), []byte("?")); string(path) == metricsPath && (ctx.IsGet() || ctx.IsHead()) && framing(ctx) == nil {
+			f.identify(ctx)
+			f.metrics(ctx)
+			return
+		}
 		f.notYet(ctx)
 	})
-	f.Wait("the process is starting")
 	return f, nil
 }
 
-// Wait sets what the answers say until there is a Server.
-func (f *Front) Wait(why string) { f.waits.Store(&why) }
+// metricsPath is where operators find the metrics.
+const metricsPath = "/metrics"
+
+// Wait sets what the answers and the metrics say until there is a Server: which step the
+// start is at, and of how many parts of it (0 = that is not known) how many are done.
+func (f *Front) Wait(step Step, done, of int) { f.waits.Store(&waiting{step, done, of}) }
+
+// observe registers how far the start is.
+func (f *Front) observe() {
+	m := f.cfg.Metrics
+	at := func(step Step, figure func(waiting) int) func() float64 {
+		return func() float64 {
+			if w := f.waits.Load(); f.server.Load() == nil && w.step == step {
+				return float64(figure(*w))
+			}
+			return 0
+		}
+	}
+	for step := range stepCount {
+		name := obs.Labels{"step": stepNames[step]}
+		m.Gauge("starting", "1 for the step that the start of the process is at; 0 for all once it serves.", name, at(step, func(waiting) int { return 1 }))
+	}
+	for _, step := range []Step{StepRules, StepDeals} {
+		name := obs.Labels{"step": stepNames[step]}
+		m.Gauge("starting_parts", "Versions of rules to be loaded, or deals to be replayed, while the start is at that step.", name, at(step, func(w waiting) int { return w.of }))
+		m.Gauge("starting_parts_done", "Those of them that are done.", name, at(step, func(w waiting) int { return w.done }))
+	}
+}
 
 // notYet answers while there is no Server. What is left of a large body is not
 // read: it must not be taken for a request.
@@ -98,7 +181,7 @@ func (f *Front) notYet(ctx *fasthttp.RequestCtx) {
 		writeProblem(&ctx.Response, no.problem, no.detail, nil)
 		return
 	}
-	writeProblem(&ctx.Response, unavailable, *f.waits.Load(), nil)
+	writeProblem(&ctx.Response, unavailable, f.waits.Load().String(), nil)
 }
 
 func (f *Front) listener(connections int, h fasthttp.RequestHandler) *fasthttp.Server {

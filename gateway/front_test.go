@@ -57,17 +57,43 @@ func TestFrontBeforeTheServer(t *testing.T) {
 	t.Cleanup(front.stop)
 	early := dial(t, addr)
 
-	front.Wait("recovering: 3 of 7 deals replayed")
+	for _, test := range []struct {
+		step     Step
+		done, of int
+		want     string
+		metric   string
+	}{
+		{StepProcess, 0, 0, "the process is starting", `starting{step="process"} 1`},
+		{StepJournal, 0, 0, "recovering: the journal is being opened", `starting{step="journal"} 1`},
+		{StepRules, 0, 0, "recovering: the rules are being loaded", `starting{step="rules"} 1`},
+		{StepRules, 1, 2, "recovering: 1 of 2 versions of rules loaded", `starting_parts_done{step="rules"} 1`},
+		{StepDeals, 0, 1, "recovering: 0 of 1 deal replayed", `starting_parts{step="deals"} 1`},
+		{StepDeals, 3, 7, "recovering: 3 of 7 deals replayed", `starting_parts_done{step="deals"} 3`},
+	} {
+		front.Wait(test.step, test.done, test.of)
+		no := exchange(t, dial(t, addr), "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n").refused(unavailable)
+		if no.field("detail") != test.want {
+			t.Errorf("%s, want %s", no.body, test.want)
+		}
+		got := exchange(t, dial(t, admin), "GET /metrics?x=1 HTTP/1.1\r\nHost: x\r\n\r\n").want(200)
+		if !strings.Contains(string(got.body), "\ndoorbuster_"+test.metric+"\n") || strings.Count(string(got.body), "\ndoorbuster_starting{") != int(stepCount) || got.header.Get("X-Request-Id") == "" {
+			t.Errorf("%s: %v %s", test.want, got.header, got.body)
+		}
+	}
 	for _, where := range []string{addr, admin} {
 		conn := dial(t, where)
 		exchange(t, conn, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").want(200)
 		for _, path := range []string{"/readyz", "/metrics", "/nowhere", "/api/v1/deals/d"} {
+			if where == admin && path == "/metrics" {
+				continue
+			}
 			got := exchange(t, conn, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n").refused(unavailable)
 			if got.header.Get("Retry-After") == "" || got.field("detail") != "recovering: 3 of 7 deals replayed" {
 				t.Errorf("%s: %v %s", path, got.header, got.body)
 			}
 		}
 	}
+	exchange(t, dial(t, admin), "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").refused(unavailable)
 	exchange(t, early, "POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}").refused(unavailable)
 	exchange(t, dial(t, addr), "POST http://x/livez HTTP/1.1\r\nHost: x\r\n\r\n").refused(invalidRequest)
 	large := exchange(t, dial(t, addr), "POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n"+strings.Repeat(" ", bodyPrefetched)).refused(unavailable)
@@ -77,6 +103,9 @@ func TestFrontBeforeTheServer(t *testing.T) {
 
 	newHouse(t, func(c *Config, _ *actors.Config) { c.Metrics, c.Front = metrics, front })
 	exchange(t, early, "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n").want(200)
+	if got := exchange(t, dial(t, admin), "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").want(200); !strings.Contains(string(got.body), "\ndoorbuster_starting{step=\"deals\"} 0\n") {
+		t.Errorf("%s", got.body)
+	}
 	exchange(t, early, "GET /api/v1/deals/d HTTP/1.1\r\nHost: x\r\n\r\n").refused(dealNotFound)
 }
 

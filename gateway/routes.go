@@ -68,7 +68,7 @@ func healthRoutes() []route {
 // adminRoutes is the operators' table of paths.
 func (s *Server) adminRoutes() []route {
 	routes := append([]route{
-		{method: "GET", pattern: "/metrics", handle: s.metrics()},
+		{method: "GET", pattern: metricsPath, handle: (*Server).metrics},
 		{method: "GET", pattern: "/debug/pprof/", allow: operator, handle: (*Server).pprof},
 		{method: "GET", pattern: "/debug/pprof/{profile}", allow: operator, handle: (*Server).pprof},
 		{method: "GET", pattern: "/api/v1/admin/cluster", allow: operator, handle: (*Server).cluster},

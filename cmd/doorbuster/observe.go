@@ -12,7 +12,6 @@ import (
 // scraper asks.
 func (s *server) observe() {
 	m := s.metrics
-	m.Log(s.log)
 	m.Clock(s.clock.Stats)
 	m.Pool("requests", func() own.Stats { return s.node.Stats().Pool })
 	m.Gauge("deals", "Deals that the node knows, in memory or not.", nil, func() float64 { return float64(s.node.Stats().Deals) })

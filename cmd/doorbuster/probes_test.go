@@ -18,7 +18,7 @@ import (
 )
 
 // TestProbes asks servers how they are from the moment that their port is bound: they
-// live, and are not ready until they have recovered. That takes some milliseconds, in
+// live, have metrics for operators, and are not ready until they have recovered. That takes some milliseconds, in
 // which a busy machine may not let us ask; of several servers one is seen.
 func TestProbes(t *testing.T) {
 	const most = 10
@@ -35,7 +35,9 @@ func probe(t *testing.T) (waited bool) {
 	t.Helper()
 	addr, err := porttest.Address()
 	must(t, err)
-	cmd, err := command(t.Context(), "serve", "--listen", addr, "--admin", "127.0.0.1:0", "--data", t.TempDir(), "--drain-notice", "0s")
+	admin, err := porttest.Address()
+	must(t, err)
+	cmd, err := command(t.Context(), "serve", "--listen", addr, "--admin", admin, "--data", t.TempDir(), "--drain-notice", "0s")
 	must(t, err)
 	must(t, cmd.Start())
 	for {
@@ -46,6 +48,10 @@ func probe(t *testing.T) (waited bool) {
 		ready, body, err2 := request(t.Context(), []string{"GET", "http://" + addr + "/readyz"})
 		if err := errors.Join(err, err2); err != nil || live != http.StatusOK {
 			t.Fatalf("/livez: %d, %v", live, err)
+		}
+		status, metrics, err := request(t.Context(), []string{"GET", "http://" + admin + "/metrics"})
+		if must(t, err); status != http.StatusOK || !strings.Contains(metrics, "\ndoorbuster_starting{") {
+			t.Fatalf("/metrics: %d %s", status, metrics)
 		}
 		if ready == http.StatusOK {
 			break

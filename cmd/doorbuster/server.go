@@ -139,6 +139,7 @@ func (s *server) startLog(logs io.Writer) (err error) {
 
 func (s *server) startFront() (err error) {
 	s.metrics = obs.NewMetrics()
+	s.metrics.Log(s.log)
 	s.front, err = gateway.NewFront(gateway.FrontConfig{
 		Metrics: s.metrics, Logger: s.log.Logger, Open: s.cfg.Auth == config.AuthOpen,
 	})
@@ -151,7 +152,7 @@ func (s *server) startFront() (err error) {
 }
 
 func (s *server) startJournal(ctx context.Context) (err error) {
-	s.front.Wait("recovering: the journal is being opened")
+	s.front.Wait(gateway.StepJournal, 0, 0)
 	if s.store, err = openStore(ctx, s.cfg, s.present, s.log.Logger); err != nil {
 		return err
 	}
@@ -192,18 +193,16 @@ func (s *server) startNode(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.front.Wait("recovering: the rules are being loaded")
+	s.front.Wait(gateway.StepRules, 0, 0)
 	s.rules, err = plugins.New(ctx, plugins.Config{
 		Tables:  s.store.Tables(),
 		Now:     func() int64 { return s.clock.Now().Wall },
 		Members: s.members,
 		Changed: func(merchant, rule string) { s.hooks.Touch(merchant, gateway.RuleTopic(merchant, rule), 0) },
 		Host:    compiler(s.cfg.Data),
-		Loading: func(done, of int) {
-			s.front.Wait(fmt.Sprintf("recovering: %d of %d versions of rules loaded", done, of))
-		},
-		Sleep:  s.clock.Sleep,
-		Logger: s.log.Logger,
+		Loading: func(done, of int) { s.front.Wait(gateway.StepRules, done, of) },
+		Sleep:   s.clock.Sleep,
+		Logger:  s.log.Logger,
 	})
 	if err != nil {
 		return err
@@ -224,9 +223,7 @@ func (s *server) startNode(ctx context.Context) (err error) {
 		Listed: func(v deal.View) {
 			s.hooks.Touch(v.Spec.Merchant, v.Spec.ID, v.Spec.EndsAt)
 		},
-		Recovering: func(done, deals int) {
-			s.front.Wait(fmt.Sprintf("recovering: %d of %d deals replayed", done, deals))
-		},
+		Recovering: func(done, deals int) { s.front.Wait(gateway.StepDeals, done, deals) },
 		Observe: func(g journal.Group) {
 			s.metrics.JournalBatch(g.Events, g.Bytes, time.Duration(g.Nanos))
 		},
@@ -304,15 +301,24 @@ func (s *server) auth(ctx context.Context) (*gateway.Auth, error) {
 		}
 		return &gateway.Auth{Keys: s.keys, Clock: s.clock}, nil
 	}
-	text, err := os.ReadFile(s.cfg.JWKS)
+	tokens, err := shopperTokens(s.cfg.JWKS)
+	if err != nil {
+		return nil, err
+	}
+	return &gateway.Auth{Keys: s.keys, Tokens: tokens, Clock: s.clock}, nil
+}
+
+// shopperTokens reads the keys of shoppers' tokens.
+func shopperTokens(file string) (*gateway.Tokens, error) {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("jwks: %w", err)
 	}
 	tokens, err := gateway.NewTokens(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", s.cfg.JWKS, err)
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	return &gateway.Auth{Keys: s.keys, Tokens: tokens, Clock: s.clock}, nil
+	return tokens, nil
 }
 
 // banner is the line that says that the server serves, and where.
@@ -324,7 +330,7 @@ func (s *server) banner() string {
 	}
 	found := "no deals yet, nothing to recover"
 	if r.Deals > 0 {
-		found = fmt.Sprintf("recovered %d deals and replayed %d events", r.Deals, r.Events)
+		found = fmt.Sprintf("recovered %s and replayed %s", count(r.Deals, "deal"), count(r.Events, "event"))
 	}
 	return fmt.Sprintf("listening on %s, admin on %s, auth %s, %s%s, %s, started in %v",
 		s.public.Addr(), s.admin.Addr(), s.cfg.Auth, node, journalPlace(s.cfg), found, s.took.Round(time.Millisecond))
