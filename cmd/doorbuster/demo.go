@@ -283,12 +283,12 @@ func (d *demo) summarize(ctx context.Context, t *tally) error {
 	if err := out.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "%d orders in %.2f s: %.0f orders/s, P50 %.1f ms, P99 %.1f ms, each on disk before its answer\n",
-		t.answered, t.elapsed.Seconds(), float64(t.answered)/t.elapsed.Seconds(), t.quantile(50), t.quantile(99))
+	fmt.Fprintf(d.out, "%s in %.2f s: %.0f orders/s, P50 %.1f ms, P99 %.1f ms, each on disk before its answer\n",
+		count(t.answered, "order"), t.elapsed.Seconds(), float64(t.answered)/t.elapsed.Seconds(), t.quantile(50), t.quantile(99))
 	if wrong > 0 || oversold > 0 || len(t.other) > 0 {
-		return fmt.Errorf("%d deals do not add up, %d units oversold, unexpected answers by status: %v", wrong, oversold, t.other)
+		return fmt.Errorf("deals that do not add up: %d, units oversold: %d, unexpected answers by status: %v", wrong, oversold, t.other)
 	}
-	fmt.Fprintf(d.out, "sold + reserved + available == stock for %d of %d deals, 0 oversold\n", d.deals, d.deals)
+	fmt.Fprintf(d.out, "sold + reserved + available == stock for %d of %s, 0 oversold\n", d.deals, count(d.deals, "deal"))
 	return nil
 }
 

@@ -65,16 +65,17 @@ the data folder is neither made nor opened, what is written to time a sync is go
 the end, and a PostgreSQL server gets no tables and no rows.`,
 		Args: cobra.NoArgs,
 	}
-	s := addSettings(cmd, "listen", "admin", "data", "postgres", "auth", "cluster", "advertise", "provider", "etcd", "etcd-ca", "etcd-cert", "etcd-key",
+	s := addSettings(cmd, "listen", "admin", "data", "postgres", "auth", "jwks", "cluster", "advertise", "provider", "etcd", "etcd-ca", "etcd-cert", "etcd-key",
 		"etcd-user", "etcd-password", "peers", "cluster-tls-ca", "cluster-tls-cert", "cluster-tls-key", "cluster-names")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := s.load()
 		if err != nil {
 			return err
 		}
+		idle, refused := cfg.Ignored(s.table)
 		table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 		worst := good
-		for _, check := range checks(cfg) {
+		for _, check := range append(checkSettings(idle, refused), checks(cfg)...) {
 			f := check.run(cmd.Context(), cfg)
 			worst = max(worst, f.grade)
 			fmt.Fprintf(table, "%v\t%s\t%s\t%s\n", f.grade, check.name, f.seen, f.advice)
@@ -111,6 +112,9 @@ func checks(cfg config.Config) []check {
 	if cfg.Cluster {
 		list = append(list, clusterChecks(cfg)...)
 	}
+	if cfg.Auth == config.AuthKeys {
+		list = append(list, check{"keys", checkKeys})
+	}
 	return append(
 		list,
 		check{"clock", checkClock},
@@ -118,6 +122,44 @@ func checks(cfg config.Config) []check {
 		check{"listen", func(ctx context.Context, c config.Config) finding { return checkPort(ctx, c.Listen) }},
 		check{"admin", func(ctx context.Context, c config.Config) finding { return checkPort(ctx, c.Admin) }},
 	)
+}
+
+// checkSettings passes on what was set to no effect, and what a server refuses.
+func checkSettings(idle []error, refused error) (list []check) {
+	tell := func(grade grade, err error) {
+		list = append(list, check{"setting", func(context.Context, config.Config) finding { return finding{grade: grade, seen: err.Error()} }})
+	}
+	if refused != nil {
+		tell(broken, refused)
+	}
+	for _, err := range idle {
+		tell(poor, err)
+	}
+	return list
+}
+
+// checkKeys looks whether anybody could call a server that believes nobody. Which keys a
+// journal holds is not known without opening it, but where there is none, there is no key.
+func checkKeys(_ context.Context, cfg config.Config) finding {
+	f := finding{seen: "auth keys; the journal is not opened to look: doorbuster keys list shows them"}
+	if len(cfg.Postgres) == 0 {
+		there, err := embedded.Exists(cfg.Data)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return failed(err, "")
+		}
+		if !there {
+			f = finding{
+				grade: poor, seen: "auth keys, and there is no journal yet that could hold one: nobody could set up a deal",
+				advice: "make the first one before the start: doorbuster keys create --role operator --data " + cfg.Data,
+			}
+		}
+	}
+	if cfg.JWKS != "" {
+		if _, err := shopperTokens(cfg.JWKS); err != nil {
+			return failed(err, "name a file with the public keys of shoppers' tokens with --jwks")
+		}
+	}
+	return f
 }
 
 func checkFolder(_ context.Context, cfg config.Config) finding {

@@ -84,7 +84,7 @@ func checkNodeCert(_ context.Context, cfg config.Config) finding {
 	left := until.Sub(time.UnixMilli(clock.Now().Wall))
 	f := finding{seen: fmt.Sprintf("%s is good until %s", cfg.ClusterTLSCert, until.UTC().Format(time.RFC3339))}
 	if left < certGood {
-		f.grade, f.advice = poor, fmt.Sprintf("renew it: %d days are left", left/(24*time.Hour))
+		f.grade, f.advice = poor, "renew it: time left is " + count(int64(left/(24*time.Hour)), "day")
 	}
 	return f
 }
@@ -110,7 +110,7 @@ func checkEtcd(ctx context.Context, cfg config.Config, url string) finding {
 	if err != nil {
 		return failed(fmt.Errorf("%s: %w", url, err), "")
 	}
-	return finding{seen: fmt.Sprintf("%s answers and knows %d members", url, len(members))}
+	return finding{seen: fmt.Sprintf("%s answers and knows %s", url, count(len(members), "member"))}
 }
 
 // checkLeases asks Kubernetes for the members, as a node would.
@@ -130,5 +130,5 @@ func checkLeases(ctx context.Context, _ config.Config) finding {
 	if err != nil {
 		return failed(err, "let the pod's service account see to Leases of its namespace")
 	}
-	return finding{seen: fmt.Sprintf("Kubernetes answers and knows %d members", members)}
+	return finding{seen: "Kubernetes answers and knows " + count(members, "member")}
 }

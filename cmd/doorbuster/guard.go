@@ -85,10 +85,10 @@ func reconcileGuard(ctx context.Context, store journal.Store, url string, out io
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%d deals, %d of them new to Redis and %d changed; %d forgotten\n",
-		report.Deals, report.New, report.Changed, report.Dropped)
+	fmt.Fprintf(out, "%s, %d new to Redis and %d changed; %d forgotten\n",
+		count(report.Deals, "deal"), report.New, report.Changed, report.Dropped)
 	if damaged > 0 {
-		return fmt.Errorf("%d deals are damaged", damaged)
+		return fmt.Errorf("damaged: %s", count(damaged, "deal"))
 	}
 	return nil
 }

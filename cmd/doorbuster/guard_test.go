@@ -42,7 +42,7 @@ func TestStockGuard(t *testing.T) {
 	must(t, err)
 	out, err := reconcile.CombinedOutput()
 	must(t, err)
-	if string(out) != "1 deals, 0 of them new to Redis and 1 changed; 0 forgotten\n" {
+	if string(out) != "1 deal, 0 new to Redis and 1 changed; 0 forgotten\n" {
 		t.Errorf("reconcile says %s", out)
 	}
 

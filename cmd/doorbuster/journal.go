@@ -82,7 +82,7 @@ type damage struct {
 func (d damage) String() string {
 	switch {
 	case d.Deal != "":
-		return fmt.Sprintf("%s: after %d events: %s", d.Deal, d.Events, d.Error)
+		return fmt.Sprintf("%s: after %s: %s", d.Deal, count(d.Events, "event"), d.Error)
 	case d.Table != "":
 		return "table " + d.Table + ": " + d.Error
 	}
@@ -111,14 +111,14 @@ func verifyJournal(ctx context.Context, store journal.Store, out io.Writer, asJS
 			return err
 		}
 	} else {
-		fmt.Fprintf(out, "%d deals, %d events, ", v.Deals, v.Events)
+		fmt.Fprintf(out, "%s, %s, ", count(v.Deals, "deal"), count(v.Events, "event"))
 		if v.TakeOvers > 0 {
-			fmt.Fprintf(out, "%d take-overs, ", v.TakeOvers)
+			fmt.Fprintf(out, "%s, ", count(v.TakeOvers, "take-over"))
 		}
-		fmt.Fprintf(out, "%d rows, %d damaged\n", v.Rows, len(v.Damaged))
+		fmt.Fprintf(out, "%s, %d damaged\n", count(v.Rows, "row"), len(v.Damaged))
 	}
 	if len(v.Damaged) > 0 {
-		return fmt.Errorf("the journal is damaged in %d deals or tables", len(v.Damaged))
+		return fmt.Errorf("the journal is damaged in %s", count(len(v.Damaged), "place"))
 	}
 	return nil
 }
@@ -289,8 +289,8 @@ func copyJournal(ctx context.Context, from, to []string, out io.Writer) (err err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
 	copied, err := journal.Copy(ctx, a, b, nil)
-	fmt.Fprintf(out, "%d deals, %d events, %d snapshots, %d rows copied and compared\n",
-		copied.Streams, copied.Events, copied.Snapshots, copied.Rows)
+	fmt.Fprintf(out, "%s, %s, %s, %s copied and compared\n",
+		count(copied.Streams, "deal"), count(copied.Events, "event"), count(copied.Snapshots, "snapshot"), count(copied.Rows, "row"))
 	return err
 }
 

@@ -24,7 +24,7 @@ func TestVerifyNamesTheDealThatIsDamaged(t *testing.T) {
 	write(t, store, "d-1", []byte("nonsense"))
 	var out strings.Builder
 	err = verifyJournal(t.Context(), store, &out, false)
-	if err == nil || !strings.Contains(out.String(), "d-1: after 0 events: ") || !strings.Contains(out.String(), "1 deals, 0 events, 0 rows, 1 damaged") {
+	if err == nil || !strings.Contains(out.String(), "d-1: after 0 events: ") || !strings.Contains(out.String(), "1 deal, 0 events, 0 rows, 1 damaged") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 	out.Reset()
@@ -49,7 +49,7 @@ func TestVerifyHoldsEventsAgainstTheirOwners(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	if err := verifyJournal(t.Context(), memory, &out, false); err != nil || out.String() != "1 deals, 1 events, 2 take-overs, 0 rows, 0 damaged\n" {
+	if err := verifyJournal(t.Context(), memory, &out, false); err != nil || out.String() != "1 deal, 1 event, 2 take-overs, 0 rows, 0 damaged\n" {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 	out.Reset()
@@ -97,7 +97,7 @@ func TestVerifyNamesTheTableThatIsDamaged(t *testing.T) {
 	}
 	out.Reset()
 	err = verifyJournal(t.Context(), rulesLost{store}, &out, false)
-	if err == nil || out.String() != "table rules: journal: corrupt somewhere: planted\n0 deals, 0 events, 1 rows, 1 damaged\n" {
+	if err == nil || out.String() != "table rules: journal: corrupt somewhere: planted\n0 deals, 0 events, 1 row, 1 damaged\n" {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 	out.Reset()
@@ -147,7 +147,7 @@ func TestRepriceFindsTheOrderThatDiffers(t *testing.T) {
 		}
 	}
 	write(t, store, "d-1", records...)
-	reprice("1 deals, 0 damaged, 2 orders, 2 evaluations, 0 differences")
+	reprice("1 deal, 0 damaged, 2 orders, 2 evaluations, 0 differences")
 	var changed deal.Event
 	if err := changed.Decode(records[1]); err != nil {
 		t.Fatal(err)
@@ -156,7 +156,7 @@ func TestRepriceFindsTheOrderThatDiffers(t *testing.T) {
 	changed.Placed.Discount--
 	write(t, store, "d-2", records[0], changed.Append(nil), records[2])
 	write(t, store, "d-3", records[1])
-	reprice("d-1-2: discount_total was 989 and is now 990\nd-3: event 1: deal: malformed record: an order before its deal\n3 deals, 1 damaged, 4 orders, 4 evaluations, 2 differences in 1 orders")
+	reprice("d-1-2: discount_total was 989 and is now 990\nd-3: event 1: deal: malformed record: an order before its deal\n3 deals, 1 damaged, 4 orders, 4 evaluations, 2 differences in 1 order")
 }
 
 // pricedOrders returns the records of a deal with two orders.

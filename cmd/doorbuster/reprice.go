@@ -41,13 +41,13 @@ func repriceJournal(ctx context.Context, store journal.Store, interpreter bool, 
 	if err = errors.Join(err, rules.Close()); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%d deals, %d damaged, %d orders, %d evaluations, %d differences", r.deals, r.damaged, r.orders, r.evaluations, r.differences)
+	fmt.Fprintf(out, "%s, %d damaged, %s, %s, %s", count(r.deals, "deal"), r.damaged, count(r.orders, "order"), count(r.evaluations, "evaluation"), count(r.differences, "difference"))
 	if r.different > 0 {
-		fmt.Fprintf(out, " in %d orders", r.different)
+		fmt.Fprintf(out, " in %s", count(r.different, "order"))
 	}
 	fmt.Fprintln(out)
 	if r.different > 0 || r.damaged > 0 {
-		return fmt.Errorf("%d of %d orders are not priced as they were, %d of %d deals are damaged", r.different, r.orders, r.damaged, r.deals)
+		return fmt.Errorf("not priced as they were: %d of %s; damaged: %d of %s", r.different, count(r.orders, "order"), r.damaged, count(r.deals, "deal"))
 	}
 	return nil
 }

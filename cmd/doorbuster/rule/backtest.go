@@ -132,7 +132,7 @@ func (t *backtest) run(cmd *cobra.Command) error {
 		return err
 	}
 	if t.same && s.Changed > 0 {
-		return failf(ExitDifference, "%d of %d orders differ", s.Changed, s.Orders)
+		return failf(ExitDifference, "%d of %s differ", s.Changed, orders(s.Orders))
 	}
 	return nil
 }
@@ -187,8 +187,16 @@ func (t *backtest) line(line []byte, rows *bufio.Writer) error {
 	return nil
 }
 
+// orders says how many there are.
+func orders(n uint64) string {
+	if n == 1 {
+		return "1 order"
+	}
+	return fmt.Sprintf("%d orders", n)
+}
+
 func (s *summary) text(out io.Writer) {
-	fmt.Fprintf(out, "%s version %d on %d orders of %s, in %d ms\n", s.RuleID, s.Version, s.Orders, s.DealID, s.Milliseconds)
+	fmt.Fprintf(out, "%s version %d on %s of %s, in %d ms\n", s.RuleID, s.Version, orders(s.Orders), s.DealID, s.Milliseconds)
 	if s.Added {
 		fmt.Fprintf(out, "added     %s does not name %s: it ran behind all rules of the deal\n", s.DealID, s.RuleID)
 	}
@@ -204,7 +212,7 @@ func (s *summary) text(out io.Writer) {
 	fmt.Fprintf(out, "shoppers pay, of the subtotal\n")
 	for _, b := range s.Distribution.Change {
 		if b.Orders > 0 {
-			fmt.Fprintf(out, "  %-20s %d orders\n", b.label(), b.Orders)
+			fmt.Fprintf(out, "  %-20s %s\n", b.label(), orders(b.Orders))
 		}
 	}
 }

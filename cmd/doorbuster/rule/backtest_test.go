@@ -44,7 +44,7 @@ func TestBacktest(t *testing.T) {
 		"revenue   28710 → 28610, -100, in minor units of CNY\n",
 		"discount  990 → 1090, +100\n",
 		"faults    1 trap\n",
-		"  5 to 10% less        1 orders\n  the same             1 orders\n  5 to 10% more        1 orders\n",
+		"  5 to 10% less        1 order\n  the same             1 order\n  5 to 10% more        1 order\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, &out)

@@ -32,8 +32,8 @@ type chart struct {
 func (s *summary) histograms() []byte {
 	charts := []chart{
 		{
-			title: fmt.Sprintf("%s version %d, %d orders of %s: change of what the shopper pays, %% of the subtotal",
-				s.RuleID, s.Version, s.Orders, s.DealID),
+			title: fmt.Sprintf("%s version %d, %s of %s: change of what the shopper pays, %% of the subtotal",
+				s.RuleID, s.Version, orders(s.Orders), s.DealID),
 			buckets: s.Distribution.Change,
 			series:  []func(*bucket) uint64{func(b *bucket) uint64 { return b.Orders }},
 			colours: []string{colourCandidate},

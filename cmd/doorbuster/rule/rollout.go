@@ -187,7 +187,7 @@ func (o *options) showRollout(cmd *cobra.Command, r *remote) error {
 		}
 		_ = table.Flush() // to a terminal or a buffer
 		if now.Mode == "shadow" {
-			fmt.Fprintf(out, "%d orders were compared, %d differ, %d were missed\n", c.Compared, c.Different, c.Missed)
+			fmt.Fprintf(out, "%s compared, %d different, %d missed\n", orders(c.Compared), c.Different, c.Missed)
 		}
 	})
 }
