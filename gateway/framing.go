@@ -31,10 +31,17 @@ var refusedTarget, largeTarget = []byte("*"), []byte("*large")
 // request can be looked at before its body is read. It cannot answer, so it
 // leaves a mark that costs other requests nothing to check.
 func refuseFraming(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
-	if h.RequestURI()[0] != '/' || !versionKnown(h.Protocol()) || framingFault(h.RawHeaders()) != noProblem {
+	fault, says := framingFault(h.RawHeaders())
+	if says&saysClose != 0 {
+		h.SetConnectionClose()
+	}
+	if says&saysContinue != 0 {
+		h.SetCanonical(nameExpect, continueFirst)
+	}
+	if h.RequestURI()[0] != '/' || !versionKnown(h.Protocol()) || fault != noProblem {
 		endHeaders(h, refusedTarget)
 	} else if h.ContentLength() > orderBodyMax && h.IsPost() && takesOrder(h.RequestURI()) {
-		if string(h.Peek(fasthttp.HeaderExpect)) == "100-continue" {
+		if says&saysContinue != 0 {
 			endHeaders(h, largeTarget)
 		}
 		return fasthttp.RequestConfig{MaxRequestBodySize: 1} // bytes that the handler waits for
@@ -63,13 +70,19 @@ func versionKnown(version []byte) bool {
 	return string(version) == "HTTP/1.1" || string(version) == "HTTP/1.0"
 }
 
+// What headers say that fasthttp understands in one spelling alone.
+const (
+	saysClose    = 1 << iota // close the connection: an option of several, in any case
+	saysContinue             // the body is held back until 100 Continue: in any case
+)
+
 // framingFault looks at the header lines as they came.
-func framingFault(raw []byte) problem {
+func framingFault(raw []byte) (fault problem, says uint) {
 	keys, callers := 0, 0
 	for len(raw) > 0 {
 		end := bytes.IndexByte(raw, '\n')
 		if end < 1 || raw[end-1] != '\r' {
-			return invalidRequest
+			return invalidRequest, says
 		}
 		line := raw[:end-1]
 		raw = raw[end+1:]
@@ -78,39 +91,67 @@ func framingFault(raw []byte) problem {
 		}
 		name, value, _ := bytes.Cut(line, colon)
 		if bytes.IndexByte(name, ' ') >= 0 || line[0] == '\t' {
-			return invalidRequest
+			return invalidRequest, says
 		}
 		switch len(name) {
 		case len(nameTransferEncoding):
 			if bytes.EqualFold(name, nameTransferEncoding) {
-				return transferEncodingRefused
+				return transferEncodingRefused, says
 			}
 		case len(headerAuthorization):
 			if bytes.EqualFold(name, headerAuthorization) {
 				if callers++; callers > 1 {
-					return invalidRequest
+					return invalidRequest, says
 				}
 			}
 		case len(headerIdempotencyKey):
 			if bytes.EqualFold(name, headerIdempotencyKey) {
 				if keys++; keys > 1 {
-					return keyInvalid
+					return keyInvalid, says
 				}
 			}
 		case len(fasthttp.HeaderContentEncoding):
 			if bytes.EqualFold(name, nameContentEncoding) && !isPlain(value) {
-				return unsupportedMediaType
+				return unsupportedMediaType, says
+			}
+		case len(fasthttp.HeaderConnection):
+			if string(value) != keepAlive && bytes.EqualFold(name, nameConnection) && hasOption(value, optionClose) {
+				says |= saysClose
+			}
+		case len(fasthttp.HeaderExpect):
+			if bytes.EqualFold(name, nameExpect) && hasOption(value, continueFirst) {
+				says |= saysContinue
 			}
 		}
 	}
-	return noProblem
+	return noProblem, says
 }
 
 var (
 	colon                = []byte(":")
+	comma                = []byte(",")
 	nameTransferEncoding = []byte("Transfer-Encoding")
 	nameContentEncoding  = []byte(fasthttp.HeaderContentEncoding)
+	nameConnection       = []byte(fasthttp.HeaderConnection)
+	nameExpect           = []byte(fasthttp.HeaderExpect)
+	optionClose          = []byte("close")
+	continueFirst        = []byte("100-continue")
 )
+
+// keepAlive is what many clients say of every connection.
+const keepAlive = " keep-alive"
+
+// hasOption says whether an option is in a list of them, separated by commas.
+func hasOption(list, option []byte) bool {
+	for more := true; more; {
+		var one []byte
+		one, list, more = bytes.Cut(list, comma)
+		if bytes.EqualFold(bytes.TrimSpace(one), option) {
+			return true
+		}
+	}
+	return false
+}
 
 // isPlain says whether a Content-Encoding is none.
 func isPlain(coding []byte) bool {

@@ -242,6 +242,19 @@ func TestFramingThatIsGood(t *testing.T) {
 	}
 }
 
+// What a client asks of the connection is done in any case and in a list.
+func TestConnectionOptions(t *testing.T) {
+	h := newHouse(t, nil)
+	for option, ends := range map[string]bool{
+		"close": true, "Close": true, "TE, close": true, "CLOSE ,x": true, "keep-alive": false, "x-close": false, "close-it, x": false, "": false,
+	} {
+		get := "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: " + option + "\r\n\r\n"
+		if got, closed := h.raw(t, get+get, 2); closed != ends || ends != (len(got) == 1) {
+			t.Errorf("%q: %d answers, closed: %v", option, len(got), closed)
+		}
+	}
+}
+
 func TestExpectContinue(t *testing.T) {
 	h := newHouse(t, nil)
 	h.deal("d", "")
@@ -249,7 +262,7 @@ func TestExpectContinue(t *testing.T) {
 	conn, err := net.Dial("tcp4", h.addr)
 	must(t, err)
 	defer conn.Close()
-	fmt.Fprintf(conn, "POST /api/v1/orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", len(body))
+	fmt.Fprintf(conn, "POST /api/v1/orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nexpect: 100-Continue\r\nContent-Length: %d\r\n\r\n", len(body))
 	r := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(r, nil)
 	must(t, err)

@@ -371,7 +371,7 @@ func framing(ctx *fasthttp.RequestCtx) *refusal {
 	if string(ctx.Request.Header.RequestURI()) == string(largeTarget) {
 		return &refusal{problem: bodyTooLarge}
 	}
-	switch p := framingFault(ctx.Request.Header.RawHeaders()); p {
+	switch p, _ := framingFault(ctx.Request.Header.RawHeaders()); p {
 	case noProblem:
 		return refuse(invalidRequest, "the request's target must be a path")
 	case transferEncodingRefused:
