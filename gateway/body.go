@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	json "github.com/goccy/go-json"
@@ -38,6 +40,9 @@ func decodeBody(body []byte, v any) error {
 	if !stdjson.Valid(body) || !utf8.Valid(body) {
 		return refuse(invalidJSON, "the body is not JSON in UTF-8")
 	}
+	if hasHalfSurrogate(body) {
+		return refuse(invalidJSON, halfOfPair)
+	}
 	if string(bytes.TrimSpace(body)) == "null" { // which a decoder takes for an object without fields
 		return refuse(invalidRequest, wantObject)
 	}
@@ -52,13 +57,17 @@ func decodeBody(body []byte, v any) error {
 // checkNames reads one value and refuses names that t does not have, and names
 // that stand twice in an object. A decoder takes DEAL_ID for deal_id, and the
 // last of two; whoever looked at the request before may have taken neither. It
-// refuses what is no time as well: the decoder could not say in which field.
+// refuses what is no time as well: the decoder could not say in which field. And it refuses
+// null in a map of texts, such as attributes: the decoder would take it for an empty one.
 func checkNames(d *stdjson.Decoder, t reflect.Type, field string) error {
 	token, err := d.Token()
 	open, nested := token.(stdjson.Delim)
 	isTimeField := t == reflect.TypeFor[optionalTime]() || t == reflect.TypeFor[sample.Instant]()
 	if err == nil && isTimeField && !isTime(token) {
 		return refuseField(invalidRequest, field, wantTime)
+	}
+	if err == nil && token == nil && t == namedText {
+		return refuseField(invalidRequest, field, wantKind(field, t))
 	}
 	if err != nil || !nested {
 		return err
@@ -86,6 +95,39 @@ func checkNames(d *stdjson.Decoder, t reflect.Type, field string) error {
 	}
 	_, err = d.Token()
 	return err
+}
+
+// hasHalfSurrogate says whether valid JSON has an escape sequence that is half of a pair
+// of surrogates. A decoder would put U+FFFD in its place, and make one name of two.
+func hasHalfSurrogate(body []byte) bool {
+	for {
+		at := bytes.IndexByte(body, '\\')
+		if at < 0 {
+			return false
+		}
+		body = body[at:]
+		first, is := escaped(body)
+		if !is {
+			body = body[2:] // what is escaped may be a backslash
+			continue
+		}
+		body = body[6:]
+		if utf16.IsSurrogate(first) {
+			if second, is := escaped(body); !is || utf16.DecodeRune(first, second) == utf8.RuneError {
+				return true
+			}
+			body = body[6:]
+		}
+	}
+}
+
+// escaped reads the \u sequence that b begins with, if it does.
+func escaped(b []byte) (r rune, is bool) {
+	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(b[2:6]), 16, 16)
+	return rune(n), err == nil
 }
 
 // joinField names a field of a field; what stands in a list has the list's name.
@@ -117,11 +159,18 @@ func within(t reflect.Type, name string) (inner reflect.Type, known bool) {
 			}
 		}
 		return nil, false
+	case t == reflect.TypeFor[map[string]string]():
+		return namedText, true
 	case t.Kind() == reflect.Map, t.Kind() == reflect.Slice:
 		return t.Elem(), true
 	}
 	return nil, true
 }
+
+// namedText stands for a text in a map, which null is not.
+var namedText = reflect.TypeFor[text]()
+
+type text string
 
 // readOptionalJSON is readJSON for a body that may be left out.
 func (c *call) readOptionalJSON(v any) error {
@@ -166,6 +215,8 @@ func asBodyRefusal(err error) error {
 	}
 	return refuse(invalidRequest, err.Error())
 }
+
+const halfOfPair = "an escape sequence is half of a surrogate pair"
 
 const wantObject = "the body must be an object"
 

@@ -99,7 +99,7 @@ const (
 
 func (d *decoder) order(o *order) {
 	var seen uint
-	d.object("the body must be an object", func(name []byte) {
+	d.object(func(name []byte) {
 		switch string(name) {
 		case "deal_id":
 			d.once(&seen, seenDeal, name)
@@ -143,10 +143,10 @@ func (d *decoder) order(o *order) {
 }
 
 // object reads an object and calls field after each name, to read the value.
-func (d *decoder) object(otherwise string, field func(name []byte)) {
+func (d *decoder) object(field func(name []byte)) {
 	d.space()
 	if !d.take('{') {
-		d.bad(otherwise)
+		d.other(nil, wantObject)
 		return
 	}
 	if d.space(); d.take('}') {
@@ -219,7 +219,7 @@ func (d *decoder) attributes(c *deal.Command) {
 		d.other(fieldAttributes, wantAttributes)
 		return
 	}
-	d.object("", func(name []byte) {
+	d.object(func(name []byte) {
 		value := d.textOf(fieldAttributes, wantAttributes)
 		if !d.ok() {
 			return
@@ -241,7 +241,7 @@ func (d *decoder) group(o *order) {
 		return
 	}
 	var seen uint
-	d.object("", func(name []byte) {
+	d.object(func(name []byte) {
 		switch string(name) {
 		case "open":
 			d.once(&seen, seenOpen, name)
@@ -441,7 +441,7 @@ func (d *decoder) unicode() rune {
 		low = d.hex4()
 	}
 	if low < surrogateLow || low > surrogateMax {
-		d.bad("an escape sequence is half of a surrogate pair")
+		d.bad(halfOfPair)
 		return 0
 	}
 	return (r-surrogateMin)<<10 | (low - surrogateLow) + 0x10000
