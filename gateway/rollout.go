@@ -85,6 +85,9 @@ func (s *Server) setRollout(c *call) error {
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
+	if body.Stable == 0 {
+		return refuseField(invalidRequest, "stable", "is required: the version that prices orders")
+	}
 	r, err := s.cfg.Rules.SetRollout(s.ctx, c.by(), owner, id, plugins.Change{
 		Stable: body.Stable, Candidate: body.Candidate, Mode: body.Mode, Percent: body.Percent, Bounds: body.bounds(), Why: body.Reason,
 	})

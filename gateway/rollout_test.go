@@ -19,6 +19,7 @@ func TestRollout(t *testing.T) {
 		return h.send(request{method: "PUT", path: rule + "/rollout", body: body})
 	}
 	put(`{"merchant_id":"acme","stable":1,"candidate":2,"mode":"canary","percent":5,"bounds":{"fault_percent_max":101}}`).refused(invalidRequest)
+	put(`{"merchant_id":"acme"}`).refused(invalidRequest).has(map[string]any{"errors.0.field": "stable"})
 	put(`{"merchant_id":"acme","stable":1,"candidate":2,"mode":"blue"}`).refused(invalidRequest)
 	put(`{"merchant_id":"acme","stable":1,"candidate":9,"mode":"shadow"}`).refused(versionNotFound)
 	put(`{"merchant_id":"acme","stable":1,"candidate":2,"mode":"canary","percent":100,"bounds":{"fault_percent_max":3},"reason":"try it"}`).want(200).has(map[string]any{

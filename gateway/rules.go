@@ -92,6 +92,15 @@ func (c *call) ruleID() (string, error) {
 	return string(c.params[0]), nil
 }
 
+// newRuleID is ruleID for a rule that need not exist.
+func (c *call) newRuleID() (string, error) {
+	id, err := c.ruleID()
+	if err != nil {
+		err = refuseField(invalidRequest, "id", wantID)
+	}
+	return id, err
+}
+
 // version returns the version that the path names.
 func (c *call) version() (uint32, error) {
 	n, err := strconv.ParseUint(string(c.params[1]), 10, 32)
@@ -105,7 +114,8 @@ func (c *call) version() (uint32, error) {
 func (c *call) by() string { return c.who.role.String() + ":" + string(c.who.name) }
 
 func isWasm(contentType []byte) bool {
-	return bytes.EqualFold(contentType, []byte("application/wasm"))
+	name, _, _ := bytes.Cut(contentType, []byte(";"))
+	return bytes.EqualFold(bytes.TrimSpace(name), []byte("application/wasm"))
 }
 
 // module reads an uploaded module: by itself, or with what it comes with in a form. bundle is nil without one.
@@ -165,7 +175,7 @@ func readModuleForm(form []byte, boundary string) (wasm []byte, bundle *plugins.
 // uploadRule takes a module. The caller is known before the module is read,
 // and only a few are read at once: each is megabytes.
 func (s *Server) uploadRule(c *call) error {
-	id, err1 := c.ruleID()
+	id, err1 := c.newRuleID()
 	owner, err2 := c.writerOf("")
 	if err := errors.Join(err1, err2); err != nil {
 		return err
@@ -173,8 +183,8 @@ func (s *Server) uploadRule(c *call) error {
 	fuel := uint64(0)
 	if text := c.query("fuel_limit"); text != "" {
 		var err error
-		if fuel, err = strconv.ParseUint(text, 10, 64); err != nil {
-			return refuseField(invalidRequest, "fuel_limit", "must be a whole number")
+		if fuel, err = strconv.ParseUint(text, 10, 64); err != nil || fuel == 0 {
+			return refuseField(invalidRequest, "fuel_limit", "must be a whole number above 0")
 		}
 	}
 	if !s.uploads.enter(s.ctx, owner) {

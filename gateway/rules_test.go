@@ -92,8 +92,10 @@ func TestRulesThatAreRefused(t *testing.T) {
 	h.upload("/api/v1/rules/mine/versions", wasm).refused(invalidRequest)
 	h.upload(path+"&fuel_limit=1000001", wasm).refused(invalidRequest)
 	h.upload(path+"&fuel_limit=x", wasm).refused(invalidRequest)
-	h.upload("/api/v1/rules/a%20b/versions?merchant_id=acme", wasm).refused(ruleNotFound)
+	h.upload(path+"&fuel_limit=0", wasm).refused(invalidRequest).has(map[string]any{"errors.0.field": "fuel_limit"})
+	h.upload("/api/v1/rules/a%20b/versions?merchant_id=acme", wasm).refused(invalidRequest).has(map[string]any{"errors.0.field": "id"})
 	h.post(path, "{}").refused(unsupportedMediaType)
+	h.send(request{method: "POST", path: path, body: wasm, header: map[string]string{"Content-Type": "Application/wasm ; a=b"}}).want(201)
 	h.upload(path, "not wasm").refused(ruleInvalid).has(map[string]any{"detail": "header: not a core WebAssembly module of version 1"})
 	if a := h.upload(path, "\x00asm\x01\x00\x00\x00").refused(ruleInvalid); a.text("errors.0.section") == "" || a.text("errors.0.reason") == "" {
 		t.Errorf("%s", a.body)
