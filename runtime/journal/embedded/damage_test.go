@@ -289,6 +289,48 @@ func TestFlippedBitsOfAClosedFolderAreFound(t *testing.T) {
 	}
 }
 
+// TestLostTablesAreNamed takes tables away, or ends of them: the refusal names each.
+func TestLostTablesAreNamed(t *testing.T) {
+	noLeaks(t)
+	mem := vfs.NewMem()
+	h := newHistory(6)
+	if err := h.scenario(testConfig(t, mem, "data"), 20); err != nil {
+		t.Fatal(err)
+	}
+	files := readFolder(t, mem)
+	var tables []string
+	for name := range files {
+		if strings.HasSuffix(name, ".sst") {
+			tables = append(tables, name)
+		}
+	}
+	if len(tables) == 0 {
+		t.Fatal("there is no table")
+	}
+	refused := func(fs vfs.FS, name, what string) {
+		_, err := Open(testConfig(t, fs, "data"))
+		corrupt := (*journal.CorruptError)(nil)
+		if !errors.As(err, &corrupt) || corrupt.File != "data/"+name || !strings.Contains(corrupt.Detail, name+what) || !strings.Contains(corrupt.Remedy, "docs/backup.md") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, name := range tables {
+		refused(files.with(t, name, files[name][:len(files[name])-1]), name, " has another size")
+		rest := maps.Clone(files)
+		delete(rest, name)
+		refused(rest.with(t, "", nil), name, " is missing")
+	}
+	for _, name := range tables {
+		delete(files, name)
+	}
+	_, err := Open(testConfig(t, files.with(t, "", nil), "data"))
+	for _, name := range tables {
+		if err == nil || !strings.Contains(err.Error(), name+" is missing") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestOneDamagedStreamDoesNotStopTheOthers damages the table under one stream.
 func TestOneDamagedStreamDoesNotStopTheOthers(t *testing.T) {
 	noLeaks(t)

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
+	"regexp"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -36,6 +38,30 @@ func (s *Store) place(err error) string {
 		return info.Path
 	}
 	return s.cfg.Dir
+}
+
+// inconsistent is how pebble names a table that is not as its list says, among others on
+// lines of their own.
+var inconsistent = regexp.MustCompile(`(?m)^L\d+: (\d+): (.*)$`)
+
+// lostTables returns the error for tables that are missing or have another size than the
+// list of tables says, nil if err is about none.
+func (s *Store) lostTables(err error) error {
+	found := inconsistent.FindAllStringSubmatch(err.Error(), -1)
+	if len(found) == 0 {
+		return nil
+	}
+	var details []string
+	for _, table := range found {
+		name, what := table[1]+".sst", "has another size than the list of tables says: "+table[2]
+		if _, err := s.cfg.FS.Stat(s.cfg.FS.PathJoin(s.cfg.Dir, name)); errors.Is(err, fs.ErrNotExist) {
+			what = "is missing"
+		}
+		details = append(details, name+" "+what)
+	}
+	return &journal.CorruptError{
+		File: s.cfg.FS.PathJoin(s.cfg.Dir, found[0][1]+".sst"), Detail: strings.Join(details, ", "), Remedy: remedyTables,
+	}
 }
 
 // firstLine is what an error of pebble says to a reader: what follows, if anything, is for

@@ -38,6 +38,7 @@ import (
 // and to one stream.
 const (
 	remedy       = "nothing has been deleted, and starting again will not help: keep a copy of the data folder, and restore the folder from a backup as docs/backup.md says"
+	remedyTables = "this program deletes no table that is on its list, so somebody or the file system did: put the file back if it was moved; else starting again will not help: keep a copy of the data folder, and restore the folder from a backup as docs/backup.md says"
 	remedyStream = "the other streams are served, and nothing has been deleted: do what docs/runbooks/DoorbusterStreamsCorrupt.md says before a backup is restored"
 )
 
@@ -255,6 +256,9 @@ func (s *Store) recover() error {
 		}
 	}
 	if err := s.openPebble(end.file == ""); err != nil {
+		if lost := s.lostTables(err); lost != nil {
+			return lost
+		}
 		if pebble.IsCorruptionError(err) {
 			return &journal.CorruptError{File: s.place(err), Detail: firstLine(err), Remedy: remedy}
 		}
