@@ -84,7 +84,7 @@ func checkNodeCert(_ context.Context, cfg config.Config) finding {
 	left := until.Sub(time.UnixMilli(clock.Now().Wall))
 	f := finding{seen: fmt.Sprintf("%s is good until %s", cfg.ClusterTLSCert, until.UTC().Format(time.RFC3339))}
 	if left < certGood {
-		f.grade, f.advice = poor, "renew it: time left is " + count(int64(left/(24*time.Hour)), "day")
+		f.grade, f.advice = poor, "renew it: time left is "+count(int64(left/(24*time.Hour)), "day")
 	}
 	return f
 }

@@ -5,11 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/doorbuster/doorbuster/clockd"
 )
 
-func newServe() *cobra.Command {
+func newServe() *cobra.Command { return newServeWithin(startGrace) }
+
+// newServeWithin is newServe with what a start has to tidy up.
+func newServeWithin(grace time.Duration) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the API until a signal, then drain",
@@ -31,7 +37,9 @@ Every flag has a twin in the environment and in the file that --config names:
 		if err != nil {
 			return err
 		}
-		server, err := startServer(cmd.Context(), cfg, cmd.ErrOrStderr(), idle...)
+		server, err := startOrLeave(cmd.Context(), grace, func(ctx context.Context) (*server, error) {
+			return startServer(ctx, cfg, cmd.ErrOrStderr(), idle...)
+		})
 		if err != nil && cmd.Context().Err() != nil && errors.Is(err, context.Canceled) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "stopped by a signal before it was ready: %v\n", err)
 			return nil
@@ -43,6 +51,39 @@ Every flag has a twin in the environment and in the file that --config names:
 		return server.run(cmd.Context())
 	}
 	return cmd
+}
+
+// startGrace is how long a start that was told to end may take to tidy up.
+const startGrace = 2 * time.Second
+
+// startOrLeave starts a server. Not all that a start does looks at ctx: a store that checks
+// its tables goes on until it has. So a while after the end of ctx the start is left behind,
+// and the process has to end, which is to the journal what a crash is.
+func startOrLeave(ctx context.Context, grace time.Duration, start func(context.Context) (*server, error)) (*server, error) {
+	type outcome struct {
+		server *server
+		err    error
+	}
+	ended := make(chan outcome, 1)
+	go func() {
+		s, err := start(ctx)
+		ended <- outcome{s, err}
+	}()
+	impatient := make(chan struct{})
+	waiting, enough := context.WithCancel(context.WithoutCancel(ctx))
+	defer enough()
+	stop := context.AfterFunc(ctx, func() {
+		if clockd.SleepUntil(waiting, clockd.Mono()+int64(grace)) == nil {
+			close(impatient)
+		}
+	})
+	defer stop()
+	select {
+	case o := <-ended:
+		return o.server, o.err
+	case <-impatient:
+		return nil, fmt.Errorf("%w: a step of the start did not end within %v and is left undone; what was acknowledged is in the journal", ctx.Err(), grace)
+	}
 }
 
 // run serves until ctx ends, an operator asks for the end or a listener

@@ -3,10 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,8 +24,8 @@ func TestSignalBeforeReady(t *testing.T) {
 	ctx, signal := context.WithCancel(t.Context())
 	signal()
 	var said bytes.Buffer
-	root := newRoot()
-	root.SetArgs([]string{"serve", "--data", t.TempDir(), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"})
+	root := newServeWithin(time.Hour)
+	root.SetArgs([]string{"--data", t.TempDir(), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"})
 	root.SetOut(&said)
 	root.SetErr(&said)
 	if err := root.ExecuteContext(ctx); err != nil {
@@ -30,6 +34,47 @@ func TestSignalBeforeReady(t *testing.T) {
 	if text := said.String(); !strings.Contains(text, "before it was ready") || strings.Contains(text, "level=ERROR") {
 		t.Errorf("%q", text)
 	}
+}
+
+// TestSignalInADeafStart: a start that waits for what looks at no signal, here a pipe that
+// nobody writes to, ends with the first one, and the journal is free for the next.
+func TestSignalInADeafStart(t *testing.T) {
+	data, pipe := t.TempDir(), filepath.Join(t.TempDir(), "jwks")
+	must(t, syscall.Mkfifo(pipe, 0o600))
+	cmd, err := command(t.Context(), "serve", "--data", data, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--auth", "keys", "--jwks", pipe)
+	must(t, err)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	must(t, cmd.Start())
+	var writer *os.File
+	for { // until the server is the reader
+		writer, err = os.OpenFile(pipe, os.O_WRONLY|syscall.O_NONBLOCK, 0)
+		if !errors.Is(err, syscall.ENXIO) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	must(t, err)
+	must(t, cmd.Process.Signal(syscall.SIGTERM))
+	err = cmd.Wait()
+	if must(t, writer.Close()); err != nil || !strings.Contains(said.String(), "stopped by a signal before it was ready") || !strings.Contains(said.String(), "left undone") {
+		t.Errorf("%v: %s", err, said.String())
+	}
+	must(t, verifyFolder(t, data))
+}
+
+// verifyFolder runs journal verify.
+func verifyFolder(t *testing.T, data string) error {
+	t.Helper()
+	cmd, err := command(t.Context(), "journal", "verify", "--data", data)
+	if err != nil {
+		return err
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
 }
 
 // TestEndsWithoutItsServers: a node that is told to end while PostgreSQL or etcd is away
