@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Copied counts what Copy has brought over and compared.
@@ -50,7 +51,13 @@ func Copy(ctx context.Context, from, to Store, told func(Copied)) (c Copied, err
 	if err != nil {
 		return c, err
 	}
-	for _, name := range names {
+	there, err := to.Tables().Names(ctx)
+	if err != nil {
+		return c, err
+	}
+	names = append(names, there...) // what the source has no more is a difference too
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
 		rows, err := copyTable(ctx, from.Tables(), to.Tables(), name)
 		if err != nil {
 			return c, fmt.Errorf("table %q: %w", name, err)

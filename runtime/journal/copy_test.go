@@ -101,6 +101,9 @@ func TestCopyFindsDifferences(t *testing.T) {
 			w := journaltest.Append("deal-1", 1, 1, "", "")
 			return errors.Join(m.Commit([]*journal.Write{w}), w.Err)
 		}},
+		{"a table that the source has no more", "row \"revoked\"", func(m *journaltest.Memory) error {
+			return m.Tables().Apply(context.Background(), []journal.Mutation{{Table: "keys", Key: "revoked", Value: []byte("x")}}, true)
+		}},
 		{"more rows", "row \"extra\"", func(m *journaltest.Memory) error {
 			return m.Tables().Apply(context.Background(), []journal.Mutation{{Table: "rows", Key: "extra", Value: []byte("x")}}, true)
 		}},
