@@ -14,7 +14,8 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/webhook"
 )
 
-// What another node changed is read anew so often, with such pauses, while that fails.
+// What another node changed is read anew so often, with such pauses, while that fails; and
+// as long as the journal cannot be reached, or a key that was revoked would stay good.
 const (
 	refreshTries = 60
 	refreshPause = time.Second
@@ -86,7 +87,7 @@ func (s *server) follow(ctx context.Context, c journal.Change) {
 		if try == 1 || try == refreshTries {
 			s.log.Error("what another node changed cannot be read", "table", c.Table, "key", c.Key, "tries", try, "error", err)
 		}
-		if try == refreshTries || s.clock.Sleep(ctx, refreshPause) != nil {
+		if try >= refreshTries && !errors.Is(err, journal.ErrUnreachable) || s.clock.Sleep(ctx, refreshPause) != nil {
 			return
 		}
 	}
