@@ -23,14 +23,14 @@ const (
 )
 
 // janitor is the actor that turns the clock's ticks into the node's upkeep.
-// It only starts what may take longer than a tick.
+// It only starts what may take longer than a tick: deadlines do not wait for a disk.
 type janitor struct {
 	node                   *Node
 	mark, views, at, check int64 // Mono ns of the next mark, view pass, passivation and look at the epochs
 
-	groups, sealed uint64 // that the journal had at the last mark, and at the last that was synced
+	looking, marking, checking chore
 
-	marking, checking chore
+	groups, sealed uint64 // that the journal had at the last look, and at the last mark that was synced; looking has them
 }
 
 // Receive implements actor.Actor.
@@ -43,10 +43,7 @@ func (j *janitor) Receive(ctx actor.Context) {
 	n.wheel.Due(now.Wall, n.wakeDeal)
 	if now.Mono >= j.mark {
 		j.mark = now.Mono + int64(markEvery)
-		stats := n.store.Stats()
-		n.readOnly.Store(stats.ReadOnly)
-		seals := j.seals(stats.Groups)
-		n.once(&j.marking, "clock mark", func() error { return n.markClock(n.ctx, now.Wall+markAhead, seals) })
+		n.once(&j.looking, "look at the disk", j.look)
 	}
 	if now.Mono >= j.views {
 		j.views = now.Mono + int64(viewsEvery)
@@ -62,6 +59,16 @@ func (j *janitor) Receive(ctx actor.Context) {
 		j.at = now.Mono + int64(max(n.cfg.PassivateAfter/4, tickEvery))
 		n.sendLeave(now.Wall - n.cfg.PassivateAfter.Milliseconds())
 	}
+}
+
+// look learns whether the disk is full, and marks the time.
+func (j *janitor) look() error {
+	n := j.node
+	stats := n.store.Stats()
+	n.readOnly.Store(stats.ReadOnly)
+	seals := j.seals(stats.Groups)
+	n.once(&j.marking, "clock mark", func() error { return n.markClock(n.ctx, n.clock.Now().Wall+markAhead, seals) })
+	return nil
 }
 
 // seals says whether this mark is to be synced: the first one after the journal has come

@@ -357,3 +357,57 @@ func onTwoServers(t *testing.T, store *sharded.Store, cfg Config, first, second 
 	open()
 	return h, ids
 }
+
+// stillStore neither commits nor tells anything of itself while it stands still.
+type stillStore struct {
+	*journaltest.Memory
+	still atomic.Bool
+	asked chan struct{} // holds a token once it was asked how it is
+	goOn  chan struct{}
+}
+
+func (s *stillStore) Commit(group []*journal.Write) error {
+	if s.still.Load() {
+		<-s.goOn
+	}
+	return s.Memory.Commit(group)
+}
+
+func (s *stillStore) Stats() journal.Stats {
+	if s.still.Load() {
+		select {
+		case s.asked <- struct{}{}:
+		default:
+		}
+		<-s.goOn
+	}
+	return s.Memory.Stats()
+}
+
+// A disk on which everything stands still holds up no deadline.
+func TestDeadlineWhileTheStoreStandsStill(t *testing.T) {
+	store := &stillStore{Memory: journaltest.NewMemory(), asked: make(chan struct{}, 1), goOn: make(chan struct{})}
+	h := &house{t: t, clock: clockd.NewManual(start)}
+	var err error
+	h.node, err = NewNode(t.Context(), store, h.clock.Clock(), Config{
+		Rules: rulesFunc(tenPercent), Logger: discard, Fatal: func(err error) { t.Error(err) }, RequestTimeout: time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.node.Close)
+	h.create("d", nil)
+	store.still.Store(true)
+	h.eventually("the node looks at the disk", func() bool { return len(store.asked) > 0 })
+	answered := make(chan answer, 1)
+	go func() { answered <- h.place("d", "u", "k", 1) }()
+	h.eventually("the order is given up", func() bool { return len(answered) > 0 })
+	if a := <-answered; !errors.Is(a.err, ErrDeadline) {
+		t.Errorf("%+v", a)
+	}
+	store.still.Store(false)
+	close(store.goOn)
+	if a := h.place("d", "u", "k", 1); a.err != nil || !a.again {
+		t.Errorf("the same key finds the truth: %+v", a)
+	}
+}
