@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
 	"github.com/doorbuster/doorbuster/runtime/journal/postgres"
@@ -146,5 +148,30 @@ func TestWatchSeesTheSlow(t *testing.T) {
 			break
 		}
 		t.Errorf("told again of %+v", c)
+	}
+}
+
+// A new stream is told of at once. One that is taken over is not: those who notify commit
+// one after the other.
+func TestTakeOverIsQuiet(t *testing.T) {
+	url := database(t, server)
+	s := open(t, url)
+	defer closeAll(t, s)
+	ear, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ear.Close(context.Background()) }()
+	if _, err := ear.Exec(t.Context(), "LISTEN doorbuster"); err != nil {
+		t.Fatal(err)
+	}
+	mustOpen(t, s, "a")
+	mustOpen(t, s, "a")
+	server.Exec(t, name(url), "SELECT pg_notify('doorbuster', 'end')")
+	for _, want := range []string{"", "end"} {
+		said, err := ear.WaitForNotification(t.Context())
+		if err != nil || said.Payload != want {
+			t.Fatalf("%+v, %v, want %q", said, err, want)
+		}
 	}
 }
