@@ -3,6 +3,8 @@ package gateway
 import (
 	"bytes"
 	_ "embed"
+	"errors"
+	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -63,7 +65,19 @@ func (s *Server) metrics(c *call) error {
 func (s *Server) pprof(c *call) error {
 	c.ctx.URI().SetPathBytes(bytes.TrimSuffix(c.ctx.Path(), slash))
 	pprofhandler.PprofHandler(c.ctx)
-	return nil
+	resp := &c.ctx.Response
+	status, says := resp.StatusCode(), strings.TrimSpace(string(resp.Body()))
+	if status < fasthttp.StatusBadRequest {
+		return nil
+	}
+	resp.Header.Del(fasthttp.HeaderContentDisposition)
+	switch status {
+	case fasthttp.StatusNotFound:
+		return refuse(notFound, "there is no such profile")
+	case fasthttp.StatusBadRequest:
+		return refuse(invalidRequest, says)
+	}
+	return refuse(unavailable, says) // another profile is being taken
 }
 
 // journalReply is the state of the journal.
@@ -173,7 +187,11 @@ func (s *Server) listKeys(c *call) error {
 }
 
 func (s *Server) revokeKey(c *call) error {
-	if err := s.cfg.Auth.Keys.Revoke(s.ctx, string(c.params[0])); err != nil {
+	err := s.cfg.Auth.Keys.Revoke(s.ctx, string(c.params[0]))
+	if errors.Is(err, ErrKeyNotFound) {
+		return refuse(notFound, "there is no such key")
+	}
+	if err != nil {
 		return err
 	}
 	c.ctx.SetStatusCode(fasthttp.StatusNoContent)

@@ -197,7 +197,7 @@ func TestKeysByHTTP(t *testing.T) {
 	admin(g.operator, "GET", "keys?limit=x", "").refused(invalidRequest)
 	admin(g.operator, "GET", "keys?cursor=%21", "").refused(invalidRequest)
 	admin(g.operator, "DELETE", "keys/"+a.text("key_id"), "").want(204)
-	admin(g.operator, "DELETE", "keys/"+a.text("key_id"), "").refused(notFound)
+	admin(g.operator, "DELETE", "keys/"+a.text("key_id"), "").refused(notFound).has(map[string]any{"detail": "there is no such key"})
 	g.as(key).get("/api/v1/rules").refused(unauthenticated)
 	for _, body := range []string{`{"role":"shopper"}`, `{"role":"merchant"}`, `{"role":"operator","merchant_id":"x"}`, `[]`} {
 		admin(g.operator, "POST", "keys", body).refused(invalidRequest)

@@ -152,6 +152,8 @@ func TestOperators(t *testing.T) {
 		t.Errorf("%s", a.body)
 	}
 	admin("GET", "/debug/pprof/goroutine?debug=1").want(200)
+	admin("GET", "/debug/pprof/nope").refused(notFound)
+	admin("GET", "/debug/pprof/goroutine?seconds=x").refused(invalidRequest)
 	admin("GET", "/api/v1/deals").refused(notFound)
 	admin("GET", "/openapi.yaml").want(200)
 	for _, a := range []answer{
