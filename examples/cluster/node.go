@@ -41,9 +41,18 @@ type node struct {
 
 	begin func() error // starts cmd, on a thread of the host's
 	cmd   *exec.Cmd
-	ended chan error  // the process's end, once
+	ended chan error // the process's end, once
+	life  atomic.Pointer[life]
 	ready atomic.Bool // as the balancer sees it
 }
+
+// life is that of one process.
+type life struct {
+	over atomic.Bool // it has ended, or been told to
+}
+
+// isOver says whether the process has ended or been told to; there may have been none.
+func (l *life) isOver() bool { return l == nil || l.over.Load() }
 
 // setting is what all nodes have in common.
 type setting struct {
@@ -102,7 +111,13 @@ func (n *node) start(ctx context.Context) error {
 		return err
 	}
 	n.ended = make(chan error, 1)
-	go func(cmd *exec.Cmd, ended chan<- error) { ended <- cmd.Wait() }(n.cmd, n.ended)
+	begun := &life{}
+	n.life.Store(begun)
+	go func(cmd *exec.Cmd, ended chan<- error) {
+		err := cmd.Wait()
+		begun.over.Store(true)
+		ended <- err
+	}(n.cmd, n.ended)
 	n.api.Close() // connections to the process before
 	err = until(ctx, n.host.name+" is ready", func() bool { return n.isReady(ctx) || n.gone() })
 	if err == nil && n.gone() {
@@ -130,6 +145,7 @@ func (n *node) kill() {
 	if n.cmd == nil || n.ended == nil {
 		return
 	}
+	n.life.Load().over.Store(true)
 	_ = n.cmd.Process.Kill() // it may have ended
 	<-n.ended                //nolint:errcheck // says that it was killed
 	n.ended = nil
@@ -137,6 +153,7 @@ func (n *node) kill() {
 
 // leave ends the node in good order: its exit code says whether it was one.
 func (n *node) leave(ctx context.Context) error {
+	n.life.Load().over.Store(true)
 	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}

@@ -278,11 +278,12 @@ func (s *shopper) try(ctx context.Context, o *op) {
 	if o.node = chosen.host.name; o.reached == 0 {
 		o.reached = clockd.Mono()
 	}
+	process := chosen.life.Load()
 	answer, err := chosen.api.Do(ctx, o.request())
 	switch {
 	case err != nil || answer.Status >= 500:
 		o.failures++
-		if err != nil && !timedOut(err) {
+		if err != nil && !timedOut(err) && process.isOver() { // a node that lives has to answer
 			o.reached = 0
 		}
 		if o.failure = err; err == nil {
