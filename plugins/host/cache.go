@@ -330,11 +330,16 @@ func machines(err error) error {
 	return nil
 }
 
-// forget removes a module's code.
+// forget removes a module's code, but for what the machine is too short of something to find:
+// without its note nobody would, and it may be whole.
 func (c *cache) forget(key string) {
 	c.files.Lock()
 	defer c.files.Unlock()
-	if code, err := c.code(key); code != "" && err == nil {
+	code, err := c.code(key)
+	if err != nil {
+		return
+	}
+	if code != "" {
 		_ = os.Remove(code)
 	}
 	_ = os.Remove(c.note(key))
