@@ -274,7 +274,9 @@ func (i *instance) evaluate(in *abi.Input, fuel uint64, out *abi.Verdict) error 
 	if err == nil {
 		answer, err = i.collect()
 	}
-	if written := i.payMarks(); written != nil {
+	if written := i.payMarks(); written != nil && err != nil {
+		err = fmt.Errorf("%w; %w", written, err)
+	} else if written != nil {
 		err = written
 	}
 	spent := int64(i.Fuel.Get())
@@ -301,6 +303,7 @@ func (i *instance) failed(err error, fuel int64, out *abi.Verdict) error {
 	switch {
 	case fuel < 0:
 		out.Fault, err = abi.FaultOutOfFuel, errInstructions
+	case errors.Is(err, errWild): // a trap, whatever else
 	case errors.Is(err, errOutputSize):
 		out.Fault, err = abi.FaultBadOutput, errOutputSize
 	case errors.Is(err, errInputSize), errors.Is(err, errOutput):

@@ -162,6 +162,7 @@ func TestLimits(t *testing.T) {
 		{`"writes"`, abi.FaultBadOutput, errOutputSize, ""},
 		{`"grows"`, abi.FaultTrap, errMemory, ""},
 		{`"stores"`, abi.FaultTrap, errWild, ""},
+		{`"both"`, abi.FaultTrap, errWild, "; wasm error: unreachable"},
 	} {
 		p := compile(t, e, wasm, Bundle{Configuration: []byte(c.configuration), Query: valueQuery})
 		out, trace := evaluate(t, p, order())

@@ -52,6 +52,9 @@ void _start(void) {
 		for (u32 i = 0, at = __builtin_wasm_memory_grow(0, 3) << 16; i < 3 << 16; i += 1024)
 			if ((*(u32 *)(at + i))++) __builtin_trap();
 		break;
+	case 'b': // stores there, and traps
+		*(volatile char *)(__builtin_wasm_memory_size(0) << 16) = 1;
+		__builtin_trap();
 	case 's': // stores to memory that it did not ask for
 		*(volatile char *)(__builtin_wasm_memory_size(0) << 16) = 1;
 	}
