@@ -60,6 +60,7 @@ type summary struct {
 	answered int // orders, with whatever status
 	failed   int // orders without an answer
 	unsent   int // orders whose shopper lost patience
+	late     int // those of them that came due and were given up while the load itself did not look
 }
 
 // fleet is connections to one server, each with at most one order under way. It belongs
@@ -153,6 +154,7 @@ type sending struct {
 	*fleet
 	load     *load
 	start    int64 // Mono ns
+	looked   int64 // Mono ns: when it last looked what is due
 	next     int   // order to be sent
 	busy     int   // connections
 	failures int   // in a row
@@ -165,7 +167,8 @@ func (f *fleet) run(ctx context.Context, l load) (summary, error) {
 	if l.orders <= 0 && l.length <= 0 || l.rate < 0 || l.next == nil {
 		return summary{}, errors.New("overload: a load needs next, and orders or length; rate must not be negative")
 	}
-	s := &sending{fleet: f, load: &l, start: clockd.Mono()}
+	begin := clockd.Mono()
+	s := &sending{fleet: f, load: &l, start: begin, looked: begin}
 	events := make([]unix.EpollEvent, eventsMax)
 	var ended int64 // when the last order had been sent; 0 = not yet
 	for {
@@ -211,6 +214,7 @@ func (s *sending) due(i int, now int64) (at int64, ok bool) {
 // send gives the orders that are due to connections that are free. It returns whether
 // there will be more.
 func (s *sending) send(now int64) bool {
+	defer func() { s.looked = now }()
 	for {
 		at, ok := s.due(s.next, now)
 		if !ok {
@@ -243,6 +247,12 @@ func (s *sending) skip(now int64) {
 		s.next--
 	}
 	s.sum.unsent += s.next - first
+	for i := s.next - 1; i >= first; i-- { // the last one first: those before were due before
+		if at, _ := s.due(i, now); at <= s.looked {
+			break // it was seen, and there was no connection
+		}
+		s.sum.late++
+	}
 }
 
 // post sends order i on a connection.

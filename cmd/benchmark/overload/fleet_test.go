@@ -155,17 +155,20 @@ func TestSkip(t *testing.T) {
 		load  load
 		next  int
 		first int
+		own   int           // of those that are left out
+		seen  time.Duration // when the load looked before
 	}{
-		{late: 100 * time.Millisecond, load: load{length: time.Second}, first: 10, next: 90}, // 10 ms of patience
-		{late: 100 * time.Millisecond, load: load{orders: 50}, first: 10, next: 50},
-		{late: 2 * time.Second, load: load{length: time.Second}, first: 10, next: 1000},
-		{late: 0, load: load{length: time.Second}, first: 10, next: 11}, // one at least
+		{late: 100 * time.Millisecond, load: load{length: time.Second}, first: 10, next: 90, seen: 99 * time.Millisecond}, // 10 ms of patience
+		{late: 100 * time.Millisecond, load: load{orders: 50}, first: 10, next: 50, seen: 9 * time.Millisecond, own: 40},  // it looked at nothing since
+		{late: 100 * time.Millisecond, load: load{length: time.Second}, first: 10, next: 90, seen: 49 * time.Millisecond, own: 40},
+		{late: 2 * time.Second, load: load{length: time.Second}, first: 10, next: 1000, seen: time.Second},
+		{late: 0, load: load{length: time.Second}, first: 10, next: 11, seen: time.Second}, // one at least
 	} {
 		c.load.rate, c.load.patience = 1000, 10*time.Millisecond
-		s := &sending{load: &c.load, next: c.first}
+		s := &sending{load: &c.load, next: c.first, looked: int64(c.seen)}
 		s.skip(int64(c.late))
-		if s.next != c.next || s.sum.unsent != c.next-c.first {
-			t.Errorf("%+v: next is %d, %d unsent", c, s.next, s.sum.unsent)
+		if s.next != c.next || s.sum.unsent != c.next-c.first || s.sum.late != c.own {
+			t.Errorf("%+v: next is %d, %d unsent, %d of them by itself", c, s.next, s.sum.unsent, s.sum.late)
 		}
 	}
 }

@@ -305,7 +305,7 @@ func (s *session) levelsTable(found []results, shares [][]float64) string {
 	peak, least := 0.0, math.Inf(1) // the latter of those who ask for as much as there is, or more
 	for i, l := range levels {
 		rs := found[i]
-		share, noise := page.Median(shares[i]), page.Notch(shares[i])
+		share := page.Median(shares[i])
 		if !l.bare {
 			peak = max(peak, share)
 		}
@@ -316,12 +316,13 @@ func (s *session) levelsTable(found []results, shares [][]float64) string {
 		if l.times > 0 {
 			asked = fmt.Sprintf("%.0f", rs.median(func(r *recorder) float64 { return r.rate }))
 		}
-		fmt.Fprintf(&out, "| %s | %d | %s | %.0f | %.0f | %.2f ±%.2f | %.1f | %.1f | %.1f | %.1f | %.1f | %s | %d | %d |\n",
-			l.name, s.connections(l.connections), asked, rs.median((*recorder).sent), rs.median((*recorder).goodput), share, noise,
+		fmt.Fprintf(&out, "| %s | %d | %s | %.0f | %.0f | %s | %.1f | %.1f | %.1f | %.1f | %.1f | %s | %d | %s |\n",
+			l.name, s.connections(l.connections), asked, rs.median((*recorder).sent), rs.median((*recorder).goodput), ratio(shares[i]),
 			rs.median((*recorder).cpu), rs.median((*recorder).loadCPU), rs.quantile(50), rs.quantile(99), rs.quantile(99.9), rs.refusals(), rs.failed(), rs.unsent())
 	}
-	fmt.Fprintf(&out, "\nWith as much asked for as there is, or more, the least goodput is **%.2f** of the peak. 1× is what the round's first slice reached. Shares are medians of the rounds' ratios, with the half of their 95 %% interval; those of the\n"+
-		"constant reply are of its own first row: what is lost there is lost to the connections, whoever serves them.\n", least/peak)
+	fmt.Fprintf(&out, "\nWith as much asked for as there is, or more, the least goodput is **%.2f** of the peak. 1× is what the round's first slice reached. Shares are medians of the rounds' ratios, with the half of their 95 %% interval, or their range if they are two; those of the\n"+
+		"constant reply are of its own first row: what is lost there is lost to the connections, whoever serves them. An order that no connection was free for in time is not sent;\n"+
+		"\"load late\" are those that the load generator itself was too late for.\n", least/peak)
 	return out.String()
 }
 
@@ -342,7 +343,7 @@ func (s *session) burst(ctx context.Context) (string, error) {
 		r   *recorder
 		err error
 	}
-	var floods results
+	var floods, normals results
 	var usual, during, last, took []float64
 	lost := 0
 	for range s.rounds {
@@ -360,7 +361,7 @@ func (s *session) burst(ctx context.Context) (string, error) {
 		if err = errors.Join(err, n.err); err != nil {
 			return "", err
 		}
-		floods = append(floods, flood)
+		floods, normals = append(floods, flood), append(normals, n.r)
 		p99 := n.r.between(0, before)
 		usual = append(usual, p99)
 		during = append(during, n.r.between(before, before+burstLength))
@@ -377,10 +378,10 @@ func (s *session) burst(ctx context.Context) (string, error) {
 		unrecovered = fmt.Sprintf(" (%d times not within the %v that were looked at)", lost, after)
 	}
 	return fmt.Sprintf("\nA burst of %d× the capacity for %v on %d connections, into a steady %.0f orders/s on %d others, %d times: %.0f of the burst accepted each time,\n"+
-		"in all %s refused. P99 of the steady load: %.1f ms before, %.1f ms during the burst, %.1f ms in the last second;\n"+
+		"in all %s refused, %s not sent. Of the steady load %s not sent. P99 of the steady load: %.1f ms before, %.1f ms during the burst, %.1f ms in the last second;\n"+
 		"time from the last order of the burst until the P99 of %v is below %g times that of before, %d times in a row: **%.1f s**, at most %.1f s%s.\n",
 		burstTimes, burstLength, s.connections(connectionsMost), share*s.capacity, s.connections(connectionsUsed), s.rounds,
-		floods.median(func(r *recorder) float64 { return float64(r.accepted()) }), floods.refusals(),
+		floods.median(func(r *recorder) float64 { return float64(r.accepted()) }), floods.refusals(), floods.unsent(), normals.unsent(),
 		page.Median(usual), page.Median(during), page.Median(last),
 		window, recoveryTimes, recoveryWindows, page.Median(took), slices.Max(took), unrecovered), nil
 }
@@ -418,13 +419,13 @@ func (s *session) slowHalf(ctx context.Context) (string, error) {
 	var out strings.Builder
 	fmt.Fprintf(&out, "\nAs many shoppers slow or dead in the middle of a request as others, %d, who send a normal load. The P99 is compared with that of the slice\n"+
 		"before or after, in which nobody is slow; the first row compares such slices with each other.\n\n"+
-		"| the slow half | goodput of the others, /s | P50 ms | P99 ms | P99, times that without | P99.9 ms | refused | no answer |\n|---|---|---|---|---|---|---|---|\n",
+		"| the slow half | goodput of the others, /s | P50 ms | P99 ms | P99, times that without | P99.9 ms | refused | no answer | not sent |\n|---|---|---|---|---|---|---|---|---|\n",
 		s.connections(connectionsUsed))
 	for i, how := range ways {
 		rs := found[i]
-		fmt.Fprintf(&out, "| %s | %.0f | %.1f | %.1f | %.2f ±%.2f | %.1f | %s | %d |\n",
-			how.name, rs.median((*recorder).goodput), rs.quantile(50), rs.quantile(99), page.Median(shares[i]), page.Notch(shares[i]),
-			rs.quantile(99.9), rs.refusals(), rs.failed())
+		fmt.Fprintf(&out, "| %s | %.0f | %.1f | %.1f | %s | %.1f | %s | %d | %s |\n",
+			how.name, rs.median((*recorder).goodput), rs.quantile(50), rs.quantile(99), ratio(shares[i]),
+			rs.quantile(99.9), rs.refusals(), rs.failed(), rs.unsent())
 	}
 	return out.String(), nil
 }

@@ -122,7 +122,20 @@ func TestResults(t *testing.T) {
 	if got := rs.quantile(99); got < 1.9 || got > 2.1 {
 		t.Errorf("P99 is %v ms", got)
 	}
-	if rs.refusals() != "12 (503 overloaded)" || rs.failed() != 3 || rs.unsent() != 30 {
-		t.Errorf("refused %s, %d failed, %d unsent", rs.refusals(), rs.failed(), rs.unsent())
+	if rs.refusals() != "12 (503 overloaded)" || rs.failed() != 3 || rs.unsent() != "30" {
+		t.Errorf("refused %s, %d failed, %s unsent", rs.refusals(), rs.failed(), rs.unsent())
+	}
+	rs[1].summary.late = 4
+	if rs.unsent() != "30 (4: load late)" {
+		t.Error(rs.unsent())
+	}
+}
+
+// TestRatio: what fewer than three rounds say of their noise is not told.
+func TestRatio(t *testing.T) {
+	for want, rounds := range map[string][]float64{"0.50": {0.5}, "0.60 (0.50 - 0.70)": {0.7, 0.5}, "0.50 ±0.00": {0.5, 0.5, 0.5}} {
+		if got := ratio(rounds); got != want {
+			t.Errorf("%v: %q, want %q", rounds, got, want)
+		}
 	}
 }

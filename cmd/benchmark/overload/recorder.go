@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -181,10 +182,32 @@ func (rs results) failed() (n int) {
 	return n
 }
 
-// unsent is how many orders of all rounds found no connection.
-func (rs results) unsent() (n int) {
+// unsent is how many orders of all rounds were not sent, and of how many that is the load's
+// own doing: no connection was short, but its goroutine did not run.
+func (rs results) unsent() string {
+	unsent, late := 0, 0
 	for _, r := range rs {
-		n += r.summary.unsent
+		unsent += r.summary.unsent
+		late += r.summary.late
 	}
-	return n
+	if late > 0 {
+		return fmt.Sprintf("%d (%d: load late)", unsent, late)
+	}
+	return strconv.Itoa(unsent)
 }
+
+// ratio is the median of the rounds' ratios, with the half of its 95 % interval. Of fewer than
+// noiseRounds that says nothing: they are all named.
+func ratio(rounds []float64) string {
+	text := fmt.Sprintf("%.2f", page.Median(rounds))
+	switch {
+	case len(rounds) >= noiseRounds:
+		return text + fmt.Sprintf(" ±%.2f", page.Notch(rounds))
+	case len(rounds) > 1:
+		return text + fmt.Sprintf(" (%.2f - %.2f)", slices.Min(rounds), slices.Max(rounds))
+	}
+	return text
+}
+
+// noiseRounds is how many rounds tell how uncertain their median is, at least.
+const noiseRounds = 3
