@@ -319,7 +319,7 @@ func checkFiles(context.Context, config.Config) finding {
 }
 
 func checkPort(ctx context.Context, addr string) finding {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	listener, err := new(net.ListenConfig).Listen(ctx, config.Network(addr), addr)
 	if err != nil {
 		return failed(err, "stop what listens there, or choose another address")
 	}

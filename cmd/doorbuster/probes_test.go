@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"regexp"
 	"strings"
@@ -131,4 +132,16 @@ func TestReadyWithHouseRules(t *testing.T) {
 	full.SetReadOnly(false)
 	room <- struct{}{}
 	must(t, waitReady(t.Context(), addr))
+}
+
+// TestListensOnWhatItSays: all addresses of IPv4 are none of IPv6.
+func TestListensOnWhatItSays(t *testing.T) {
+	s := &server{cfg: config.Config{Listen: "0.0.0.0:0", Admin: "0.0.0.0:0"}}
+	must(t, s.bind(t.Context()))
+	defer s.close()
+	for _, listener := range []net.Listener{s.public, s.admin} {
+		if !strings.HasPrefix(listener.Addr().String(), "0.0.0.0:") {
+			t.Error(listener.Addr())
+		}
+	}
 }

@@ -115,10 +115,10 @@ func startServer(ctx context.Context, cfg config.Config, logs io.Writer, idle ..
 
 func (s *server) bind(ctx context.Context) (err error) {
 	var listen net.ListenConfig
-	if s.public, err = listen.Listen(ctx, "tcp", s.cfg.Listen); err != nil {
+	if s.public, err = listen.Listen(ctx, config.Network(s.cfg.Listen), s.cfg.Listen); err != nil {
 		return fmt.Errorf("%w; --listen %s is the address of the API", err, s.cfg.Listen)
 	}
-	if s.admin, err = listen.Listen(ctx, "tcp", s.cfg.Admin); err != nil {
+	if s.admin, err = listen.Listen(ctx, config.Network(s.cfg.Admin), s.cfg.Admin); err != nil {
 		return fmt.Errorf("%w; --admin %s is the address for operators", err, s.cfg.Admin)
 	}
 	return nil

@@ -499,6 +499,16 @@ func within[T int | time.Duration](name string, value, low, high T) error {
 	return wrong(name, "%v is not between %v and %v", value, low, high)
 }
 
+// Network is what to listen on for an address: 0.0.0.0 means all addresses of IPv4, and Go
+// would take it for those of IPv6 too.
+func Network(addr string) string {
+	host, _, err := net.SplitHostPort(addr)
+	if ip, bad := netip.ParseAddr(host); err == nil && bad == nil && ip.Is4() {
+		return "tcp4"
+	}
+	return "tcp"
+}
+
 // isLoopback tells whether only this machine can reach the address, which may have a
 // port. A name is not resolved: what it means may change after it was checked.
 func isLoopback(addr string) bool {

@@ -370,3 +370,14 @@ func TestIgnored(t *testing.T) {
 		}
 	}
 }
+
+// An address of IPv4 is one of IPv4 only.
+func TestNetwork(t *testing.T) {
+	for addr, want := range map[string]string{
+		"0.0.0.0:0": "tcp4", "127.0.0.1:0": "tcp4", "[::]:80": "tcp", "[::ffff:0.0.0.0]:80": "tcp", ":80": "tcp", "localhost:80": "tcp", "0.0.0.0": "tcp",
+	} {
+		if got := Network(addr); got != want {
+			t.Errorf("%s: %s, want %s", addr, got, want)
+		}
+	}
+}

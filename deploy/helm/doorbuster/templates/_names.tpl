@@ -35,7 +35,7 @@ capabilities: {drop: [ALL]}
 {{/* The settings that the chart decides, over those of the values. */}}
 {{- define "doorbuster.config" -}}
 {{- $decided := dict
-  "listen" "0.0.0.0:8080" "admin" "0.0.0.0:9090" "data" "/var/lib/doorbuster" "auth" "keys"
+  "listen" ":8080" "admin" ":9090" "data" "/var/lib/doorbuster" "auth" "keys"
   "cluster" true "provider" .Values.cluster.provider "cluster_names" (join "," .Values.tls.names)
   "cluster_tls_ca" "/etc/doorbuster/tls/ca.crt" "cluster_tls_cert" "/etc/doorbuster/tls/tls.crt" "cluster_tls_key" "/etc/doorbuster/tls/tls.key"
   "drain_timeout" (printf "%ds" (int .Values.drain.timeoutSeconds)) "drain_notice" (printf "%ds" (int .Values.drain.noticeSeconds)) }}
