@@ -106,7 +106,7 @@ func (n *Node) awake(ctx context.Context, e *entry) (*activation, error) {
 			return nil, err
 		}
 		if a.failed.Load() {
-			return nil, a.why()
+			return nil, a.why(ctx)
 		}
 		select {
 		case <-a.gone: // passivated meanwhile
@@ -148,12 +148,17 @@ func (a *activation) await(ctx context.Context) error {
 	}
 }
 
-// why says how an activation that failed came to that.
-func (a *activation) why() error {
+// why says how an activation that failed came to that. It waits for one that moves, whose
+// snapshot may take its time.
+func (a *activation) why(ctx context.Context) error {
 	if !a.moved.Load() {
 		return ErrUnavailable
 	}
-	<-a.gone
+	select {
+	case <-a.gone:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: it is on its way to another node", ErrUnavailable)
+	}
 	switch err := a.refusal(); {
 	case err != nil:
 		return err

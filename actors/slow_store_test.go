@@ -411,3 +411,41 @@ func TestDeadlineWhileTheStoreStandsStill(t *testing.T) {
 		t.Errorf("the same key finds the truth: %+v", a)
 	}
 }
+
+// Who wants to see a deal whose snapshot takes long on its way to another node waits no
+// longer than for any answer.
+func TestWaitForADealThatLeavesEnds(t *testing.T) {
+	store := &badStore{Memory: journaltest.NewMemory(), hold: make(chan struct{}), holding: make(chan struct{})}
+	v := newTownOver(t, store, "a", "b")
+	v.agree("a")
+	a := v.node("a")
+	a.open([]string{"d"})
+	for i := range replayedAtOnce {
+		if got := a.place("d", "u", fmt.Sprint("k", i), 1); got.err != nil {
+			t.Fatal(got.err)
+		}
+	}
+	a.members.Store(&[]string{"b"})
+	handed := make(chan error, 1)
+	go func() { handed <- a.node.HandOver(t.Context()) }()
+	<-store.holding
+	ctx, cancel := context.WithCancel(t.Context())
+	seen := make(chan error, 1)
+	go func() {
+		_, err := a.node.viewHere(ctx, "d")
+		seen <- err
+	}()
+	cancel()
+	select {
+	case err := <-seen:
+		if !errors.Is(err, ErrUnavailable) {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("it waits for the snapshot")
+	}
+	close(store.hold)
+	if err := <-handed; err != nil {
+		t.Error(err)
+	}
+}
