@@ -321,6 +321,9 @@ func (a *activation) abandon(why error) {
 	n := a.node
 	n.cfg.Logger.Debug("a deal's activation gives way", "deal_id", a.entry.id, "reason", why)
 	n.setDue(a.entry.id, n.clock.Now().Wall+takeBack) // if it still is ours then
+	if a.loaded.Load() && a.uncommitted.Load() == 0 {
+		n.store.Release(a.entry.id, a.epoch)
+	}
 	a.end()
 }
 
