@@ -54,8 +54,12 @@ func (s *Server) openAPI(c *call) error {
 	return nil
 }
 
-// metrics answers with the process's metrics, as the Front did before.
+// metrics answers with the process's metrics, as the Front did before. Its handler would
+// take a body into memory, of whatever size.
 func (s *Server) metrics(c *call) error {
+	if c.ctx.Request.Header.ContentLength() > bodyPrefetched {
+		return refuse(bodyTooLarge, "metrics take no body")
+	}
 	s.front.metrics(c.ctx)
 	return nil
 }

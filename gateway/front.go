@@ -126,7 +126,8 @@ func NewFront(cfg FrontConfig) (*Front, error) {
 			s.dispatch(ctx, s.admin)
 			return
 		}
-		if path, _, _ := bytes.Cut(ctx.Request.Header.RequestURI(), []byte("?")); string(path) == metricsPath && (ctx.IsGet() || ctx.IsHead()) && framing(ctx) == nil {
+		path, _, _ := bytes.Cut(ctx.Request.Header.RequestURI(), []byte("?"))
+		if string(path) == metricsPath && (ctx.IsGet() || ctx.IsHead()) && ctx.Request.Header.ContentLength() <= bodyPrefetched && framing(ctx) == nil {
 			f.identify(ctx)
 			f.metrics(ctx)
 			return

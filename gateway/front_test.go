@@ -96,9 +96,13 @@ func TestFrontBeforeTheServer(t *testing.T) {
 	exchange(t, dial(t, admin), "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").refused(unavailable)
 	exchange(t, early, "POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}").refused(unavailable)
 	exchange(t, dial(t, addr), "POST http://x/livez HTTP/1.1\r\nHost: x\r\n\r\n").refused(invalidRequest)
-	large := exchange(t, dial(t, addr), "POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n"+strings.Repeat(" ", bodyPrefetched)).refused(unavailable)
-	if large.header.Get("Connection") != "close" {
-		t.Error("what follows a body that was not read may be taken for a request")
+	large := " HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n" + strings.Repeat(" ", bodyPrefetched)
+	for _, got := range []answer{
+		exchange(t, dial(t, addr), "POST /api/v1/orders"+large).refused(unavailable), exchange(t, dial(t, admin), "GET /metrics"+large).refused(unavailable),
+	} {
+		if got.header.Get("Connection") != "close" {
+			t.Error("what follows a body that was not read may be taken for a request")
+		}
 	}
 
 	newHouse(t, func(c *Config, _ *actors.Config) { c.Metrics, c.Front = metrics, front })
@@ -106,6 +110,7 @@ func TestFrontBeforeTheServer(t *testing.T) {
 	if got := exchange(t, dial(t, admin), "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").want(200); !strings.Contains(string(got.body), "\ndoorbuster_starting{step=\"deals\"} 0\n") {
 		t.Errorf("%s", got.body)
 	}
+	exchange(t, dial(t, admin), "GET /metrics"+large+strings.Repeat(" ", 20000-bodyPrefetched)).refused(bodyTooLarge)
 	exchange(t, early, "GET /api/v1/deals/d HTTP/1.1\r\nHost: x\r\n\r\n").refused(dealNotFound)
 }
 
