@@ -263,7 +263,11 @@ func (p *pending) Committed(w *journal.Write) {
 	err := a.settle(p, w.Err)
 	last := a.uncommitted.Add(-1) == 0 // whoever reads 0 sees what was published, or failed
 	a.finish(p, err)
-	if d := a.departs.Load(); d != nil && last {
+	if !last {
+		return
+	}
+	a.forget()
+	if d := a.departs.Load(); d != nil {
 		a.depart(d)
 	}
 }

@@ -321,10 +321,16 @@ func (a *activation) abandon(why error) {
 	n := a.node
 	n.cfg.Logger.Debug("a deal's activation gives way", "deal_id", a.entry.id, "reason", why)
 	n.setDue(a.entry.id, n.clock.Now().Wall+takeBack) // if it still is ours then
-	if a.loaded.Load() && a.uncommitted.Load() == 0 {
-		n.store.Release(a.entry.id, a.epoch)
-	}
+	a.forget()
 	a.end()
+}
+
+// forget lets the store forget a deal that was abandoned. Whoever comes last does: abandon,
+// the end of its load, or that of its last write.
+func (a *activation) forget() {
+	if a.failed.Load() && a.moved.Load() && a.loaded.Load() && a.uncommitted.Load() == 0 {
+		a.node.store.Release(a.entry.id, a.epoch)
+	}
 }
 
 // Changed implements cluster.Handler: settle looks who owns what.

@@ -240,7 +240,10 @@ func (n *Node) load(a *activation) {
 		a.abandon(errAgain)
 		return
 	}
-	defer a.loaded.Store(true)
+	defer func() {
+		a.loaded.Store(true)
+		a.forget()
+	}()
 	a.queued.Store(true)
 	leave, err := n.enterToLoad(a.entry.shard)
 	if err == nil {

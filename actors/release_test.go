@@ -3,6 +3,7 @@ package actors
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/doorbuster/doorbuster/runtime/journal"
@@ -12,10 +13,23 @@ import (
 // keeper counts the streams that are open and not released.
 type keeper struct {
 	journal.Store
-	held sync.Map
+	held  sync.Map
+	stops func() // called before a stream is opened and before a group is committed, unless it is nil
+}
+
+func (k *keeper) stop() {
+	if k.stops != nil {
+		k.stops()
+	}
+}
+
+func (k *keeper) Commit(group []*journal.Write) error {
+	k.stop()
+	return k.Store.Commit(group)
 }
 
 func (k *keeper) Open(ctx context.Context, stream string) (journal.Head, error) {
+	k.stop()
 	head, err := k.Store.Open(ctx, stream)
 	if err == nil {
 		k.held.Store(stream, head.Epoch)
@@ -43,4 +57,46 @@ func TestLostDealsAreReleased(t *testing.T) {
 		t.Errorf("%v of epoch %v is held", stream, epoch)
 		return true
 	})
+}
+
+// TestLostAtWorkIsReleased: a deal that is lost while it is loaded or written is forgotten
+// when that ends.
+func TestLostAtWorkIsReleased(t *testing.T) {
+	for _, what := range []string{"loaded", "written"} {
+		t.Run(what, func(t *testing.T) {
+			there, goOn := make(chan struct{}), make(chan struct{})
+			var still atomic.Bool
+			store := &keeper{Store: journaltest.NewMemory(), stops: func() {
+				if still.CompareAndSwap(true, false) {
+					close(there)
+					<-goOn
+				}
+			}}
+			a := newTownOver(t, store, "a").node("a")
+			if what == "written" {
+				a.open([]string{"d"})
+			}
+			still.Store(true)
+			active, err := a.node.activate(a.node.directory.add("d"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			placed := make(chan answer, 1)
+			if what == "written" {
+				go func() { placed <- a.place("d", "u", "k", 1) }()
+			} else {
+				placed <- answer{}
+			}
+			<-there
+			a.members.Store(nil)
+			a.node.Lost()
+			close(goOn)
+			a.eventually("the deal is forgotten", func() bool {
+				_, held := store.held.Load("d")
+				return active.loaded.Load() && active.uncommitted.Load() == 0 && !held
+			})
+			a.members.Store(&[]string{"a"})
+			a.eventually("the order is answered", func() bool { return len(placed) > 0 })
+		})
+	}
 }
