@@ -54,11 +54,19 @@ func (s *Server) openAPI(c *call) error {
 	return nil
 }
 
-// metrics answers with the process's metrics, as the Front did before. Its handler would
-// take a body into memory, of whatever size.
-func (s *Server) metrics(c *call) error {
+// smallBody refuses a body that handlers of net/http would be given in memory, of whatever
+// size.
+func (c *call) smallBody() error {
 	if c.ctx.Request.Header.ContentLength() > bodyPrefetched {
-		return refuse(bodyTooLarge, "metrics take no body")
+		return refuse(bodyTooLarge, "send no body")
+	}
+	return nil
+}
+
+// metrics answers with the process's metrics, as the Front did before.
+func (s *Server) metrics(c *call) error {
+	if err := c.smallBody(); err != nil {
+		return err
 	}
 	s.front.metrics(c.ctx)
 	return nil
@@ -67,13 +75,17 @@ func (s *Server) metrics(c *call) error {
 // pprof answers with Go's own profiles. The index is at the path with the
 // slash, so that its links work; its handler knows it without.
 func (s *Server) pprof(c *call) error {
+	if err := c.smallBody(); err != nil {
+		return err
+	}
 	c.ctx.URI().SetPathBytes(bytes.TrimSuffix(c.ctx.Path(), slash))
 	pprofhandler.PprofHandler(c.ctx)
 	resp := &c.ctx.Response
-	status, says := resp.StatusCode(), strings.TrimSpace(string(resp.Body()))
+	status := resp.StatusCode()
 	if status < fasthttp.StatusBadRequest {
 		return nil
 	}
+	says := strings.TrimSpace(string(resp.Body()))
 	resp.Header.Del(fasthttp.HeaderContentDisposition)
 	switch status {
 	case fasthttp.StatusNotFound:

@@ -110,7 +110,9 @@ func TestFrontBeforeTheServer(t *testing.T) {
 	if got := exchange(t, dial(t, admin), "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").want(200); !strings.Contains(string(got.body), "\ndoorbuster_starting{step=\"deals\"} 0\n") {
 		t.Errorf("%s", got.body)
 	}
-	exchange(t, dial(t, admin), "GET /metrics"+large+strings.Repeat(" ", 20000-bodyPrefetched)).refused(bodyTooLarge)
+	for _, path := range []string{"/metrics", "/debug/pprof/symbol"} {
+		exchange(t, dial(t, admin), "GET "+path+large+strings.Repeat(" ", 20000-bodyPrefetched)).refused(bodyTooLarge)
+	}
 	exchange(t, early, "GET /api/v1/deals/d HTTP/1.1\r\nHost: x\r\n\r\n").refused(dealNotFound)
 }
 
