@@ -34,8 +34,8 @@ func Configure(wasm, configuration []byte) ([]byte, error) {
 
 // wrap returns a module with what it is uploaded with.
 func wrap(wasm []byte, b *Bundle) ([]byte, error) {
-	if shopify.Detect(b.Wrap(wasm)) {
-		return b.Wrap(wasm), nil
+	if function := b.Wrap(wasm); shopify.Detect(function) {
+		return function, nil
 	}
 	if len(b.Provider) > 0 || b.Query != "" || b.Export != "" || len(b.Classes) > 0 {
 		return nil, refused("a provider, an input query, an export and discount classes are of Shopify functions, a rule has a configuration")
