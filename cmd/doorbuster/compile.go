@@ -15,7 +15,8 @@ const compileRule = "compile-rule"
 func compileOne() int { return rulehost.CompileChild(os.Args[2:], os.Stdin, os.Stdout) }
 
 // compiler has rules compiled by this same binary, which stays the same while the
-// server runs even when an upgrade has replaced its file, into the data folder.
-func compiler(data string) rulehost.Config {
-	return rulehost.Config{Compiler: []string{"/proc/self/exe", compileRule}, Cache: filepath.Join(data, "compiled")}
+// server runs even when an upgrade has replaced its file, into the data folder. It
+// rests half of the time while busy says so.
+func compiler(data string, busy func() bool) rulehost.Config {
+	return rulehost.Config{Compiler: []string{"/proc/self/exe", compileRule}, Cache: filepath.Join(data, "compiled"), Busy: busy}
 }

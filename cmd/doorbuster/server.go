@@ -58,6 +58,7 @@ type server struct {
 	edge    *gateway.Server
 	keys    *gateway.Keys // nil in open mode
 	unwatch func()        // nil if nobody else writes to the journal
+	wrote   atomic.Int64  // when deals last had something written (Mono), 0 if they never had
 	heard   atomic.Int64  // when the journal was last asked and answered (Mono), 0 if it is never asked
 
 	asked   chan struct{} // closed when an operator asks for the end
@@ -199,7 +200,7 @@ func (s *server) startNode(ctx context.Context) (err error) {
 		Now:     func() int64 { return s.clock.Now().Wall },
 		Members: s.members,
 		Changed: func(merchant, rule string) { s.hooks.Touch(merchant, gateway.RuleTopic(merchant, rule), 0) },
-		Host:    compiler(s.cfg.Data),
+		Host:    compiler(s.cfg.Data, s.busy),
 		Loading: func(done, of int) { s.front.Wait(gateway.StepRules, done, of) },
 		Sleep:   s.clock.Sleep,
 		Logger:  s.log.Logger,
@@ -225,6 +226,7 @@ func (s *server) startNode(ctx context.Context) (err error) {
 		},
 		Recovering: func(done, deals int) { s.front.Wait(gateway.StepDeals, done, deals) },
 		Observe: func(g journal.Group) {
+			s.wrote.Store(clockd.Mono())
 			s.metrics.JournalBatch(g.Events, g.Bytes, time.Duration(g.Nanos))
 		},
 		InFlightMax:     s.cfg.MaxInFlight,
@@ -236,6 +238,15 @@ func (s *server) startNode(ctx context.Context) (err error) {
 		s.observe()
 	}
 	return err
+}
+
+// busyFor is how long after its last write a node is taken to have orders to take.
+const busyFor = time.Second
+
+// busy says whether there are orders to take.
+func (s *server) busy() bool {
+	wrote := s.wrote.Load()
+	return wrote != 0 && clockd.Mono()-wrote < int64(busyFor)
 }
 
 // askToStop is an operator's wish that the process end.

@@ -503,6 +503,45 @@ func TestChildFails(t *testing.T) {
 	}
 }
 
+// TestCompilerRests: a compiler stands still now and then while the process is busy, and
+// never otherwise. It goes on behind each rest, and to the next module.
+func TestCompilerRests(t *testing.T) {
+	for _, busy := range []bool{true, false} {
+		config := withChild(t.TempDir())
+		config.Busy = func() bool { return busy }
+		e := engine(t, config)
+		compiles(t, e, 7)
+		compiles(t, e, 8)
+
+		begun := filepath.Join(t.TempDir(), "begun")
+		config = withChild(t.TempDir())
+		config.Busy = func() bool { return busy }
+		config.Compiler = []string{"/bin/sh", "-c", "echo $$ >" + begun + "; exec sleep 600"}
+		e = engine(t, config)
+		ctx, cancel := context.WithCancel(t.Context())
+		var compiling sync.WaitGroup
+		compiling.Go(func() { _, _ = e.Compile(ctx, gastest.Rule(gastest.Result).Encode(), nil) })
+		// One look sees a rest, or not; all of these miss them only if there are none.
+		if rested := slices.ContainsFunc(make([]int, 200), func(int) bool { return standsStill(begun) }); rested != busy {
+			t.Errorf("busy %t, rests %t", busy, rested)
+		}
+		cancel()
+		compiling.Wait()
+	}
+}
+
+// standsStill says, a moment later, whether the process is stopped that a file names, if
+// it is there by now and has not ended.
+func standsStill(file string) bool {
+	time.Sleep(5 * time.Millisecond)
+	id, err := os.ReadFile(file)
+	if err != nil || len(id) == 0 {
+		return false
+	}
+	status, err := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(string(id)), "status"))
+	return err == nil && bytes.Contains(status, []byte("\nState:\tT"))
+}
+
 // TestNoThreads: a machine without another thread is not the module's fault.
 func TestNoThreads(t *testing.T) {
 	config := withChild(t.TempDir())

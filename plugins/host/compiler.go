@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -25,10 +26,11 @@ import (
 // for one caller, who has it to themselves.
 type child struct {
 	priority priority
-	scratch  string   // its folder, where it leaves the code of a module; goes with it
-	held     *os.File // its folder again, locked, or nil: see sweepMemory
-	modules  *os.File // to it
-	answers  *os.File // from it
+	busy     func() bool // see Config.Busy
+	scratch  string      // its folder, where it leaves the code of a module; goes with it
+	held     *os.File    // its folder again, locked, or nil: see sweepMemory
+	modules  *os.File    // to it
+	answers  *os.File    // from it
 	command  *exec.Cmd
 	report   head          // what it says of its end, to be read then
 	ended    chan struct{} // closed when it has ended
@@ -46,7 +48,7 @@ func (c *cache) begin(p priority, room uint64) (*child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
-	started := &child{priority: p, scratch: scratch, held: held, report: head{max: reportMax}, ended: make(chan struct{})}
+	started := &child{priority: p, busy: c.config.Busy, scratch: scratch, held: held, report: head{max: reportMax}, ended: make(chan struct{})}
 	if err := started.start(c.config); err != nil {
 		started.clear()
 		return nil, fmt.Errorf("host: the compiler did not run: %w", err)
@@ -128,6 +130,7 @@ func (w *child) compile(ctx context.Context, most time.Duration, policy, wasm []
 	defer end(nil)
 	if w.priority == idle {
 		go watchIdle(ctx, w.command.Process.Pid, end)
+		defer w.rests(ctx)()
 	}
 	over := context.AfterFunc(ctx, w.end)
 	refusal, err := w.ask(policy, wasm)
@@ -200,6 +203,27 @@ func watchIdle(ctx context.Context, pid int, end context.CancelCauseFunc) {
 		if err == nil && int64(used-before) < (clockd.Mono()-begin)/CompileShare {
 			end(errStarved)
 		}
+	}
+}
+
+// rests has the child stand still for CompilePiece after each such time of work while this
+// process is busy, until ctx ends or end is called. After that the child works again.
+func (w *child) rests(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var resting sync.WaitGroup
+	resting.Go(func() {
+		for clockd.SleepUntil(ctx, clockd.Mono()+int64(CompilePiece)) == nil {
+			if !w.busy() {
+				continue
+			}
+			_ = w.command.Process.Signal(syscall.SIGSTOP) // or it has ended
+			_ = clockd.SleepUntil(ctx, clockd.Mono()+int64(CompilePiece))
+			_ = w.command.Process.Signal(syscall.SIGCONT)
+		}
+	})
+	return func() {
+		cancel()
+		resting.Wait()
 	}
 }
 

@@ -53,6 +53,10 @@ type Config struct {
 	// Cache is the folder of compiled code, which is made if need be and belongs to
 	// this engine alone. Required with Compiler, unused without.
 	Cache string
+	// Busy says whether this process has orders to take now: its compilers rest for half
+	// of the time then. It is asked once in CompilePiece of each compilation. nil: it never
+	// has. Unused without Compiler.
+	Busy func() bool
 	// CompileCPU and CompileMemory are what one compilation may take: processor
 	// time, in whole seconds, and bytes beyond what its process starts with.
 	// 0: CompileCPUDefault, CompileMemoryDefault. Unused without Compiler.
@@ -69,6 +73,9 @@ func (c *Config) validate() error {
 	}
 	if (len(c.Compiler) > 0) != (c.Cache != "") || c.Interpreter && c.Cache != "" {
 		return errors.New("host: a compiler and a cache go together, and not with the interpreter")
+	}
+	if c.Busy == nil {
+		c.Busy = func() bool { return false }
 	}
 	if c.CompileCPU == 0 {
 		c.CompileCPU = CompileCPUDefault

@@ -37,6 +37,10 @@ const (
 	CompileShare    = 10
 	CompileBusy     = 30 * time.Second
 	CompileNice     = 10
+	// CompilePiece is how long a compiler that takes only what orders leave works at a time,
+	// and then rests, while the process is busy (Config.Busy). It is the least that Go's
+	// timers wait for in a process that has nothing to do.
+	CompilePiece = time.Millisecond
 	// CompilerRest is how long a compiler's process waits for another module: to begin one
 	// takes longer than most modules, and holds up orders.
 	CompilerRest = 30 * time.Second
