@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -303,6 +304,80 @@ func TestDamagedModule(t *testing.T) {
 		t.Fatalf("a swapped module went unseen: %v by %d, %d do not run", out.Fault, out.Version, r.NotRunnable())
 	}
 	expect(t, r, "acme", "tiered", 990, 1)
+}
+
+// smallRows refuse a row that is larger than a piece of a module, and all of a table from the
+// n-th on.
+type smallRows struct {
+	journal.Tables
+	t    *testing.T
+	left int
+}
+
+var errNoMore = errors.New("no more")
+
+func (s *smallRows) see(rows []journal.Mutation) error {
+	for _, row := range rows {
+		if len(row.Value) > 64<<10 {
+			s.t.Errorf("a row of %s has %d bytes", row.Table, len(row.Value))
+		}
+		if row.Table == "rule_wasm" {
+			if s.left--; s.left < 0 {
+				return errNoMore
+			}
+		}
+	}
+	return nil
+}
+
+func (s *smallRows) Apply(ctx context.Context, rows []journal.Mutation, durable bool) error {
+	if !durable {
+		s.t.Error("a piece is not durable")
+	}
+	return errors.Join(s.see(rows), s.Tables.Apply(ctx, rows, durable))
+}
+
+func (s *smallRows) ApplyIf(ctx context.Context, expected []journal.Expectation, rows []journal.Mutation, durable bool) error {
+	if err := s.see(rows); err != nil {
+		return err
+	}
+	return s.Tables.ApplyIf(ctx, expected, rows, durable)
+}
+
+// TestLargeModule: a module of any size is stored by small rows, and is the same after a
+// start. An upload that breaks off in the middle leaves nothing that is seen.
+func TestLargeModule(t *testing.T) {
+	for _, size := range []int{64<<10 - 1, 64 << 10, 64<<10 + 1, 128 << 10, 200_000} {
+		memory := journaltest.NewMemory().Tables()
+		tables := &smallRows{memory, t, 1000}
+		r := start(t, plugins.Config{Tables: tables})
+		wasm := filledTo(fixed(7), size)
+		pieces := (size + 64<<10 - 1) / (64 << 10)
+		for stored := range pieces {
+			tables.left = stored
+			if _, _, err := r.Upload(t.Context(), plugins.Upload{Merchant: "acme", RuleID: "sale", Wasm: wasm}); !errors.Is(err, errNoMore) {
+				t.Fatal(err)
+			}
+			if r.Exists("acme", "sale") || open(t, memory).Exists("acme", "sale") {
+				t.Fatalf("%d of %d pieces are a version", stored, pieces)
+			}
+		}
+		tables.left = pieces
+		upload(t, r, "acme", "sale", wasm)
+		again := open(t, memory)
+		expect(t, again, "acme", "sale", 7, 1)
+		if stored, err := again.Wasm(t.Context(), "acme", "sale", 1); err != nil || !bytes.Equal(stored, wasm) {
+			t.Errorf("%d bytes: %d are stored, %v", size, len(stored), err)
+		}
+	}
+}
+
+// filledTo has a custom section behind a module, so that it has so many bytes.
+func filledTo(wasm []byte, size int) []byte {
+	const head = 1 + 3 + 2 // the section's id, its size in three bytes, and the name "x"
+	n := size - len(wasm) - head + 2
+	wasm = append(slices.Clip(wasm), 0, byte(n)|0x80, byte(n>>7)|0x80, byte(n>>14), 1, 'x')
+	return append(wasm, make([]byte, size-len(wasm))...)
 }
 
 // TestStoredVersionNoLongerValid: a stricter release must not keep the node down.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/doorbuster/doorbuster/runtime/journal"
@@ -12,17 +13,42 @@ import (
 
 // The tables. Keys begin with "merchant/rule"; neither part holds a slash.
 //
-//	rule_wasm     sha256                → the module
+//	rule_wasm     sha256                → the module, its first wasmPiece bytes at most
+//	              sha256/n              → the rest of it, n from 1
 //	rule_version  merchant/rule/version → Version, JSON
 //	rule_rollout  merchant/rule         → Rollout, JSON
 //	rule_audit    merchant/rule/number  → Audit, JSON; numbered from 1
 //
-// A change writes its rows in one durable step.
+// A change writes its rows in one durable step; what is left of a large module comes before.
 const (
 	tableWasm    = "rule_wasm"
 	tableVersion = "rule_version"
 	tableAudit   = "rule_audit"
 )
+
+// wasmPiece is how much of a module one row holds, in bytes. Rows of the same module are
+// synced one after the other, so that an order's sync waits for one and not for megabytes.
+const wasmPiece = 64 << 10
+
+func wasmKey(sha string, piece int) string {
+	if piece == 0 {
+		return sha
+	}
+	return sha + "/" + strconv.Itoa(piece)
+}
+
+// storeRest stores what the first row of a module does not hold. Nothing refers to it yet,
+// and if nothing ever does, the next upload of the same bytes writes the same rows.
+func (r *Registry) storeRest(ctx context.Context, sha string, wasm []byte) error {
+	for n := 1; n*wasmPiece < len(wasm); n++ {
+		piece := wasm[n*wasmPiece : min((n+1)*wasmPiece, len(wasm))]
+		row := journal.Mutation{Table: tableWasm, Key: wasmKey(sha, n), Value: piece}
+		if err := r.config.Tables.Apply(ctx, []journal.Mutation{row}, true); err != nil {
+			return fmt.Errorf("plugins: storing module %s: %w", sha, err)
+		}
+	}
+	return nil
+}
 
 // path is the key's part that all rows of a rule share.
 func (k ruleKey) path() string { return k.merchant + "/" + k.id }
@@ -31,7 +57,7 @@ func (k ruleKey) path() string { return k.merchant + "/" + k.id }
 func (k ruleKey) numbered(n uint64) string { return fmt.Sprintf("%s/%016x", k.path(), n) }
 
 // store writes a rule's change: its rollout, its audit and, for an upload, the
-// version and the module. It is journal.ErrConflict if another node has changed the
+// version and the module's first row. It is journal.ErrConflict if another node has changed the
 // rule since it was read. The caller holds the merchant's lock.
 func (r *Registry) store(ctx context.Context, u *rule, audit Audit, added *Version, wasm []byte) error {
 	u.audits++
@@ -43,7 +69,7 @@ func (r *Registry) store(ctx context.Context, u *rule, audit Audit, added *Versi
 	if added != nil {
 		rows = append(rows,
 			journal.Mutation{Table: tableVersion, Key: u.key.numbered(uint64(added.Version)), Value: encode(added)},
-			journal.Mutation{Table: tableWasm, Key: added.SHA256, Value: wasm})
+			journal.Mutation{Table: tableWasm, Key: wasmKey(added.SHA256, 0), Value: wasm[:min(len(wasm), wasmPiece)]})
 	}
 	free := []journal.Expectation{{Table: tableAudit, Key: u.key.numbered(u.audits)}}
 	if err := r.config.Tables.ApplyIf(ctx, free, rows, true); err != nil {
@@ -97,9 +123,13 @@ func decodeRow(table, key string, value []byte, row any) error {
 
 // wasm loads a version's module and checks it against its name.
 func (r *Registry) wasm(ctx context.Context, v *version) ([]byte, error) {
-	wasm, err := r.config.Tables.Get(ctx, tableWasm, v.SHA256)
-	if err != nil {
-		return nil, fmt.Errorf("plugins: module %s of %q: %w", v.SHA256, v.RuleID, err)
+	var wasm []byte
+	for n := 0; n == 0 || len(wasm) < v.Size; n++ {
+		piece, err := r.config.Tables.Get(ctx, tableWasm, wasmKey(v.SHA256, n))
+		if err != nil {
+			return nil, fmt.Errorf("plugins: module %s of %q: %w", v.SHA256, v.RuleID, err)
+		}
+		wasm = append(wasm, piece...)
 	}
 	if digestOf(wasm) != v.SHA256 {
 		return nil, fmt.Errorf("%w: %s %q is not what it was", errBadRow, tableWasm, v.SHA256)

@@ -67,6 +67,9 @@ func (r *Registry) upload(ctx context.Context, u Upload) (Version, bool, error) 
 	if err != nil {
 		return Version{}, false, err
 	}
+	if err := r.storeRest(ctx, sha, u.Wasm); err != nil {
+		return Version{}, false, errors.Join(err, program.Abandon())
+	}
 	var added Version
 	var created bool
 	err = retried(func() (err error) {
