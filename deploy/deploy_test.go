@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -58,7 +59,10 @@ type board struct {
 	Panels []struct {
 		ID      int
 		Title   string
-		Targets []struct{ Expr string }
+		Targets []struct {
+			Expr   string
+			Legend string `json:"legendFormat"`
+		}
 	}
 }
 
@@ -226,12 +230,12 @@ func TestOnlyExportedMetricsAreUsed(t *testing.T) {
 		}
 	}
 	for _, r := range rules {
-		known.check(t, r.Record+r.Alert, r.Expr)
+		known.check(t, r.Record+r.Alert, r.Expr, shownBy(template, slices.Collect(maps.Values(r.Annotations))...))
 	}
 	for _, b := range readBoards(t) {
 		for _, p := range b.Panels {
 			for _, target := range p.Targets {
-				known.check(t, b.file+": "+p.Title, target.Expr)
+				known.check(t, b.file+": "+p.Title, target.Expr, shownBy(legend, target.Legend))
 			}
 		}
 	}
@@ -241,7 +245,10 @@ func TestOnlyExportedMetricsAreUsed(t *testing.T) {
 func TestCheckFindsWhatIsWrong(t *testing.T) {
 	known := metrics{"a_total": {"code": {"ok": true, "{bad}": true}}, "b": nil}
 	for _, test := range []struct{ expr, want string }{
-		{`sum by (x, y) (rate(a_total{code!~"ok|{bad}"}[1m])) / on (x) group_left b offset 5m > 1e9 or b`, ""},
+		{`sum by (job, code) (rate(a_total{code!~"ok|{bad}"}[1m])) / on (job) group_left b offset 5m > 1e9 or b`, ""},
+		{`sum by (code) (a_total) / on () group_left sum(b)`, ""},
+		{`sum by (channel) (a_total)`, "nothing here has the label channel"},
+		{`b * on (code) b`, "nothing here has the label code"},
 		{`histogram_quantile(0.99, c_total) and a_total`, "no server exports c_total"},
 		{`b + a_total{code="fine"}`, `a_total has no code="fine"`},
 		{`a_total{kind=~"ok",job="x"}`, `a_total has no kind="ok"`},
@@ -252,6 +259,19 @@ func TestCheckFindsWhatIsWrong(t *testing.T) {
 			t.Errorf("%s: found %q, want %q", test.expr, got, test.want)
 		}
 	}
+	for _, test := range []struct{ expr, shown, want string }{
+		{`a_total`, "of {{code}} at {{ instance }}", ""},
+		{`sum by (code) (a_total)`, "{{code}}", ""},
+		{`sum by (code) (a_total)`, "{{instance}}", "its result has no instance"},
+		{`b`, "{{code}}", "its result has no code"},
+	} {
+		if got := strings.Join(known.faults(test.expr, shownBy(legend, test.shown)...), "; "); got != test.want {
+			t.Errorf("%s shown as %q: found %q, want %q", test.expr, test.shown, got, test.want)
+		}
+	}
+	if got := shownBy(template, "{{ or $labels.instance `all` }}", "{{ $value }}, {{ $labels.fault }}"); !slices.Equal(got, []string{"instance", "fault"}) {
+		t.Errorf("found %q in annotations", got)
+	}
 }
 
 // metrics are the values of each label of each metric.
@@ -261,23 +281,29 @@ var (
 	grouping = regexp.MustCompile(`\b(by|without|on|ignoring|group_left|group_right)\b\s*(\([^)]*\))?`)
 	selector = regexp.MustCompile(`(\b[a-zA-Z_][\w:]*)(\{(?:[^"}]|"[^"]*")*\})?\s*(\()?`)
 	matcher  = regexp.MustCompile(`(\w+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"`)
-	words    = []string{"and", "or", "unless", "offset", "bool"}
-	targets  = []string{"job", "instance"} // labels that Prometheus adds
-	classes  = regexp.MustCompile(`^[1-5]xx$`)
+	// labelName finds the labels of a grouping, and legend and template those that a
+	// legend of Grafana and an annotation of an alert show.
+	labelName = regexp.MustCompile(`\w+`)
+	legend    = regexp.MustCompile(`\{\{\s*(\w+)\s*\}\}`)
+	template  = regexp.MustCompile(`\$labels\.(\w+)`)
+	words     = []string{"and", "or", "unless", "offset", "bool"}
+	targets   = []string{"job", "instance", "pod"} // labels that Prometheus adds
+	classes   = regexp.MustCompile(`^[1-5]xx$`)
 )
 
-func (m metrics) check(t *testing.T, where, expr string) {
+func (m metrics) check(t *testing.T, where, expr string, shown []string) {
 	t.Helper()
-	for _, fault := range m.faults(expr) {
+	for _, fault := range m.faults(expr, shown...) {
 		t.Errorf("%s: %s", where, fault)
 	}
 }
 
-// faults lists the metrics and label values of an expression that are not in m.
-func (m metrics) faults(expr string) (faults []string) {
-	expr = grouping.ReplaceAllString(expr, " ")
-	for _, found := range selector.FindAllStringSubmatch(withoutRanges(expr), -1) {
-		name, labels, function := found[1], found[2], found[3] != ""
+// faults lists the metrics, labels and label values of an expression that are not in m,
+// and which of the labels that are shown of its result it cannot have.
+func (m metrics) faults(expr string, shown ...string) (faults []string) {
+	labels, kept := slices.Clone(targets), []string(nil)
+	for _, found := range selector.FindAllStringSubmatch(withoutRanges(grouping.ReplaceAllString(expr, " ")), -1) {
+		name, selected, function := found[1], found[2], found[3] != ""
 		if function || slices.Contains(words, name) {
 			continue
 		}
@@ -286,7 +312,8 @@ func (m metrics) faults(expr string) (faults []string) {
 			faults = append(faults, "no server exports "+name)
 			continue
 		}
-		for _, match := range matcher.FindAllStringSubmatch(labels, -1) {
+		labels = slices.AppendSeq(labels, maps.Keys(known))
+		for _, match := range matcher.FindAllStringSubmatch(selected, -1) {
 			for value := range strings.SplitSeq(match[2], "|") {
 				if !knows(known, match[1], value) {
 					faults = append(faults, name+" has no "+match[1]+"="+strconv.Quote(value))
@@ -294,7 +321,33 @@ func (m metrics) faults(expr string) (faults []string) {
 			}
 		}
 	}
+	for _, group := range grouping.FindAllStringSubmatch(expr, -1) {
+		for _, label := range labelName.FindAllString(group[2], -1) {
+			if !slices.Contains(labels, label) {
+				faults = append(faults, "nothing here has the label "+label)
+			}
+			if group[1] == "by" {
+				kept = append(kept, label)
+			}
+		}
+	}
+	if kept == nil {
+		kept = labels
+	}
+	for _, label := range shown {
+		if !slices.Contains(kept, label) {
+			faults = append(faults, "its result has no "+label)
+		}
+	}
 	return faults
+}
+
+// shownBy finds the labels that a text shows.
+func shownBy(form *regexp.Regexp, texts ...string) (labels []string) {
+	for _, found := range form.FindAllStringSubmatch(strings.Join(texts, "\n"), -1) {
+		labels = append(labels, found[1])
+	}
+	return labels
 }
 
 // knows says whether a label may have a value. Classes of status show up with

@@ -57,9 +57,9 @@ func TestManifestsAskWhatTheServerAnswers(t *testing.T) {
 	for _, r := range adapterRules(t) {
 		learnt[r.Name.As] = true
 		name, _, _ := strings.Cut(r.SeriesQuery, "{") // the labels are Kubernetes's
-		known.check(t, "seriesQuery", name)
+		known.check(t, "seriesQuery", name, nil)
 		query := strings.NewReplacer("<<.GroupBy>>", "pod", "<<.LabelMatchers>>", `instance=~"$pods"`).Replace(r.MetricsQuery)
-		known.check(t, "metricsQuery", query)
+		known.check(t, "metricsQuery", query, nil)
 		promql(t, []string{query})
 	}
 	if len(scaler.Spec.Metrics) == 0 {
