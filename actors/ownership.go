@@ -429,14 +429,20 @@ func (n *Node) checkOwnership() error {
 		return nil
 	}
 	newer, err := n.store.Superseded(n.ctx, nil, owned)
+	if len(newer) == 0 {
+		return err
+	}
+	asked := make(map[string]uint64, len(owned)) // the epoch of each
+	for _, o := range owned {
+		asked[o.Stream] = o.Epoch
+	}
 	for _, id := range newer {
-		i := slices.IndexFunc(owned, func(o journal.Ownership) bool { return o.Stream == id })
 		e := n.directory.find([]byte(id))
-		if e == nil || i < 0 {
+		if e == nil {
 			continue
 		}
 		// Another activation here may be what is newer.
-		if a := e.active.Load(); a != nil && a.loaded.Load() && a.epoch == owned[i].Epoch {
+		if a := e.active.Load(); a != nil && a.loaded.Load() && a.epoch == asked[id] {
 			a.abandon(journal.ErrFenced)
 		}
 	}
