@@ -2,6 +2,7 @@ package actors
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
@@ -163,10 +164,12 @@ func (n *Node) Watch(dealID string, seen uint64) (*Watch, error) {
 }
 
 // attach joins the deal's present board. If it cannot, the watch stays with the one
-// before.
+// before. It waits no longer than any request does.
 func (w *Watch) attach() error {
+	ctx, cancel := w.node.Patience(w.node.ctx)
+	defer cancel()
 	for {
-		b, err := w.node.board(w.node.ctx, w.deal)
+		b, err := w.node.board(ctx, w.deal)
 		if err != nil {
 			return err
 		}
@@ -174,7 +177,11 @@ func (w *Watch) attach() error {
 			w.at = b
 			break
 		}
-		<-b.gone
+		select {
+		case <-b.gone:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: it is on its way out of memory", ErrUnavailable)
+		}
 	}
 	select {
 	case w.news <- struct{}{}: // look at what there is

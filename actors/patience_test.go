@@ -327,3 +327,27 @@ func (h lines) Handle(_ context.Context, r slog.Record) error {
 	})
 	return nil
 }
+
+// TestWatchOfADealThatDoesNotLeave: a deal on its way out of memory may take as long as the
+// journal does. Whoever wants to watch it is told after what any request may take.
+func TestWatchOfADealThatDoesNotLeave(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.RequestTimeout = 100 * time.Millisecond })
+	h.create("d", nil)
+	b := &h.node.directory.find([]byte("d")).active.Load().board
+	b.mu.Lock()
+	b.leaving = true
+	b.mu.Unlock()
+	told := make(chan error, 1)
+	go func() {
+		_, err := h.node.Watch("d", 0)
+		told <- err
+	}()
+	select {
+	case err := <-told:
+		if !errors.Is(err, ErrUnavailable) {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("it still waits")
+	}
+}
