@@ -87,7 +87,7 @@ type pending struct {
 	snapshot []byte // the state after the batch, if saves asked for it
 }
 
-// pendingKept bounds the buffers of a pending that waits for reuse.
+// pendingKept bounds the buffers of a pending that waits for reuse, in bytes of events.
 const pendingKept = 64 << 10
 
 // Messages of the node to an activation.

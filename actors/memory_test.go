@@ -105,3 +105,15 @@ func heap() int64 {
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
+
+// TestLargeBatchesAreNotKept: what a batch with many events needed does not stay for the
+// small ones after it.
+func TestLargeBatchesAreNotKept(t *testing.T) {
+	h := newHouse(t, nil)
+	p := &pending{groups: make([]groupChange, 5000)}
+	p.Data = make([]byte, pendingKept+1)
+	h.node.putPending(p)
+	if p.Data != nil || p.groups != nil {
+		t.Errorf("%d bytes and %d groups are kept", cap(p.Data), cap(p.groups))
+	}
+}

@@ -491,7 +491,7 @@ func (n *Node) takePending(a *activation) *pending {
 func (n *Node) putPending(p *pending) {
 	clear(p.requests)
 	if cap(p.Data) > pendingKept {
-		p.Data = nil
+		p.Data, p.groups = nil, nil // there is a group for each event, at most
 	}
 	clear(p.saves)
 	*p = pending{
