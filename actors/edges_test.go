@@ -329,3 +329,58 @@ func TestTurnsWaited(t *testing.T) {
 		t.Errorf("%v in %d turns", waited, turns)
 	}
 }
+
+// damagedList is a store of which nobody can read the list of deals.
+type damagedList struct{ journal.Store }
+
+func (d damagedList) Tables() journal.Tables { return damagedRows{d.Store.Tables()} }
+
+type damagedRows struct{ journal.Tables }
+
+func (d damagedRows) Get(ctx context.Context, table, key string) ([]byte, error) {
+	if table == tableDeals {
+		return nil, &journal.CorruptError{Detail: "planted"}
+	}
+	return d.Tables.Get(ctx, table, key)
+}
+
+func (d damagedRows) Scan(ctx context.Context, table, prefix, after string, fn func(string, []byte) error) error {
+	if table == tableDeals {
+		return &journal.CorruptError{Detail: "planted"}
+	}
+	return d.Tables.Scan(ctx, table, prefix, after, fn)
+}
+
+// TestDamagedListIsDerivedAnew: what a row of the list of deals says is in the deal's
+// stream, too. A node whose list is damaged serves, and writes the rows again.
+func TestDamagedListIsDerivedAnew(t *testing.T) {
+	spoilt := []journal.Mutation{{Table: tableDeals, Key: "d", Value: []byte("spoilt")}}
+	for name, in := range map[string]func(journal.Store) journal.Store{
+		"a block of the store": func(s journal.Store) journal.Store { return damagedList{s} },
+		"a row":                func(s journal.Store) journal.Store { return s },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t, nil)
+			h.create("d", nil)
+			h.place("d", "u", "k", 2)
+			h.node.Close()
+			h.store = h.store.Reopen()
+			if err := h.store.Tables().Apply(t.Context(), spoilt, true); err != nil {
+				t.Fatal(err)
+			}
+			node, err := NewNode(t.Context(), in(h.store), h.clock.Clock(), h.cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.node = node
+			if a := h.place("d", "u", "k", 2); a.code != deal.OK || a.err != nil || !a.again {
+				t.Errorf("the order again: %v, %+v", a.err, a)
+			}
+			h.eventually("its row is as its stream says", func() bool {
+				value, err := h.store.Tables().Get(t.Context(), tableDeals, "d")
+				row, malformed := decodeDealRow(value)
+				return err == nil && malformed == nil && row.seq == 2 && row.view.Reserved == 2
+			})
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -381,17 +382,28 @@ func (n *Node) recover(ctx context.Context) error {
 // and returns those whose lists are behind, which the next pass of the lists takes up.
 func (n *Node) survey(ctx context.Context) (behind []*entry, err error) {
 	listed := make(map[string]dealRow)
+	var damage error // the first; what a row had to say is in its deal's stream, too
 	err = n.store.Tables().Scan(ctx, tableDeals, "", "", func(key string, value []byte) error {
 		if !n.owns(key) {
 			return nil
 		}
 		row, err := decodeDealRow(value)
+		if err != nil {
+			damage = cmp.Or(damage, fmt.Errorf("deal %s: %w", key, err))
+			return nil
+		}
 		row.view = deal.View{}
 		listed[key] = row
-		return err
+		return nil
 	})
+	if isDamage(err) {
+		damage, err = err, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("recover the list of deals: %w", err)
+	}
+	if damage != nil {
+		n.report("the list of deals, of which the damaged part is derived anew", damage)
 	}
 	err = n.store.Streams(ctx, "", func(stream string, head journal.Head) error {
 		if head.Seq == 0 { // opened by a create that came to nothing

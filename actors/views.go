@@ -383,13 +383,15 @@ func (f *freshOrders) each(after uint64, fn func(seq uint64, user []byte) error)
 	return nil
 }
 
+// row returns a deal's row, and its value as it stands. One that is damaged says nothing,
+// as if it were not there: it is written anew.
 func (v *views) row(ctx context.Context, id string) (row dealRow, value []byte, err error) {
 	value, err = v.node.store.Tables().Get(ctx, tableDeals, id)
-	if errors.Is(err, journal.ErrNotFound) {
-		return dealRow{}, nil, nil
-	}
 	if err == nil {
 		row, err = decodeDealRow(value)
+	}
+	if errors.Is(err, journal.ErrNotFound) || isDamage(err) {
+		return dealRow{}, value, nil
 	}
 	return row, value, err
 }
