@@ -344,6 +344,7 @@ func TestIgnored(t *testing.T) {
 		{args: "--cluster-names n", want: []string{"flag --cluster-names: has no effect without cluster"}},
 		{args: "--trace-sample 1 --trace-trust", want: []string{"flag --trace-sample: ", "flag --trace-trust: "}},
 		{args: "--trace-sample 1 --trace-endpoint http://h"},
+		{file: "trace_sample: 0.001\ntrace_trust: false\nprovider: etcd\nrate_burst: 100\n"}, // the defaults, as config print writes them
 		{args: "--rate-burst 5", want: []string{"flag --rate-burst: has no effect without rate-limit"}},
 		{args: "--max-in-flight 64"}, // the other is more, and nobody has said so
 		{args: "--max-in-flight 64 --max-in-flight-per-deal 65", want: []string{"flag --max-in-flight-per-deal: "}},

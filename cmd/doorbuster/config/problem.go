@@ -80,7 +80,14 @@ func (c *Config) Ignored(settings *pflag.FlagSet) (idle []error, err error) {
 			}
 		}
 	}
-	check(c.Cluster, "without cluster", "advertise", "provider", "cluster-tls-ca", "cluster-tls-cert", "cluster-tls-key")
+	// moot is check for what says nothing at its default.
+	moot := func(effect bool, why string, names ...string) {
+		check(effect, why, slices.DeleteFunc(names, func(name string) bool {
+			f := settings.Lookup(name)
+			return f.Value.String() == f.DefValue
+		})...)
+	}
+	moot(c.Cluster, "without cluster", "advertise", "provider", "cluster-tls-ca", "cluster-tls-cert", "cluster-tls-key")
 	without := "without cluster-tls-ca"
 	if !c.Cluster {
 		without = "without cluster"
@@ -88,8 +95,8 @@ func (c *Config) Ignored(settings *pflag.FlagSet) (idle []error, err error) {
 	check(c.Cluster && c.ClusterTLSCA != "", without, "cluster-names")
 	check(c.Cluster && c.Provider == ProviderEtcd, "without cluster and provider etcd", "etcd", "etcd-ca", "etcd-cert", "etcd-key", "etcd-user", "etcd-password")
 	check(c.Cluster && c.Provider == ProviderStatic, "without cluster and provider static", "peers")
-	check(c.TraceEndpoint != "", "without trace-endpoint", "trace-sample", "trace-trust")
-	check(c.RateLimit > 0, "without rate-limit", "rate-burst")
+	moot(c.TraceEndpoint != "", "without trace-endpoint", "trace-sample", "trace-trust")
+	moot(c.RateLimit > 0, "without rate-limit", "rate-burst")
 	check(c.MaxInFlightByDeal <= c.MaxInFlight, fmt.Sprintf("beyond max-in-flight, which is %d", c.MaxInFlight), "max-in-flight-per-deal")
 	check(c.DrainNotice <= c.DrainTimeout, fmt.Sprintf("beyond drain-timeout, which is %v", c.DrainTimeout), "drain-notice")
 	if c.Auth == AuthOpen && c.JWKS != "" {
