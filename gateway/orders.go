@@ -199,6 +199,9 @@ func (m move) handle(s *Server, c *call) error {
 		// Another payment, or another refund, is money that somebody has to look at;
 		// another reason to cancel is none to cancel again.
 		if m.kind != deal.Cancel && r.Reply.Event.Kind == 0 && len(ref) > 0 && refName(o.Step) == m.field && o.Ref != string(ref) {
+			if o.Ref == "" {
+				return refuse(orderStateConflict, "the order was moved to this status without a "+m.field+", and takes none later")
+			}
 			return refuse(orderStateConflict, "the order has another "+m.field+": "+o.Ref)
 		}
 		c.replyBytes(fasthttp.StatusOK, appendOrder(nil, viewOf(&o)))

@@ -387,7 +387,11 @@ func TestReferences(t *testing.T) {
 	h.post(confirm, `{"payment_ref":"p-1"}`).want(200).has(map[string]any{"payment_ref": "p-1", "status": "confirmed"})
 	h.post(confirm, `{"payment_ref":"p-1"}`).want(200).has(map[string]any{"payment_ref": "p-1"})
 	h.post(confirm, "").want(200).has(map[string]any{"payment_ref": "p-1"})
-	h.post(confirm, `{"payment_ref":"p-2"}`).refused(orderStateConflict)
+	h.post(confirm, `{"payment_ref":"p-2"}`).refused(orderStateConflict).has(map[string]any{"detail": "the order has another payment_ref: p-1"})
+	h.deal("e", "")
+	bare := "/api/v1/orders/" + h.order("e", "w", 1).want(201).text("order_id") + "/confirm"
+	h.post(bare, "").want(200)
+	h.post(bare, `{"payment_ref":"p-3"}`).refused(orderStateConflict).has(map[string]any{"detail": "the order was moved to this status without a payment_ref, and takes none later"})
 	h.post(cancel, `{"reason":"changed \"it\""}`).want(200).has(map[string]any{"reason": `changed "it"`})
 	h.post(cancel, `{"reason":"other"}`).want(200).has(map[string]any{"status": "cancelled", "reason": `changed "it"`})
 	for range 2 {
