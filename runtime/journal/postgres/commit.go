@@ -221,10 +221,13 @@ var errNotReplicated = errors.New("postgres: the wait for the standby was cancel
 // cancels a statement that waits for the standby only ends the wait: the server then
 // warns, and answers that it has committed.
 func (s *Store) noteCancelled(_ *pgconn.PgConn, said *pgconn.Notice) {
-	if said.Routine == "SyncRepWaitForLSN" { // the message itself is in the server's language
+	if waitCancelled(said) {
 		s.cancelled.Store(true)
 	}
 }
+
+// waitCancelled looks at no message: that is in the server's language.
+func waitCancelled(said *pgconn.Notice) bool { return said.Routine == "SyncRepWaitForLSN" }
 
 // statementTimeout bounds one try, so that a server that hangs is left for another.
 const statementTimeout = 10 * time.Second

@@ -187,7 +187,7 @@ func open(ctx context.Context, cfg Config, of *shard) (*Store, error) {
 		return claimDatabase(ctx, conn, cfg.Exclusive)
 	}
 	var err error
-	if s.pool, err = connect(ctx, cfg.URL, cfg.Connections, cfg.Ready, check, nil); err != nil {
+	if s.pool, err = connect(ctx, cfg.URL, cfg.Connections, cfg.Ready, check, noteUnreplicated); err != nil {
 		return nil, err
 	}
 	if s.commit, err = connect(ctx, cfg.URL, 1, false, claim, s.noteCancelled); err != nil {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/doorbuster/doorbuster/runtime/journal"
 )
@@ -171,13 +173,17 @@ func (t tables) ApplyIf(ctx context.Context, expected []journal.Expectation, mut
 	}
 	ctx, cancel := bound(ctx)
 	defer cancel()
-	err := pgx.BeginFunc(ctx, t.s.pool, func(tx pgx.Tx) error {
-		if len(expected) > 0 {
-			if err := expect(ctx, tx, expected); err != nil {
-				return err
-			}
-		}
-		return tx.SendBatch(ctx, batch).Close()
+	err := t.s.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
+		return replicated(ctx, conn.Conn(), func() error {
+			return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+				if len(expected) > 0 {
+					if err := expect(ctx, tx, expected); err != nil {
+						return err
+					}
+				}
+				return tx.SendBatch(ctx, batch).Close()
+			})
+		})
 	})
 	switch state := sqlState(err); {
 	case err == nil:
@@ -186,6 +192,33 @@ func (t tables) ApplyIf(ctx context.Context, expected []journal.Expectation, mut
 		return journal.ErrConflict
 	}
 	return t.s.failure("write tables", "", err)
+}
+
+// unreplicated is the name under which a connection of the pool notes that it has committed
+// what the standby need not have.
+const unreplicated = "unreplicated"
+
+func noteUnreplicated(conn *pgconn.PgConn, said *pgconn.Notice) {
+	if waitCancelled(said) {
+		conn.CustomData()[unreplicated] = true
+	}
+}
+
+// replicated commits, and returns when the standby has it, too. A key that was revoked
+// would be good again after a fail-over.
+func replicated(ctx context.Context, conn *pgx.Conn, commit func() error) error {
+	notes := conn.PgConn().CustomData()
+	for {
+		delete(notes, unreplicated)
+		if err := commit(); err != nil || notes[unreplicated] == nil {
+			return err
+		}
+		// A commit waits until the standby has all that came before it.
+		commit = func() error {
+			_, err := conn.Exec(ctx, "SELECT pg_logical_emit_message(true, 'doorbuster', '')")
+			return err
+		}
+	}
 }
 
 // expect locks the expected rows, or returns ErrConflict if one is another.
