@@ -54,6 +54,23 @@ func TestBuild(t *testing.T) {
 	}
 }
 
+// TestGoOutsideItsRepository: a rule in Go is built whatever repository it lies in, here one
+// that git cannot read, and knows nothing of it.
+func TestGoOutsideItsRepository(t *testing.T) {
+	t.Setenv("GOENV", "off") // as nobody has set up anything
+	source := write(t, "rule.go", "package main\n\nfunc main() {}\n")
+	folder := filepath.Dir(source)
+	if err := os.WriteFile(filepath.Join(folder, "go.mod"), []byte("module rule\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(folder, ".git"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := toolchain.Build(t.Context(), source, filepath.Join(folder, "rule.wasm")); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestCompilerErrors: what the compiler said is in the error.
 func TestCompilerErrors(t *testing.T) {
 	for name, want := range map[string]string{
