@@ -139,7 +139,7 @@ func (t *backtest) run(cmd *cobra.Command) error {
 
 // fetch has the server run the backtest, and keeps the summary and, in their
 // file, the rows.
-func (t *backtest) fetch(cmd *cobra.Command) (err error) {
+func (t *backtest) fetch(cmd *cobra.Command) error {
 	ask := map[string]string{"deal_id": t.DealID}
 	for name, value := range map[string]string{"from": t.From, "to": t.To} {
 		if value != "" {
@@ -151,22 +151,26 @@ func (t *backtest) fetch(cmd *cobra.Command) (err error) {
 		return err
 	}
 	rows := bufio.NewWriter(io.Discard)
-	if t.rows != "" {
-		file, err := os.Create(t.rows)
-		if err != nil {
-			return coded(ExitUsage, err)
-		}
-		defer func() { err = errors.Join(err, file.Close()) }()
-		rows.Reset(file)
-	}
+	var file *os.File
 	path := t.remote.rulePath("/versions/" + strconv.FormatUint(uint64(t.version), 10) + "/backtest")
 	err = t.remote.lines(cmd.Context(), request{method: http.MethodPost, path: path, body: body}, func(line []byte) error {
+		if t.rows != "" && file == nil { // a backtest that was refused leaves the rows of the last one
+			var err error
+			if file, err = os.Create(t.rows); err != nil {
+				return coded(ExitUsage, err)
+			}
+			rows.Reset(file)
+		}
 		return t.line(line, rows)
 	})
 	if err == nil && t.summary == nil {
 		err = failf(ExitUnreachable, "the server ended the backtest without a summary")
 	}
-	return errors.Join(err, rows.Flush())
+	err = errors.Join(err, rows.Flush())
+	if file != nil {
+		err = errors.Join(err, file.Close())
+	}
+	return err
 }
 
 func (t *backtest) line(line []byte, rows *bufio.Writer) error {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -58,6 +59,12 @@ func TestBacktest(t *testing.T) {
 	}
 	if picture, err := os.ReadFile(svg); err != nil || !bytes.Contains(picture, []byte("</svg>")) {
 		t.Errorf("%v %s", err, picture)
+	}
+	if code, _ := command(t.Context(), &out, append(args, "--version", "5")...); code != ExitRefused {
+		t.Errorf("a version that is not there: exit code %d", code)
+	}
+	if kept, err := os.ReadFile(rows); err != nil || string(kept) != recorded {
+		t.Errorf("a backtest that was refused took the rows of the last one: %v %s", err, kept)
 	}
 	if asked := sent()[1]; !strings.HasSuffix(asked, ` {"deal_id":"d","from":"2026-11-22T00:00:00Z"}`) {
 		t.Error(asked)
@@ -147,6 +154,33 @@ func TestRun(t *testing.T) {
 	out.Reset()
 	if code, err := command(t.Context(), &out, "run", "-C", moduleProject(t, off(-1).Encode())); code != ExitDifference || !strings.HasPrefix(out.String(), "fault bad_output: ") {
 		t.Errorf("%d %v\n%s", code, err, &out)
+	}
+}
+
+// TestRunOnStandardInput: a sample can come from another program.
+func TestRunOnStandardInput(t *testing.T) {
+	dir := moduleProject(t, off(990).Encode())
+	for keys, want := range map[string]int{`{"deal":{"unit_price":9900}}`: 0, `{"deal":{"unit_price":100}}`: ExitDifference, `{"unknown":1}`: ExitUsage, "": ExitUsage} {
+		var out bytes.Buffer
+		if code, err := typed(t.Context(), keys, &out, "run", "-C", dir, "--input", "-"); code != want {
+			t.Errorf("%q: %d %v\n%s", keys, code, err, &out)
+		}
+	}
+	if code, err := command(t.Context(), io.Discard, "run", "-C", dir, "--input", "-", "--watch"); code != ExitUsage {
+		t.Error(code, err)
+	}
+}
+
+// TestNewSaysWhatIsNext: the commands that it prints work as they are.
+func TestNewSaysWhatIsNext(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "it's here")
+	var out bytes.Buffer
+	if code, err := command(t.Context(), &out, "new", "-C", dir, "--lang", "assemblyscript", "spring"); code != 0 {
+		t.Fatal(code, err)
+	}
+	want := "\n  cd '" + strings.ReplaceAll(dir, "'", `'\''`) + "/spring'\n  npm ci\n  doorbuster rule build\n"
+	if !strings.Contains(out.String(), want) {
+		t.Errorf("no %q in\n%s", want, &out)
 	}
 }
 

@@ -44,13 +44,18 @@ func write(t *testing.T, files map[string]string) (dir string) {
 	return dir
 }
 
-// TestConfiguration: a project's configuration is checked with its module.
-func TestConfiguration(t *testing.T) {
+// told is a rule that takes off what its configuration says, 32 bits of it.
+func told() *gastest.Module {
 	m := gastest.Rule(gastest.Result)
 	m.Funcs = append(m.Funcs, gastest.Func{Type: gastest.TypeI32, Code: fmt.Sprintf(
 		"i32.const %[1]d i32.const 1 i32.store16 0 0 i32.const %[1]d i32.const %[2]d i32.load 0 0 i32.store 0 8 i32.const 0", gastest.OutputAt, gastest.BufferAt)})
 	m.Exports = append(m.Exports, gastest.Export{Name: "rule_init", Index: gastest.RuleFuncs})
-	dir := moduleProject(t, m.Encode())
+	return m
+}
+
+// TestConfiguration: a project's configuration is checked with its module.
+func TestConfiguration(t *testing.T) {
+	dir := moduleProject(t, told().Encode())
 	if code, out := check(t, dir); code != ExitDifference {
 		t.Errorf("%d without a configuration: %s", code, out)
 	}
@@ -208,20 +213,26 @@ func TestCheckWithoutCases(t *testing.T) {
 	}
 }
 
-// TestCheckSaysWhatIsStale: an author who forgot to build learns it before the verdict.
+// TestCheckSaysWhatIsStale: an author who forgot to build learns it before the verdict,
+// whichever file of the module it is, and from no other file.
 func TestCheckSaysWhatIsStale(t *testing.T) {
-	dir := moduleProject(t, off(990).Encode())
-	source := filepath.Join(dir, "rule.c")
-	later := time.Now().Add(time.Minute)
-	if err := writeFile(source, []byte("…")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chtimes(source, later, later); err != nil {
-		t.Fatal(err)
-	}
-	code, out := check(t, dir)
-	warning, verdict := strings.Index(out, "rule.c is newer than"), strings.Index(out, "verdict")
-	if code != 0 || warning < 0 || verdict < warning {
-		t.Error(code, out)
+	for name, stale := range map[string]bool{
+		"rule.c": true, "tiers.c": true, "doorbuster/doorbuster.h": true,
+		"rule_test.c": false, "README.md": false, "node_modules/a.c": false, ".old/rule.c": false,
+	} {
+		dir := moduleProject(t, off(990).Encode())
+		source := filepath.Join(dir, filepath.FromSlash(name))
+		later := time.Now().Add(time.Minute)
+		if err := writeFile(source, []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(source, later, later); err != nil {
+			t.Fatal(err)
+		}
+		code, out := check(t, dir)
+		warning, verdict := strings.Index(out, source+" is newer than"), strings.Index(out, "verdict")
+		if code != 0 || stale != (warning >= 0) || verdict < warning {
+			t.Error(name, code, out)
+		}
 	}
 }

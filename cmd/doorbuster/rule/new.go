@@ -58,6 +58,18 @@ func (o *options) create(cmd *cobra.Command, lang, name string) error {
 		for _, file := range result.Files {
 			fmt.Fprintln(out, filepath.Join(dir, filepath.FromSlash(file)))
 		}
-		fmt.Fprintf(out, "\n  cd %s\n  doorbuster rule build\n  doorbuster rule check\n  doorbuster rule run\n", dir)
+		fmt.Fprintf(out, "\n  cd %s\n", shellWord(dir))
+		if files["package-lock.json"] != nil {
+			fmt.Fprintf(out, "  npm ci\n") // the compiler
+		}
+		fmt.Fprintf(out, "  doorbuster rule build\n  doorbuster rule check\n  doorbuster rule run\n")
 	})
+}
+
+// shellWord is a path as one word for a shell.
+func shellWord(path string) string {
+	if !strings.ContainsAny(path, " \t\n\\'\"`$&|;<>()*?[]#~!{}") {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }

@@ -6,8 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/plugins"
@@ -37,6 +41,8 @@ type project struct {
 	FuelLimit uint64 `json:"fuel_limit"`
 
 	Configuration string `json:"configuration"` // file whose bytes rule_init is told; "": none
+
+	configuration string // file to take in the place of Configuration, as the command line names it
 }
 
 // load reads the project.
@@ -69,21 +75,77 @@ func (p *project) wasm() ([]byte, error) {
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, failf(ExitUsage, "there is no %s yet: doorbuster rule build", p.path(p.Module))
 	}
-	if err != nil || p.Configuration == "" {
+	told := p.told()
+	if err != nil || told == "" {
 		return wasm, err
 	}
-	configuration, err := readFile(p.path(p.Configuration), plugins.ConfigurationBytesMax)
+	configuration, err := readFile(told, plugins.ConfigurationBytesMax)
 	if err != nil {
 		return nil, err
 	}
 	return plugins.Configure(wasm, configuration)
 }
 
-// warnStale says so if the source was written after the module: what runs is not
+// told is the file whose bytes rule_init is told, "" if there is none.
+func (p *project) told() string {
+	if p.configuration != "" || p.Configuration == "" {
+		return p.configuration
+	}
+	return p.path(p.Configuration)
+}
+
+// warnStale says so if a source was written after the module: what runs is not
 // what the author reads.
 func (p *project) warnStale(out io.Writer) {
-	if module := changed(p.path(p.Module)); !module.IsZero() && changed(p.path(p.Source)).After(module) {
-		fmt.Fprintf(out, "%s is newer than %s: doorbuster rule build\n", p.path(p.Source), p.path(p.Module))
+	module := changed(p.path(p.Module))
+	if module.IsZero() {
+		return
+	}
+	for path, written := range p.sources() {
+		if written.After(module) {
+			fmt.Fprintf(out, "%s is newer than %s: doorbuster rule build\n", path, p.path(p.Module))
+			return
+		}
+	}
+}
+
+// filesMax bounds the files and folders of a project that are looked at for sources.
+const filesMax = 10_000
+
+// sources yields the files that the module is compiled from, with the times at which
+// they were written: the source, and of its folder and those below all files of its
+// language, but for tests, hidden folders and what others' tools keep there.
+func (p *project) sources() iter.Seq2[string, time.Time] {
+	return func(yield func(string, time.Time) bool) {
+		source := p.path(p.Source)
+		if !yield(source, changed(source)) {
+			return
+		}
+		left := filesMax
+		_ = filepath.WalkDir(filepath.Dir(source), func(path string, entry fs.DirEntry, err error) error {
+			left--
+			name := entry.Name()
+			switch {
+			case left < 0:
+				return filepath.SkipAll
+			case err != nil:
+				return nil // the compiler will say what it cannot read
+			case entry.IsDir():
+				if path != filepath.Dir(source) && (strings.HasPrefix(name, ".") || name == "node_modules" || name == "target") {
+					return filepath.SkipDir
+				}
+				return nil
+			}
+			extension := filepath.Ext(name)
+			same := extension == filepath.Ext(source) || extension == ".h" && filepath.Ext(source) == ".c"
+			if !same || path == source || strings.Contains(name, "_test.") {
+				return nil
+			}
+			if !yield(path, changed(path)) {
+				return filepath.SkipAll
+			}
+			return nil
+		})
 	}
 }
 
@@ -109,6 +171,11 @@ func readSample(path string) (*abi.Input, error) {
 	if err != nil {
 		return nil, err
 	}
+	return decodeSample(path, text)
+}
+
+// decodeSample is readSample of a text that was read from a place of that name.
+func decodeSample(path string, text []byte) (*abi.Input, error) {
 	o, err := sample.Decode(text)
 	if err != nil {
 		return nil, failf(ExitUsage, "%s: %w", path, err)
@@ -139,15 +206,24 @@ func wallNow() (int64, error) {
 
 // readFile reads a file of at most limit bytes.
 func readFile(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, coded(ExitUsage, err)
 	}
-	if info.Size() > limit {
-		return nil, failf(ExitUsage, "%s has %d bytes, at most %d are allowed", path, info.Size(), limit)
+	defer func() { _ = file.Close() }() // nothing was written
+	return readAll(path, file, limit)
+}
+
+// readAll reads at most limit bytes to the end. A pipe does not say how many it has.
+func readAll(name string, in io.Reader, limit int64) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(in, limit+1))
+	if err != nil {
+		return nil, coded(ExitUsage, err)
 	}
-	text, err := os.ReadFile(path)
-	return text, coded(ExitUsage, err)
+	if int64(len(text)) > limit {
+		return nil, failf(ExitUsage, "%s has too many bytes, at most %d are allowed", name, limit)
+	}
+	return text, nil
 }
 
 func writeFile(path string, content []byte) error {

@@ -51,13 +51,17 @@ refuse, or that does not answer what vectors.json states, is not uploaded, unles
 		if err := r.connect(o); err != nil {
 			return err
 		}
-		wasm, limit, err := o.moduleToPush(cmd, args, *fuel, !*unchecked)
+		configuration := values["configuration"]
+		wasm, limit, err := o.moduleToPush(cmd, args, *configuration, *fuel, !*unchecked)
 		if err != nil {
 			return err
 		}
 		ask := request{method: http.MethodPost, path: r.rulePath("/versions"), query: url.Values{}, contentType: "application/wasm", body: wasm}
 		if limit != 0 {
 			ask.query.Set("fuel_limit", strconv.FormatUint(limit, 10))
+		}
+		if len(args) == 0 {
+			*configuration = "" // the project's module has it
 		}
 		if err := ask.addParts(wasm, values); err != nil {
 			return err
@@ -69,8 +73,9 @@ refuse, or that does not answer what vectors.json states, is not uploaded, unles
 
 // moduleToPush returns the module that the arguments name, or the project's, and the
 // limit on its fuel: the one that is asked for, or the project's. What does not pass the
-// project's check is shown.
-func (o *options) moduleToPush(cmd *cobra.Command, args []string, fuel uint64, check bool) (wasm []byte, limit uint64, err error) {
+// project's check is shown. The project's module has its configuration in it: the one that
+// is named, or the project's.
+func (o *options) moduleToPush(cmd *cobra.Command, args []string, configuration string, fuel uint64, check bool) (wasm []byte, limit uint64, err error) {
 	if len(args) > 0 {
 		wasm, err = readFile(args[0], abi.ModuleBytesMax)
 		return wasm, fuel, err
@@ -79,6 +84,7 @@ func (o *options) moduleToPush(cmd *cobra.Command, args []string, fuel uint64, c
 	if err != nil {
 		return nil, 0, err
 	}
+	p.configuration = configuration
 	if fuel != 0 {
 		p.FuelLimit = fuel
 	}

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/plugins/sdk"
 )
 
@@ -95,6 +96,17 @@ func TestWatch(t *testing.T) {
 	want("error:")
 	change("1000,", "2000,")
 	want("discount 3960")
+	rate := func(points string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "rate.h"), []byte(points), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rate("2500")
+	change("1000,", "\n#include \"rate.h\"\n,")
+	want("discount 4950")
+	rate("3000") // a file of the module that is not its source
+	want("discount 5940")
 	cancel()
 	go func() { _, _ = io.Copy(io.Discard, read) }() // lets the last write go
 	if err := <-ended; err != nil {
@@ -244,6 +256,41 @@ func TestPushFunction(t *testing.T) {
 	if code, _ := command(t.Context(), &out, "push", filepath.Join(dir, "none.wasm"), "--rule", "moved", "--server", server.URL); code != ExitUsage {
 		t.Errorf("a file that is not there: exit code %d", code)
 	}
+}
+
+// TestPushConfiguration: the project is checked with the configuration that it goes up
+// with, and goes up with that once, however it was named.
+func TestPushConfiguration(t *testing.T) {
+	var sent []byte
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sent, _ = io.ReadAll(r.Body)
+		_, _ = io.WriteString(w, `{"rule_id":"spring","version":1}`)
+	}))
+	defer server.Close()
+	dir := moduleProject(t, told().Encode())
+	tenth := filepath.Join(t.TempDir(), "tenth.bin")
+	if err := writeFile(tenth, []byte("\xde\x03\x00\x00")); err != nil {
+		t.Fatal(err)
+	}
+	want, err := plugins.Configure(told().Encode(), []byte("\xde\x03\x00\x00"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	push := func() {
+		t.Helper()
+		sent = nil
+		var out bytes.Buffer
+		if code, err := command(t.Context(), &out, "push", "-C", dir, "--server", server.URL, "--configuration", tenth); code != 0 || !bytes.Equal(sent, want) {
+			t.Errorf("%d %v, sent %q\n%s", code, err, sent, &out)
+		}
+	}
+	push()
+	for name, content := range map[string]string{"rule.json": `{"rule":"spring","source":"rule.c","module":"rule.wasm","configuration":"own.bin"}`, "own.bin": "\x01\x00\x00\x00"} {
+		if err := writeFile(filepath.Join(dir, name), []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	push()
 }
 
 func TestServerFailures(t *testing.T) {

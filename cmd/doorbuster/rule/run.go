@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"strings"
 	"time"
@@ -17,6 +18,9 @@ import (
 
 // watchEvery is how often files are looked at.
 const watchEvery = 250 * time.Millisecond
+
+// stdin is what a file is called that a command reads from its standard input.
+const stdin = "-"
 
 func newRun(o *options) *cobra.Command {
 	var input string
@@ -33,14 +37,17 @@ func newRun(o *options) *cobra.Command {
 			if input == "" {
 				input = p.path(sampleFile)
 			}
+			if watch && input == stdin {
+				return failf(ExitUsage, "--watch looks at a file again and again: it does not go with --input -")
+			}
 			if watch {
 				return o.watch(cmd, p, input)
 			}
 			return o.runOnce(cmd, p, input)
 		},
 	}
-	cmd.Flags().StringVar(&input, "input", "", "file with the sample order (default: the project's sample.json)")
-	cmd.Flags().BoolVar(&watch, "watch", false, "build and run again whenever the source or the sample changes")
+	cmd.Flags().StringVar(&input, "input", "", "file with the sample order, - for standard input (default: the project's sample.json)")
+	cmd.Flags().BoolVar(&watch, "watch", false, "build and run again whenever a source, the sample or the configuration changes")
 	return cmd
 }
 
@@ -107,7 +114,7 @@ func (a *answer) text(out io.Writer) {
 }
 
 func (o *options) runOnce(cmd *cobra.Command, p *project, input string) error {
-	in, err := readSample(input)
+	in, err := readInput(cmd, input)
 	if err != nil {
 		return err
 	}
@@ -124,6 +131,18 @@ func (o *options) runOnce(cmd *cobra.Command, p *project, input string) error {
 		return failf(ExitDifference, "%s faulted", p.Rule)
 	}
 	return nil
+}
+
+// readInput reads the sample that --input names.
+func readInput(cmd *cobra.Command, input string) (*abi.Input, error) {
+	if input != stdin {
+		return readSample(input)
+	}
+	text, err := readAll("standard input", cmd.InOrStdin(), fileMax)
+	if err != nil {
+		return nil, err
+	}
+	return decodeSample("standard input", text)
 }
 
 // evaluate runs the project's module once, and measures how long that takes.
@@ -153,11 +172,12 @@ func (o *options) watch(cmd *cobra.Command, p *project, input string) error {
 	}
 	clock.Start()
 	defer clock.Close()
-	var source, order time.Time
+	var source map[string]time.Time
+	var order [2]time.Time
 	for {
-		newSource, newOrder := changed(p.path(p.Source)), changed(input)
-		if !newSource.Equal(source) || !newOrder.Equal(order) {
-			rebuild := !newSource.Equal(source)
+		newSource, newOrder := maps.Collect(p.sources()), [2]time.Time{changed(input), changed(p.told())}
+		rebuild := !maps.EqualFunc(newSource, source, time.Time.Equal)
+		if rebuild || newOrder != order {
 			source, order = newSource, newOrder
 			if err := o.again(cmd, p, input, rebuild); err != nil {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%v\n", err)
