@@ -26,7 +26,8 @@ import (
 //
 // A canary's faults and rejections cost a shopper nothing, so that anybody could repeat
 // an order that the candidate rejects until it is given up. They count once a user and
-// window. A shadow sees orders that were paid for.
+// window. So does whatever the candidate answers to what costs nothing without it: quotes,
+// and orders that the stable version gave no price. A shadow's other orders were placed.
 
 // Bounds of comparisons.
 const (
@@ -165,10 +166,10 @@ func (w *window) sum(r result, n int) {
 	}
 }
 
-// gotNothing says whether the user had a fault or a rejection in the window.
-func (w *window) gotNothing(user uint32) bool {
+// has says whether an evaluation for the user came to the result or to one behind it.
+func (w *window) has(user uint32, least result) bool {
 	for n := range w.count {
-		if j := w.at(n + 1); j.user == user && j.result >= resultRejection {
+		if j := w.at(n + 1); j.user == user && j.result >= least {
 			return true
 		}
 	}
@@ -202,13 +203,14 @@ func allowed(percent, size int) int {
 }
 
 // judge adds one of the candidate's evaluations to the window of a node that is one of so
-// many members. It returns why the candidate has to go, once, and "" otherwise.
-func (c *comparison) judge(in *abi.Input, v *abi.Verdict, members int) string {
+// many members. free says that without the candidate the shopper would not have placed an
+// order. It returns why the candidate has to go, once, and "" otherwise.
+func (c *comparison) judge(in *abi.Input, v *abi.Verdict, free bool, members int) string {
 	c.candidate.add(in, v)
 	j, size := judged{uint32(xxhash.Sum64(in.UserID)), resultOf(in, v)}, share(members)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.mode == ModeCanary && j.result >= resultRejection && c.window.gotNothing(j.user) {
+	if free && c.window.has(j.user, 0) || c.mode == ModeCanary && j.result >= resultRejection && c.window.has(j.user, resultRejection) {
 		return ""
 	}
 	c.window.add(j, size)
@@ -239,6 +241,9 @@ type Answer struct {
 }
 
 func answerOf(v *abi.Verdict) Answer { return Answer{v.Outcome, v.Fault, v.Discount, v.Final} }
+
+// priced says whether the order got a price.
+func (a *Answer) priced() bool { return a.Fault == abi.FaultNone && a.Outcome != abi.OutcomeReject }
 
 // note keeps a difference.
 func (c *comparison) note(d *Difference) {

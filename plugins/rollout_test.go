@@ -606,3 +606,60 @@ func TestOneShopperEndsNoCanary(t *testing.T) {
 		})
 	}
 }
+
+// TestOneShopperEndsNoCandidateForNothing: neither by quotes, nor by orders that the stable
+// version refuses. Many shoppers do.
+func TestOneShopperEndsNoCandidateForNothing(t *testing.T) {
+	const refusal = "i32.const 4096 i32.const 2 i32.store16 1 0 "
+	refusesToo := gastest.Rule(refusal + refusal + gastest.Result).Encode()
+	for name, c := range map[string]struct {
+		stable, candidate []byte
+		mode              plugins.Mode
+		flags             uint16
+	}{
+		"dear quotes":                 {fixed(1000), fixed(5100), plugins.ModeCanary, abi.FlagQuote},
+		"dear quotes in the shadow":   {fixed(1000), fixed(5100), plugins.ModeShadow, abi.FlagQuote},
+		"no quotes in the shadow":     {fixed(1000), refuses, plugins.ModeShadow, abi.FlagQuote},
+		"what neither version takes":  {refuses, refusesToo, plugins.ModeShadow, 0},
+		"what the stable one refuses": {refuses, fixed(5100), plugins.ModeShadow, 0},
+		"what the stable one fails":   {faulty, refuses, plugins.ModeShadow, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := open(t, journaltest.NewMemory().Tables())
+			upload(t, r, "acme", "sale", c.stable)
+			pin(t, r, plugins.Change{Stable: 1})
+			upload(t, r, "acme", "sale", c.candidate)
+			pin(t, r, plugins.Change{Stable: 1, Candidate: 2, Mode: c.mode, Percent: 100})
+			// ask returns whether the candidate is still there when it has seen the user.
+			ask := func(user int) bool {
+				before, err := r.Compare("acme", "sale")
+				if err != nil || before == nil {
+					return false
+				}
+				var v abi.Verdict
+				name := fmt.Appendf(nil, "user-%d", user)
+				r.Evaluate("acme", "sale", &abi.Input{Now: now, Subtotal: 10_000, Quantity: 1, Flags: c.flags, UserID: name}, &v)
+				eventually(t, "the candidate has seen it", func() bool {
+					now, err := r.Compare("acme", "sale")
+					return err != nil || now == nil || now.Candidate.Orders > before.Candidate.Orders || v.Version == 1 && c.mode == plugins.ModeCanary
+				})
+				return v.Version == 2 || c.mode == plugins.ModeShadow
+			}
+			for range 2 * plugins.WindowOrders {
+				if !ask(7) {
+					t.Fatal("one user has ended it")
+				}
+			}
+			if rollout(t, r).Candidate == 0 {
+				t.Fatal("one user has ended it")
+			}
+			user := 0
+			eventually(t, "the candidate is given up", func() bool {
+				if user++; user <= plugins.WindowOrders {
+					ask(user)
+				}
+				return rollout(t, r).Candidate == 0
+			})
+		})
+	}
+}

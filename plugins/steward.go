@@ -49,7 +49,7 @@ func (s *steward) stop() {
 func (s *steward) watch(u *rule, byCandidate bool, in *abi.Input, out *abi.Verdict) {
 	c := u.comparison
 	if byCandidate {
-		s.judge(c, in, out)
+		s.judge(c, in, out, in.Flags&abi.FlagQuote != 0)
 		return
 	}
 	c.stable.add(in, out)
@@ -72,8 +72,8 @@ func (s *steward) watch(u *rule, byCandidate bool, in *abi.Input, out *abi.Verdi
 // ShadowsMissed returns how many orders of all rules the shadows had no time for.
 func (r *Registry) ShadowsMissed() uint64 { return r.steward.shadows.missed.Load() }
 
-func (s *steward) judge(c *comparison, in *abi.Input, out *abi.Verdict) {
-	if why := c.judge(in, out, s.registry.config.Members()); why != "" {
+func (s *steward) judge(c *comparison, in *abi.Input, out *abi.Verdict, free bool) {
+	if why := c.judge(in, out, free, s.registry.config.Members()); why != "" {
 		s.trips <- trip{comparison: c, why: why}
 	}
 }
@@ -117,7 +117,7 @@ func (s *steward) shadow(job *shadow, out *abi.Verdict) {
 		c.differ.Add(1)
 		c.note(&Difference{in.Now, string(in.DealID), string(in.UserID), abi.Digest(job.input), job.stable, now})
 	}
-	s.judge(c, &in, out)
+	s.judge(c, &in, out, in.Flags&abi.FlagQuote != 0 || !job.stable.priced())
 	c.compared.Add(1) // last: who counts it counts all the rest
 }
 
