@@ -333,8 +333,9 @@ func TestEveryAcknowledgedGroupSurvivesACrash(t *testing.T) {
 	}
 }
 
-// TestEveryFailedOperationLosesNothing fails each file operation of a scenario once,
-// and takes the power away when the store has stopped.
+// TestEveryFailedOperationLosesNothing fails each file operation of a scenario once, and
+// takes the power away before the next sync if the store goes on acknowledging, and when
+// it has stopped. Later syncs would make good for some that were passed over.
 func TestEveryFailedOperationLosesNothing(t *testing.T) {
 	const rounds = 12
 	var operations atomic.Int32
@@ -347,7 +348,8 @@ func TestEveryFailedOperationLosesNothing(t *testing.T) {
 		mem := vfs.NewCrashableMem()
 		h := newHistory(2)
 		fatal := make(chan error, 1)
-		cfg := testConfig(t, inject(mem, errorfs.OnIndex(i)), "data")
+		fails, enough := h.failing(t, mem, i)
+		cfg := testConfig(t, inject(mem, fails), "data")
 		cfg.Fatal = func(err error) {
 			fatal <- err
 			select {} // as in a process that is about to end
@@ -360,6 +362,7 @@ func TestEveryFailedOperationLosesNothing(t *testing.T) {
 		case err = <-fatal: // the process would end here
 			fatals++
 		}
+		enough()
 		if err != nil {
 			stopped++
 		}
@@ -374,6 +377,44 @@ func TestEveryFailedOperationLosesNothing(t *testing.T) {
 	t.Logf("%d operations, %d stopped the scenario, %d of them in the background", operations.Load(), stopped, fatals)
 	if operations.Load() < 200 || stopped == 0 || (fatals == 0 && raceStride == 1) {
 		t.Errorf("%d operations, %d stopped, %d fatal: the test does not cover what it is for", operations.Load(), stopped, fatals)
+	}
+}
+
+// failing fails the operation of an index. The power is taken away before each of the
+// first syncs that follow it with another group acknowledged, until enough is called:
+// a store whose process would have ended goes on in the background.
+func (h *history) failing(t *testing.T, mem *vfs.MemFS, index int32) (fails errorfs.Injector, enough func()) {
+	t.Helper()
+	const clonesMax = 3 / raceStride // none under the race detector
+	var mu sync.Mutex                // guards what follows
+	operation, acked, clones := int32(0), 0, 0
+	fails = errorfs.InjectorFunc(func(op errorfs.Op) error {
+		mu.Lock()
+		defer mu.Unlock()
+		operation++
+		if operation == index+1 {
+			acked = h.promise().acked
+			return errorfs.ErrInjected
+		}
+		if operation <= index || clones == clonesMax || !isSync(op.Kind) {
+			return nil
+		}
+		p := h.promise()
+		if p.acked == acked {
+			return nil
+		}
+		acked = p.acked
+		clones++
+		fs := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 0, RNG: rand.New(rand.NewPCG(uint64(index), 0))})
+		if _, err := p.check(testConfig(t, fs, "data")); err != nil {
+			t.Errorf("operation %d failed, %d groups acknowledged when the power went: %v", index, p.acked, err)
+		}
+		return nil
+	})
+	return fails, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		clones = clonesMax
 	}
 }
 
