@@ -119,3 +119,48 @@ func TestTasks(t *testing.T) {
 		t.Errorf("found %d names of tasks", named)
 	}
 }
+
+var (
+	chosenTests = regexp.MustCompile(`-(?:run|skip|bench|fuzz) '?\^?\(?((?:Test|Benchmark|Fuzz)[\w|]*)\)?`)
+	rerunTests  = regexp.MustCompile(`Test@\(([\w|]+)\)`)
+	testName    = regexp.MustCompile(`(?m)^func ((?:Test|Benchmark|Fuzz)\w+)\(`)
+)
+
+// TestTasksChooseTests: a test that a task runs, skips or does not forgive is there. go
+// test is content with a pattern that fits no test.
+func TestTasksChooseTests(t *testing.T) {
+	var tests []string
+	walk(t, func(name string) {
+		if !strings.HasSuffix(name, "_test.go") {
+			return
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range testName.FindAllStringSubmatch(string(text), -1) {
+			tests = append(tests, match[1])
+		}
+	})
+	chosen := 0
+	for file, form := range map[string]*regexp.Regexp{"Taskfile.yml": chosenTests, ".ci/go-test": rerunTests} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range form.FindAllStringSubmatch(string(text), -1) {
+			for name := range strings.SplitSeq(match[1], "|") {
+				if form == rerunTests {
+					name = "Test" + name
+				}
+				chosen++
+				if !slices.ContainsFunc(tests, func(test string) bool { return strings.HasPrefix(test, name) }) {
+					t.Errorf("%s chooses %s, and no test is called so", file, name)
+				}
+			}
+		}
+	}
+	if chosen < 20 {
+		t.Errorf("found %d names of tests", chosen)
+	}
+}
