@@ -41,11 +41,14 @@ func offline(name, short string, read func(context.Context, journal.Store, io.Wr
 		if err := mustExist(cfg); err != nil {
 			return err
 		}
-		store, err := openOffline(cmd.Context(), cfg)
-		if err != nil {
-			return err
-		}
-		return errors.Join(read(cmd.Context(), store, cmd.OutOrStdout()), store.Close())
+		_, err = endOrLeave(cmd.Context(), startGrace, "journal "+name, func(ctx context.Context) (struct{}, error) {
+			store, err := openOffline(ctx, cfg)
+			if err != nil {
+				return struct{}{}, err
+			}
+			return struct{}{}, errors.Join(read(ctx, store, cmd.OutOrStdout()), store.Close())
+		})
+		return err
 	}
 	return cmd
 }

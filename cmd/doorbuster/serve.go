@@ -37,7 +37,7 @@ Every flag has a twin in the environment and in the file that --config names:
 		if err != nil {
 			return err
 		}
-		server, err := startOrLeave(cmd.Context(), grace, func(ctx context.Context) (*server, error) {
+		server, err := endOrLeave(cmd.Context(), grace, "the start", func(ctx context.Context) (*server, error) {
 			return startServer(ctx, cfg, cmd.ErrOrStderr(), idle...)
 		})
 		if err != nil && cmd.Context().Err() != nil && errors.Is(err, context.Canceled) {
@@ -53,21 +53,22 @@ Every flag has a twin in the environment and in the file that --config names:
 	return cmd
 }
 
-// startGrace is how long a start that was told to end may take to tidy up.
+// startGrace is how long a start, or a command that reads all of a journal, may take to
+// tidy up once it was told to end.
 const startGrace = 2 * time.Second
 
-// startOrLeave starts a server. Not all that a start does looks at ctx: a store that checks
-// its tables goes on until it has. So a while after the end of ctx the start is left behind,
+// endOrLeave does work on a journal. Not all that it does looks at ctx: a store that checks
+// its tables goes on until it has. So a while after the end of ctx the work is left behind,
 // and the process has to end, which is to the journal what a crash is.
-func startOrLeave(ctx context.Context, grace time.Duration, start func(context.Context) (*server, error)) (*server, error) {
+func endOrLeave[T any](ctx context.Context, grace time.Duration, what string, work func(context.Context) (T, error)) (T, error) {
 	type outcome struct {
-		server *server
+		result T
 		err    error
 	}
 	ended := make(chan outcome, 1)
 	go func() {
-		s, err := start(ctx)
-		ended <- outcome{s, err}
+		result, err := work(ctx)
+		ended <- outcome{result, err}
 	}()
 	impatient := make(chan struct{})
 	waiting, enough := context.WithCancel(context.WithoutCancel(ctx))
@@ -80,9 +81,10 @@ func startOrLeave(ctx context.Context, grace time.Duration, start func(context.C
 	defer stop()
 	select {
 	case o := <-ended:
-		return o.server, o.err
+		return o.result, o.err
 	case <-impatient:
-		return nil, fmt.Errorf("%w: a step of the start did not end within %v and is left undone; what was acknowledged is in the journal", ctx.Err(), grace)
+		var none T
+		return none, fmt.Errorf("%w: a step of %s did not end within %v and is left undone; what was acknowledged is in the journal", ctx.Err(), what, grace)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,7 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/doorbuster/doorbuster/cmd/doorbuster/config"
 	"github.com/doorbuster/doorbuster/runtime/cluster/etcd/etcdtest"
+	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/journal/postgres/pgtest"
 	"github.com/doorbuster/doorbuster/runtime/porttest"
 )
@@ -61,6 +64,48 @@ func TestSignalInADeafStart(t *testing.T) {
 		t.Errorf("%v: %s", err, said.String())
 	}
 	must(t, verifyFolder(t, data))
+}
+
+// TestSignalInADeafVerify: a command that reads all of a journal, and is at what looks at no
+// signal, ends with the first one.
+func TestSignalInADeafVerify(t *testing.T) {
+	cfg := config.Default()
+	cfg.Data = t.TempDir()
+	store, err := openOffline(t.Context(), cfg)
+	must(t, err)
+	must(t, store.Close())
+	ctx, signal := context.WithCancel(t.Context())
+	on, off := make(chan struct{}), make(chan struct{})
+	cmd := offline("verify", "", func(context.Context, journal.Store, io.Writer) error {
+		defer close(off)
+		signal()
+		<-on
+		return nil
+	})
+	cmd.SetArgs([]string{"--data", cfg.Data})
+	cmd.SilenceUsage, cmd.SilenceErrors = true, true
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.ExecuteContext(ctx) }()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "left undone") {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Error("it did not hear the signal")
+	}
+	close(on)
+	<-off
+	for begin := time.Now(); ; time.Sleep(time.Millisecond) { // until the folder is free
+		store, err := openOffline(t.Context(), cfg)
+		if err == nil {
+			must(t, store.Close())
+			return
+		}
+		if time.Since(begin) > patience {
+			t.Fatal(err)
+		}
+	}
 }
 
 // verifyFolder runs journal verify.
