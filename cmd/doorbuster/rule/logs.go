@@ -61,6 +61,9 @@ evaluations, up to 20 a second; what the rule logs is shown with each.`,
 		if follow && cmd.Context().Err() != nil {
 			return nil // the user has seen enough
 		}
+		if follow && err == nil {
+			return failf(ExitUnreachable, "the server ended the log: it stops, or this reader was too slow for it")
+		}
 		if err == nil && !shown && !follow && !o.json {
 			fmt.Fprintf(cmd.OutOrStdout(), "no faults of %s since the server started; --follow shows what it does from now on\n", r.rule)
 		}

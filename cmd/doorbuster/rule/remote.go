@@ -153,7 +153,7 @@ func (r *remote) open(ctx context.Context, ask request) (io.ReadCloser, error) {
 	if r.merchant == "" && resp.StatusCode == http.StatusBadRequest && strings.Contains(no.Error(), "merchant_id is required") {
 		no = fmt.Errorf("%w; say whose rule it is with --merchant or %s", no, config.Env("merchant"))
 	}
-	if r.merchant == "" && r.key == "" && resp.StatusCode == http.StatusNotFound {
+	if r.merchant == "" && (r.key == "" || strings.HasPrefix(r.key, "dbk_operator_")) && resp.StatusCode == http.StatusNotFound {
 		no = fmt.Errorf("%w; without --merchant or %s it is looked for among the rules of the house", no, config.Env("merchant"))
 	}
 	if resp.StatusCode == http.StatusUnauthorized {

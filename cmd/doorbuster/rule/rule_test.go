@@ -204,7 +204,7 @@ func TestUnknownCaller(t *testing.T) {
 	}
 }
 
-// TestRuleOfNobody: who does not say whose rule it is, and is not known by a key, is told
+// TestRuleOfNobody: who does not say whose rule it is, and has no merchant's key, is told
 // where it was looked for.
 func TestRuleOfNobody(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -213,7 +213,7 @@ func TestRuleOfNobody(t *testing.T) {
 	}))
 	defer server.Close()
 	const hint = "without --merchant or DOORBUSTER_MERCHANT"
-	for args, hinted := range map[string]bool{"": true, "--merchant=acme": false, "--key=k": false} {
+	for args, hinted := range map[string]bool{"": true, "--merchant=acme": false, "--key=k": false, "--key=dbk_operator_a_b": true, "--key=dbk_operator_a_b --merchant=acme": false} {
 		code, err := command(t.Context(), new(bytes.Buffer), append([]string{"rollout", "--server", server.URL, "--rule", "spring"}, strings.Fields(args)...)...)
 		if code != ExitRefused || strings.Contains(err.Error(), hint) != hinted {
 			t.Errorf("%q: %d %v", args, code, err)
@@ -347,6 +347,27 @@ func TestNoLogs(t *testing.T) {
 		var out bytes.Buffer
 		if code, err := command(t.Context(), &out, "logs", "--rule", "r", "--server", url, flag); code != 0 || err != nil || out.String() != want {
 			t.Error(code, err, out.String())
+		}
+	}
+}
+
+// TestFollowedServerEnds: that is not the user's end.
+func TestFollowedServerEnds(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer server.Close()
+	if code, err := command(t.Context(), io.Discard, "logs", "-f", "--rule", "r", "--server", server.URL); code != ExitUnreachable {
+		t.Error(code, err)
+	}
+}
+
+// TestLostResult: a result that could not be written is none, as text and as JSON.
+func TestLostResult(t *testing.T) {
+	dir := moduleProject(t, off(990).Encode())
+	for _, flag := range []string{"--json=false", "--json"} {
+		read, write := io.Pipe()
+		_ = read.Close()
+		if _, err := command(t.Context(), write, "check", "-C", dir, flag); !errors.Is(err, io.ErrClosedPipe) {
+			t.Errorf("%s: %v", flag, err)
 		}
 	}
 }
