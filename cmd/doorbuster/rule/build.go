@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -39,10 +40,18 @@ type built struct {
 }
 
 func (p *project) build(ctx context.Context) (*built, error) {
+	if _, err := os.Stat(p.path(p.Source)); err != nil {
+		return nil, coded(ExitUsage, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(p.path(p.Module)), 0o755); err != nil {
+		return nil, coded(ExitUsage, err)
+	}
 	err := toolchain.Build(ctx, p.path(p.Source), p.path(p.Module))
 	switch {
 	case errors.Is(err, toolchain.ErrMissing):
 		return nil, coded(ExitNoCompiler, err)
+	case errors.Is(err, toolchain.ErrLanguage):
+		return nil, coded(ExitUsage, err)
 	case err != nil:
 		return nil, coded(ExitDifference, err)
 	}

@@ -165,6 +165,9 @@ func TestCheckOfAProject(t *testing.T) {
 		"a module too large": {"rule.wasm", strings.Repeat("x", abi.ModuleBytesMax+1), ExitUsage, "at most 4194304 are allowed"},
 		"a fuel beyond":      {"rule.json", `{"rule":"spring","source":"rule.c","module":"rule.wasm","fuel_limit":1000001}`, ExitUsage, "fuel"},
 		"a misspelt field":   {"rule.json", `{"rule":"spring","sourse":"rule.c"}`, ExitUsage, `unknown field "sourse"`},
+		"more than one":      {"rule.json", `{"rule":"spring","source":"rule.c","module":"rule.wasm"} {}`, ExitUsage, "more behind the project"},
+		"no name":            {"rule.json", `{"rule":"spring sale","source":"rule.c","module":"rule.wasm"}`, ExitUsage, "cannot name a rule"},
+		"itself":             {"rule.json", `{"rule":"spring","source":"rule.c","module":"./rule.c"}`, ExitUsage, "the module cannot be the source"},
 		"half a project":     {"rule.json", `{"rule":"spring"}`, ExitUsage, "rule, source and module are required"},
 		"no vectors":         {"vectors.json", `{"rule":"spring","cases":[]}`, ExitUsage, "vectors.json: 0 cases"},
 		"a wrong vector":     {"vectors.json", `{"rule":"spring","cases":[{"name":"x","input":{"deal":{"unit_price":-1}}}]}`, ExitUsage, "vectors.json: x: "},
@@ -234,5 +237,41 @@ func TestCheckSaysWhatIsStale(t *testing.T) {
 		if code != 0 || stale != (warning >= 0) || verdict < warning {
 			t.Error(name, code, out)
 		}
+	}
+}
+
+// TestBuildOfAProject: what is wrong with a project is not what is wrong with a rule. A
+// module that is there already can be checked all the same.
+func TestBuildOfAProject(t *testing.T) {
+	for source, want := range map[string]int{"gone/rule.c": ExitUsage, "rule.py": ExitUsage, "wrong.c": ExitDifference} {
+		dir := moduleProject(t, off(990).Encode())
+		for name, content := range map[string]string{
+			"rule.json": `{"rule":"spring","source":"` + source + `","module":"rule.wasm"}`,
+			"rule.py":   "pass", "wrong.c": "wrong",
+		} {
+			if err := writeFile(filepath.Join(dir, name), []byte(content)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if code, err := command(t.Context(), new(bytes.Buffer), "build", "-C", dir); code != want {
+			t.Errorf("%s: %d %v", source, code, err)
+		}
+		if code, out := check(t, dir); code != 0 {
+			t.Errorf("%s: %d %s", source, code, out)
+		}
+	}
+}
+
+// TestBuildIntoAFolder: the folder of the module is made.
+func TestBuildIntoAFolder(t *testing.T) {
+	dir := newProject(t)
+	if err := writeFile(filepath.Join(dir, "rule.json"), []byte(`{"rule":"spring","source":"rule.c","module":"out/rule.wasm"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if code, err := command(t.Context(), new(bytes.Buffer), "build", "-C", dir); code != 0 {
+		t.Fatal(code, err)
+	}
+	if code, out := check(t, dir); code != 0 {
+		t.Error(code, out)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/clockd"
 	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/plugins/abi"
@@ -60,8 +61,15 @@ func (o *options) load() (*project, error) {
 	if err := d.Decode(p); err != nil {
 		return nil, failf(ExitUsage, "%s: %w", p.path(manifestFile), err)
 	}
-	if p.Rule == "" || p.Source == "" || p.Module == "" {
+	switch {
+	case !errors.Is(d.Decode(new(json.RawMessage)), io.EOF):
+		return nil, failf(ExitUsage, "%s: there is more behind the project", p.path(manifestFile))
+	case p.Rule == "" || p.Source == "" || p.Module == "":
 		return nil, failf(ExitUsage, "%s: rule, source and module are required", p.path(manifestFile))
+	case !deal.ValidID(p.Rule):
+		return nil, failf(ExitUsage, "%s: %q cannot name a rule: 1 to 64 of A-Z a-z 0-9 _ -", p.path(manifestFile), p.Rule)
+	case p.path(p.Source) == p.path(p.Module):
+		return nil, failf(ExitUsage, "%s: the module cannot be the source", p.path(manifestFile))
 	}
 	return p, nil
 }
@@ -124,13 +132,14 @@ func (p *project) sources() iter.Seq2[string, time.Time] {
 		left := filesMax
 		_ = filepath.WalkDir(filepath.Dir(source), func(path string, entry fs.DirEntry, err error) error {
 			left--
-			name := entry.Name()
-			switch {
-			case left < 0:
+			if left < 0 {
 				return filepath.SkipAll
-			case err != nil:
+			}
+			if err != nil { // and there may be no entry
 				return nil // the compiler will say what it cannot read
-			case entry.IsDir():
+			}
+			name := entry.Name()
+			if entry.IsDir() {
 				if path != filepath.Dir(source) && (strings.HasPrefix(name, ".") || name == "node_modules" || name == "target") {
 					return filepath.SkipDir
 				}

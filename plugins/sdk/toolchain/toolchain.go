@@ -24,6 +24,9 @@ import (
 // which, and how to get it.
 var ErrMissing = errors.New("a compiler is missing")
 
+// ErrLanguage says that a source is in no language that rules are written in.
+var ErrLanguage = errors.New("rules are written in .c, .go, .rs, .ts (AssemblyScript) and .wat")
+
 // A rule's memory: one page of 64 KiB, the first 4 KiB of it stack. With
 // --stack-first an overflow leaves the memory, and traps.
 var linkFlags = []string{"--stack-first", "-z", "stack-size=4096", "--initial-memory=65536", "--max-memory=65536"}
@@ -38,11 +41,11 @@ var builders = map[string]func(ctx context.Context, source, out string) error{
 }
 
 // Build compiles the rule in source into the module out. The error is
-// ErrMissing, or has what the compiler said.
+// ErrMissing, ErrLanguage, or has what the compiler said.
 func Build(ctx context.Context, source, out string) error {
 	build, ok := builders[filepath.Ext(source)]
 	if !ok {
-		return fmt.Errorf("%s: rules are written in .c, .go, .rs, .ts (AssemblyScript) and .wat", source)
+		return fmt.Errorf("%s: %w", source, ErrLanguage)
 	}
 	if _, err := os.Stat(source); err != nil {
 		return err
