@@ -14,7 +14,9 @@ import (
 // on it. Faults are counted in memory, by the stamps of the orders, whether these were
 // refused or not; that the rule is off is an event of the deal, so a replay needs no
 // count. FaultRuleInit is not counted: nothing was evaluated, which tells of this machine
-// in this moment and not of the rule, and the deal would stay without it for good.
+// in this moment and not of the rule, and the deal would stay without it for good. Nor are
+// a candidate's: its rollout has bounds of its own, beyond which it alone is given up, and
+// the version that most users get has done nothing.
 
 // ruleFaults are the last faults of a deal's rules. It allocates at a rule's first
 // fault.
@@ -68,7 +70,7 @@ func (a *activation) watchRules(p *pending, r *Request) error {
 	placed, cfg := &r.Reply.Event.Placed, &a.node.cfg
 	for i := range placed.Evaluations {
 		v := &placed.Evaluations[i]
-		if v.Fault == abi.FaultNone || v.Fault == abi.FaultRuleInit || !a.faults.add(v.Rule, r.Cmd.User, r.Reply.Event.At, cfg.RuleFaultsMax, cfg.RuleFaultsWindow.Milliseconds()) {
+		if v.Fault == abi.FaultNone || v.Fault == abi.FaultRuleInit || v.Trial || !a.faults.add(v.Rule, r.Cmd.User, r.Reply.Event.At, cfg.RuleFaultsMax, cfg.RuleFaultsWindow.Milliseconds()) {
 			continue
 		}
 		a.state.SwitchOff(v.Rule, r.Reply.Event.At, &a.owed)

@@ -148,3 +148,24 @@ func TestRuleThatIsNotLoadedStaysOn(t *testing.T) {
 		t.Errorf("%+v, and %d rules are off", a, h.node.Stats().RulesOff)
 	}
 }
+
+// TestCandidateSwitchesNothingOff: its rollout gives it up, and the stable version goes on.
+func TestCandidateSwitchesNothingOff(t *testing.T) {
+	h := newHouse(t, func(c *Config) {
+		c.Rules = rulesFunc(func(rule string, in *abi.Input, out *abi.Verdict) {
+			if string(in.UserID) == "late" {
+				tenPercent(rule, in, out)
+				return
+			}
+			out.Reset()
+			out.Version, out.Fault, out.Trial = 2, abi.FaultTrap, true
+		})
+	})
+	h.create("d", func(s *deal.Spec) { s.Stock, s.Rules, s.OnRuleError = 1000, []string{"ten"}, deal.SkipOnRuleError })
+	for n := range 2 * ruleFaultsMax {
+		h.place("d", fmt.Sprint("u", n), "k", 1)
+	}
+	if a := h.place("d", "late", "k", 1); a.code != deal.OK || a.total*10 != 9900*9 || h.node.Stats().RulesOff != 0 {
+		t.Errorf("%+v, and %d rules are off", a, h.node.Stats().RulesOff)
+	}
+}

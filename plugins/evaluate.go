@@ -43,6 +43,7 @@ func (r *Registry) Evaluate(merchant, id string, in *abi.Input, out *abi.Verdict
 			out.Fault = abi.FaultRuleInit // it does not run in this release
 			v.sign(out)
 		}
+		out.Trial = byCandidate
 		found.counters.add(in, out)
 		if found.comparison != nil && out.Fault != abi.FaultRuleInit { // which says nothing of the candidate
 			r.steward.watch(found, byCandidate, in, out)

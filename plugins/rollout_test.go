@@ -88,6 +88,9 @@ func TestCanary(t *testing.T) {
 		if want := map[uint32]int64{1: 1000, 2: 1100}[v.Version]; v.Discount != want {
 			t.Fatalf("version %d takes %d off", v.Version, v.Discount)
 		}
+		if v.Trial != (v.Version == 2) {
+			t.Fatalf("version %d, as a candidate %t", v.Version, v.Trial)
+		}
 		if again := buy(r, user); again.Version != v.Version {
 			t.Fatalf("user %d gets version %d, then %d", user, v.Version, again.Version)
 		}

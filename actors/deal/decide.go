@@ -223,7 +223,7 @@ func (s *Spec) price(rules Rules, off []string, r *Reply) bool {
 		v := &r.verdict
 		p.Evaluations = append(p.Evaluations, Evaluation{
 			Rule: keep(r, rule), House: v.House, Version: v.Version, SHA256: v.SHA256, Outcome: v.Outcome, Final: v.Final, Fault: v.Fault,
-			Fuel: v.Fuel, Digest: v.Digest, Label: keep(r, v.Label), Reason: keep(r, v.Reason),
+			Fuel: v.Fuel, Digest: v.Digest, Label: keep(r, v.Label), Reason: keep(r, v.Reason), Trial: v.Trial,
 		})
 		e := &p.Evaluations[len(p.Evaluations)-1]
 		switch {

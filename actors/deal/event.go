@@ -105,6 +105,9 @@ type Evaluation struct {
 	Digest   uint64 // xxhash64 of the encoded input
 	Label    []byte // for the shopper
 	Reason   []byte // for machines
+	// Trial says that the version was a candidate. It is not in the record, and false
+	// in an event that was read.
+	Trial bool
 }
 
 // Input fills in what the rules of an order were told, but for the deal's part

@@ -160,6 +160,8 @@ type Verdict struct {
 	Fault   Fault
 	Fuel    uint64 // source instructions executed; the whole budget after FaultOutOfFuel
 	Digest  uint64 // xxhash64 of the encoded input
+	// Trial says that a version answered which is judged beside the one that it may replace.
+	Trial bool
 
 	text [LabelBytesMax + ReasonBytesMax]byte
 }
@@ -168,7 +170,7 @@ type Verdict struct {
 func (v *Verdict) Reset() {
 	v.Output = Output{}
 	v.Version, v.SHA256, v.House = 0, [32]byte{}, false
-	v.Fault, v.Fuel, v.Digest = FaultNone, 0, 0
+	v.Fault, v.Fuel, v.Digest, v.Trial = FaultNone, 0, 0, false
 }
 
 // SetOutput copies out into the verdict, with the texts into its own buffer.
