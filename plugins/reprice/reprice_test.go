@@ -156,7 +156,7 @@ func TestVerifyFindsTheSame(t *testing.T) {
 func TestVerifyOrderOfRuleThatDidNotRun(t *testing.T) {
 	tables := journaltest.NewMemory()
 	upload(t, open(t, tables), "ten", off(10))
-	broken, err := plugins.New(t.Context(), plugins.Config{Tables: withoutModules{tables.Tables()}, Now: func() int64 { return now }})
+	broken, err := plugins.New(t.Context(), plugins.Config{Tables: withoutModules{tables.Tables(), errors.New("no disk")}, Now: func() int64 { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,13 +179,35 @@ func TestVerifyOrderOfRuleThatDidNotRun(t *testing.T) {
 }
 
 // withoutModules are tables whose modules cannot be read.
-type withoutModules struct{ journal.Tables }
+type withoutModules struct {
+	journal.Tables
+	err error
+}
 
 func (w withoutModules) Get(ctx context.Context, table, key string) ([]byte, error) {
 	if table == "rule_wasm" {
-		return nil, errors.New("no disk")
+		return nil, w.err
 	}
 	return w.Tables.Get(ctx, table, key)
+}
+
+// TestVerifyWithoutVersion: what cannot be looked at just now is not told to be different.
+func TestVerifyWithoutVersion(t *testing.T) {
+	memory := journaltest.NewMemory()
+	rules := open(t, memory)
+	upload(t, rules, "ten", off(10))
+	s := newShop(t, rules, deal.SkipOnRuleError, "ten")
+	e := s.order("ann", 1)
+	away, err := plugins.New(t.Context(), plugins.Config{Tables: withoutModules{memory.Tables(), journal.ErrUnreachable}, Now: func() int64 { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := reprice.Verify(t.Context(), away, s.state.Spec, e); !errors.Is(err, journal.ErrUnreachable) {
+		t.Errorf("%+v %v", v, err)
+	}
+	if err := away.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestVerifyFindsDifferences: each field of an event that is not what the rules

@@ -11,12 +11,14 @@ package reprice
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strconv"
 
 	"github.com/doorbuster/doorbuster/actors/deal"
 	"github.com/doorbuster/doorbuster/plugins"
 	"github.com/doorbuster/doorbuster/plugins/abi"
+	"github.com/doorbuster/doorbuster/runtime/journal"
 )
 
 // Verification is an order that was priced again.
@@ -52,8 +54,9 @@ func (v *Verification) Same() bool {
 
 // Verify evaluates the rules of an order again: each recorded version, on the
 // input that its event records. The spec is the order's deal, with whatever
-// patches. What cannot be evaluated any more is a difference; an error is the
-// context's end.
+// patches. What cannot be evaluated any more is a difference. An error is the
+// context's end, or says that a version cannot be had just now:
+// plugins.ErrNotCompiled, journal.ErrUnreachable.
 func Verify(ctx context.Context, rules *plugins.Registry, spec *deal.Spec, e *deal.Event) (*Verification, error) {
 	p := &e.Placed
 	v := &Verification{Rules: make([]Again, len(p.Evaluations))}
@@ -87,6 +90,8 @@ func (a *Again) evaluate(ctx context.Context, rules *plugins.Registry, merchant 
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case errors.Is(err, plugins.ErrNotCompiled) || errors.Is(err, journal.ErrUnreachable):
+		return err
 	case err != nil:
 		a.Differences = []Difference{{"version", strconv.FormatUint(uint64(recorded.Version), 10), "not there: " + err.Error()}}
 		return nil
