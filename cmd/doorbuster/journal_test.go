@@ -159,6 +159,16 @@ func TestRepriceFindsTheOrderThatDiffers(t *testing.T) {
 	reprice("d-1-2: discount_total was 989 and is now 990\nd-3: event 1: deal: malformed record: an order before its deal\n3 deals, 1 damaged, 4 orders, 4 evaluations, 2 differences in 1 order")
 }
 
+// TestUnchanged: tables for a command that only looks take nothing.
+func TestUnchanged(t *testing.T) {
+	tables := journaltest.NewMemory().Tables()
+	row := []journal.Mutation{{Table: "rule_wasm", Key: "k", Value: []byte("v")}}
+	err := errors.Join(unchanged{tables}.Apply(t.Context(), row, true), unchanged{tables}.ApplyIf(t.Context(), nil, row, true))
+	if _, missing := tables.Get(t.Context(), "rule_wasm", "k"); err != nil || !errors.Is(missing, journal.ErrNotFound) {
+		t.Error(err, missing)
+	}
+}
+
 // pricedOrders returns the records of a deal with two orders.
 func pricedOrders(t *testing.T, rules deal.Rules) (records [][]byte) {
 	t.Helper()

@@ -56,6 +56,9 @@ func repriceJournal(ctx context.Context, store journal.Store, interpreter bool, 
 // rules than the journal knows; a command that only looks leaves that to a server.
 type unchanged struct{ journal.Tables }
 
+// Apply implements journal.Tables.
+func (unchanged) Apply(context.Context, []journal.Mutation, bool) error { return nil }
+
 // ApplyIf implements journal.Tables.
 func (unchanged) ApplyIf(context.Context, []journal.Expectation, []journal.Mutation, bool) error {
 	return nil
