@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,13 +23,19 @@ func TestDamageToTheLastOrder(t *testing.T) {
 	api, err := client.New(client.Config{Addr: server.addr, Connections: 1})
 	must(t, err)
 	defer api.Close()
-	if answer, err := api.Do(t.Context(), order(0)); err != nil || answer.Status != 201 {
-		t.Fatalf("%d, %v", answer.Status, err)
-	}
-	path, at := lastOrder(t, data)
 	// A mark that was written before the order was synced does not prove that it was.
-	seen := max(at, bytes.LastIndex(mustRead(t, path), []byte("clock")))
-	for deadline := time.Now().Add(patience); bytes.LastIndex(mustRead(t, path), []byte("clock")) <= seen; time.Sleep(10 * time.Millisecond) {
+	path, at, user := "", 0, 0
+	for marked := true; marked; user++ {
+		if user == marksMax {
+			t.Fatal("each order was marked at once")
+		}
+		if answer, err := api.Do(t.Context(), order(int64(user))); err != nil || answer.Status != 201 {
+			t.Fatalf("%d, %v", answer.Status, err)
+		}
+		path, at = lastOrder(t, data, fmt.Sprintf("u-%d", user))
+		marked = lastMark(t, path) > at
+	}
+	for deadline := time.Now().Add(patience); lastMark(t, path) < at; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("no mark of the clock was written behind the last order")
 		}
@@ -46,13 +53,21 @@ func TestDamageToTheLastOrder(t *testing.T) {
 	}
 }
 
-// lastOrder returns the log in use, and where the last user's name is in it.
-func lastOrder(t *testing.T, data string) (path string, at int) {
+// marksMax is how many orders may be marked before they are looked at.
+const marksMax = 100
+
+func lastMark(t *testing.T, path string) int {
+	t.Helper()
+	return bytes.LastIndex(mustRead(t, path), []byte("clock"))
+}
+
+// lastOrder returns the log in use, and where the user's name is in it.
+func lastOrder(t *testing.T, data, user string) (path string, at int) {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(data, "*.log"))
 	must(t, err)
 	for _, path := range paths {
-		if at := bytes.LastIndex(mustRead(t, path), []byte("u-0")); at >= 0 {
+		if at := bytes.LastIndex(mustRead(t, path), []byte(user)); at >= 0 {
 			return path, at
 		}
 	}
