@@ -7,6 +7,7 @@
 package rule
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -96,26 +97,11 @@ type options struct {
 // print writes a result: as a line of JSON, or as text does it.
 func (o *options) print(cmd *cobra.Command, result any, text func(io.Writer)) error {
 	if !o.json {
-		out := &firstError{Writer: cmd.OutOrStdout()}
+		out := bufio.NewWriter(cmd.OutOrStdout())
 		text(out)
-		return out.err
+		return out.Flush() // a CI job whose disk is full has not got the result
 	}
 	e := json.NewEncoder(cmd.OutOrStdout())
 	e.SetEscapeHTML(false)
 	return e.Encode(result)
-}
-
-// firstError keeps the error of the first write that failed: a CI job whose disk is full
-// has not got the result.
-type firstError struct {
-	io.Writer
-	err error
-}
-
-func (w *firstError) Write(text []byte) (int, error) {
-	n, err := w.Writer.Write(text)
-	if w.err == nil {
-		w.err = err
-	}
-	return n, err
 }
