@@ -20,11 +20,20 @@ type Cell struct {
 	word     atomicWord
 	deadline atomic.Int64 // Mono ns; when the handler gives up
 	wake     chan struct{}
+	waker    atomic.Pointer[Waker]
 	shared   *shared
 	next     atomic.Uint32 // the free seat below this one; only freeList uses it
 	seat     uint16
 	freed    trace // of the last Put
 }
+
+// Waker is told that a wait may have ended, for a handler that does not block in Wait:
+// TryWait says whether it has. Wake must not block. It may be called when there is no
+// wait, and by several at once.
+type Waker interface{ Wake() }
+
+// WakeBy has w told of the end of the waits for this object, until Put.
+func (c *Cell) WakeBy(w *Waker) { c.waker.Store(w) }
 
 // shared is what the cells of one pool have in common.
 type shared struct {
@@ -100,8 +109,12 @@ func (c *Cell) Complete() bool {
 	return false
 }
 
-// signal offers a token; if one is there already, it does as well.
+// signal tells the waker, or offers a token; if one is there already, it does as well.
 func (c *Cell) signal() {
+	if w := c.waker.Load(); w != nil {
+		(*w).Wake()
+		return
+	}
 	select {
 	case c.wake <- struct{}{}:
 	default:

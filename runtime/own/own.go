@@ -144,6 +144,9 @@ func (p *Pool[T]) Put(x *T) {
 	if s := c.word.Load().state(); s != held {
 		c.misuse("Put", s)
 	}
+	if c.waker.Load() != nil {
+		c.waker.Store(nil)
+	}
 	p.reset(x)
 	poison(x)
 	c.freed.record()

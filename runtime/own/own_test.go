@@ -174,6 +174,47 @@ func TestSweepWakesOnlyAtTheDeadline(t *testing.T) {
 	}
 }
 
+type bell struct{ rung int }
+
+func (b *bell) Wake() { b.rung++ }
+
+// TestWakeBy: whoever asks is told of both ends of a wait, and nothing once the object is
+// somebody else's.
+func TestWakeBy(t *testing.T) {
+	p, b := newPool(t, 1, 0), &bell{}
+	var waker Waker = b
+	for _, test := range []struct {
+		end  func(*order)
+		want Outcome
+	}{
+		{func(o *order) { o.Complete() }, Done},
+		{func(*order) { p.Sweep(100) }, Abandoned},
+	} {
+		o := mustGet(t, p)
+		o.WakeBy(&waker)
+		o.Send(100)
+		if _, ended := o.TryWait(); ended || b.rung != 0 {
+			t.Fatalf("before its end: %v, told %d times", ended, b.rung)
+		}
+		test.end(o)
+		if outcome, ended := o.TryWait(); !ended || outcome != test.want || b.rung != 1 {
+			t.Fatalf("%v, want %v; ended %v, told %d times", outcome, test.want, ended, b.rung)
+		}
+		if test.want == Abandoned {
+			o.Complete()
+		}
+		p.Put(o)
+		b.rung = 0
+		o = mustGet(t, p)
+		o.Send(math.MaxInt64)
+		o.Complete()
+		if o.Wait(); b.rung != 0 {
+			t.Error("the last owner was told")
+		}
+		p.Put(o)
+	}
+}
+
 func TestStaleTokenDoesNotEndTheNextWait(t *testing.T) {
 	p := newPool(t, 1, 0)
 	o := mustGet(t, p)
