@@ -67,6 +67,26 @@ func (c *Clock) Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// WaitUntil returns true when ready is closed or sent on, or false at a time of time.Now, such
+// as a deadline of net.Conn; the zero time is never.
+func WaitUntil(at time.Time, ready <-chan struct{}) bool {
+	var late <-chan time.Time
+	if !at.IsZero() {
+		timer := time.NewTimer(time.Until(at))
+		defer timer.Stop()
+		late = timer.C
+	}
+	select {
+	case <-ready:
+		return true
+	case <-late:
+		return false
+	}
+}
+
+// Deadline is a time d from now for what wants one of time.Now, such as net.Conn.
+func Deadline(d time.Duration) time.Time { return time.Now().Add(d) }
+
 // SleepUntil returns nil at the time at (Mono ns), or the context's error if that
 // ends first. It is as precise as the system's timers and costs one of them: for
 // generators of load, which must keep to their schedule. All else waits for a Clock.

@@ -128,3 +128,14 @@ func TestSleepUntil(t *testing.T) {
 		}
 	}
 }
+
+func TestWaitUntil(t *testing.T) {
+	ready := make(chan struct{})
+	if WaitUntil(Deadline(time.Millisecond), ready) || WaitUntil(Deadline(-time.Hour), ready) {
+		t.Error("nothing was ready")
+	}
+	close(ready)
+	if !WaitUntil(time.Time{}, ready) || !WaitUntil(Deadline(time.Hour), ready) {
+		t.Error("it was ready")
+	}
+}
