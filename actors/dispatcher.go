@@ -2,6 +2,7 @@ package actors
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/asynkron/protoactor-go/actor"
 )
@@ -9,41 +10,141 @@ import (
 // workers run actors on a few long-lived goroutines. Proto.Actor's own
 // starts a goroutine for each wake-up, which costs about a microsecond, and
 // another one when a rule has to grow the fresh stack.
+//
+// Whoever posts many messages at once may run the turns that they make due: nobody is woken
+// for a turn between Gather and Run. A turn that waits for longer than a tick nevertheless,
+// because another one computes, is a worker's: see nudge. So is one that is known to be long:
+// see Aside.
 type workers struct {
-	turns   chan func()
-	running sync.WaitGroup
+	gathering atomic.Int32 // callers between Gather and Run
+	running   sync.WaitGroup
+
+	mu     sync.Mutex // guards everything below
+	turns  turnQueue
+	aside  turnQueue // which workers alone run
+	seen   int       // turns.taken at the last nudge
+	asleep int
+	closed bool
+	due    sync.Cond // of mu
 }
 
 var _ actor.Dispatcher = (*workers)(nil)
 
-// newWorkers starts them. turnsMax bounds the actors that may be
-// due for a turn at once; a mailbox is due at most once, so the number of
-// actors is a bound, and Schedule never blocks.
-func newWorkers(count, turnsMax int) *workers {
-	w := &workers{turns: make(chan func(), turnsMax)}
+func newWorkers(count int) *workers {
+	w := &workers{}
+	w.due.L = &w.mu
 	for range count {
-		w.running.Go(func() {
-			for turn := <-w.turns; turn != nil; turn = <-w.turns {
-				turn()
-			}
-		})
+		w.running.Go(w.work)
 	}
 	return w
 }
 
+// turnQueue holds turns, the oldest first. A mailbox is due at most once, so the number of actors is a bound.
+type turnQueue struct {
+	queue []func() // from next on
+	next  int
+	taken int // of all time
+}
+
+func (t *turnQueue) push(turn func()) { t.queue = append(t.queue, turn) }
+
+func (t *turnQueue) empty() bool { return t.next == len(t.queue) }
+
+// pop returns nil if there is none.
+func (t *turnQueue) pop() func() {
+	if t.empty() {
+		return nil
+	}
+	turn := t.queue[t.next]
+	t.queue[t.next] = nil
+	if t.next++; t.empty() {
+		t.queue, t.next = t.queue[:0], 0
+	}
+	t.taken++
+	return turn
+}
+
+// work runs turns of both kinds, one about the other.
+func (w *workers) work() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for first, second := &w.turns, &w.aside; ; first, second = second, first {
+		turn := first.pop()
+		if turn == nil {
+			turn = second.pop()
+		}
+		if turn == nil {
+			if w.closed {
+				return
+			}
+			w.asleep++
+			w.due.Wait()
+			w.asleep--
+			continue
+		}
+		w.mu.Unlock()
+		turn()
+		w.mu.Lock()
+	}
+}
+
 // Schedule implements actor.Dispatcher.
-func (w *workers) Schedule(turn func()) { w.turns <- turn }
+func (w *workers) Schedule(turn func()) {
+	w.mu.Lock()
+	w.turns.push(turn)
+	wake := w.asleep > 0 && w.gathering.Load() == 0
+	w.mu.Unlock()
+	if wake {
+		w.due.Signal()
+	}
+}
+
+// Aside is Schedule for a turn that may take long.
+func (w *workers) Aside(turn func()) {
+	w.mu.Lock()
+	w.aside.push(turn)
+	w.mu.Unlock()
+	w.due.Signal()
+}
 
 // Throughput implements actor.Dispatcher. The mailbox decides how much a turn
 // delivers, so nobody asks.
 func (w *workers) Throughput() int { return 1 }
 
-// close ends the workers after the turns that are queued. The channel stays
-// open: a turn that is scheduled later is never run, and harms nobody.
-func (w *workers) close(count int) {
-	for range count {
-		w.turns <- nil
+// Gather says that the caller will Run.
+func (w *workers) Gather() { w.gathering.Add(1) }
+
+// Run runs the turns that are due, on the caller's goroutine.
+func (w *workers) Run() {
+	w.mu.Lock()
+	for turn := w.turns.pop(); turn != nil; turn = w.turns.pop() {
+		w.mu.Unlock()
+		turn()
+		w.mu.Lock()
 	}
+	w.gathering.Add(-1)
+	w.mu.Unlock()
+}
+
+// nudge is called each tick. It wakes the workers if turns are due and none was taken since the
+// last one.
+func (w *workers) nudge() {
+	w.mu.Lock()
+	stuck := !w.turns.empty() && w.turns.taken == w.seen
+	w.seen = w.turns.taken
+	w.mu.Unlock()
+	if stuck {
+		w.due.Broadcast()
+	}
+}
+
+// close ends the workers after the turns that are queued. A turn that is scheduled later is
+// never run, and harms nobody.
+func (w *workers) close() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.due.Broadcast()
 	w.running.Wait()
 }
 

@@ -1,10 +1,109 @@
 package actors
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/doorbuster/doorbuster/clockd"
 )
+
+// TestGather: between Gather and Run nobody is woken for a turn, unless it is one for the workers
+// or has waited for a tick.
+func TestGather(t *testing.T) {
+	w := newWorkers(2)
+	defer w.close()
+	ran := make(chan int, 4)
+	turn := func(n int) func() { return func() { ran <- n } }
+	want := func(n int) {
+		t.Helper()
+		select {
+		case got := <-ran:
+			if got != n {
+				t.Errorf("turn %d ran, want %d", got, n)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("turn %d does not run", n)
+		}
+	}
+	idle := func() {
+		for done := false; !done; {
+			w.mu.Lock()
+			done = w.asleep == 2
+			w.mu.Unlock()
+			runtime.Gosched()
+		}
+	}
+	idle()
+	w.Schedule(turn(1))
+	want(1)
+	idle()
+	w.Gather()
+	w.Schedule(turn(2))
+	w.Schedule(turn(3))
+	w.Aside(turn(4))
+	sum := 0
+	for n := 0; n != 4; sum += n { // a worker that is woken may take the others as well
+		n = <-ran
+	}
+	for w.Run(); sum < 2+3+4; {
+		sum += <-ran
+	}
+	idle()
+	w.Gather()
+	w.Schedule(turn(5))
+	w.mu.Lock()
+	if w.asleep != 2 || w.turns.empty() {
+		t.Error("somebody was woken")
+	}
+	w.mu.Unlock()
+	w.nudge()
+	w.nudge()
+	want(5)
+	w.Run()
+	w.Schedule(turn(6))
+	want(6)
+}
+
+// TestSlowTurnsAreAside: a deal that computes for long does so on a worker, from its next turn
+// on, and until a turn was quick.
+func TestSlowTurnsAreAside(t *testing.T) {
+	w := newWorkers(1)
+	defer w.close()
+	m, h := newMailbox(nil, clockd.NewManual(0).Clock()), &heard{}
+	m.RegisterHandlers(h, w)
+	m.open()
+	m.slow = true // as a turn leaves it
+	w.Gather()
+	m.PostUserMessage("a")
+	for m.UserMessageCount() > 0 {
+		runtime.Gosched()
+	}
+	w.Run()
+	for quick := false; !quick; { // the host may take the processor away within any turn
+		w.Gather()
+		m.PostUserMessage("b")
+		w.Run()
+		m.mu.Lock()
+		quick = !m.scheduled && !m.slow
+		m.mu.Unlock()
+	}
+	began := clockd.Mono()
+	h.then = func() {
+		for clockd.Mono()-began < 10*slowMessage {
+		}
+	}
+	w.Gather()
+	m.PostUserMessage("c")
+	w.Run()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.slow {
+		t.Error("a slow turn was not noted")
+	}
+}
 
 // TestErrands: whoever waits for them to end may do so while others begin, and sees all end
 // that were begun before.

@@ -233,12 +233,18 @@ func (inline) Schedule(turn func()) { turn() }
 func (inline) Throughput() int      { return 1 }
 
 // heard is an actor that writes down what reaches it.
-type heard struct{ log []string }
+type heard struct {
+	log  []string
+	then func() // for each batch, optional
+}
 
 func (h *heard) InvokeSystemMessage(m any) { h.log = append(h.log, fmt.Sprint("system ", m)) }
 func (h *heard) InvokeUserMessage(m any) {
 	b := m.(*batch)
 	h.log = append(h.log, fmt.Sprint("batch ", b.msgs, " of ", b.since))
+	if h.then != nil {
+		h.then()
+	}
 }
 func (h *heard) EscalateFailure(any, any) {}
 func (h *heard) said(m *mailbox, want string) string {

@@ -39,6 +39,9 @@ func (j *janitor) Receive(ctx actor.Context) {
 		return
 	}
 	n, now := j.node, j.node.clock.Now() // not the tick's: it may have queued
+	if n.workers != nil {
+		n.workers.nudge()
+	}
 	n.pool.Sweep(now.Mono)
 	n.wheel.Due(now.Wall, n.wakeDeal)
 	if now.Mono >= j.mark {

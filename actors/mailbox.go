@@ -15,6 +15,10 @@ type batch struct {
 	since int64 // when the first of them came, or the mailbox opened, Mono ns of the clock's snapshot
 }
 
+// slowMessage is how long a message may take, on average, of an actor whose next turn others
+// may wait for, ns: many times what one takes whose rules are as quick as rules can be.
+const slowMessage = 100_000
+
 // mailbox hands its actor the whole backlog as one *batch. It starts shut to
 // deliveries, so that messages can gather while the actor's state is loaded;
 // open lets them through. Once closed it accepts nothing: bounced gets each
@@ -32,6 +36,7 @@ type mailbox struct {
 	dispatcher actor.Dispatcher
 	run        func() // m.deliver, made once: a method value allocates
 	batch      batch
+	slow       bool // the last turn took long; whoever schedules the next one reads it
 
 	mu        sync.Mutex // guards everything below
 	queue     []any
@@ -125,9 +130,14 @@ func (m *mailbox) unlockAndSchedule() {
 		m.scheduled = true
 	}
 	m.mu.Unlock()
-	if turn {
-		m.dispatcher.Schedule(m.run)
+	if !turn {
+		return
 	}
+	if w, ok := m.dispatcher.(*workers); ok && m.slow {
+		w.Aside(m.run)
+		return
+	}
+	m.dispatcher.Schedule(m.run)
 }
 
 func (m *mailbox) pending() bool {
@@ -146,15 +156,19 @@ func (m *mailbox) deliver() {
 	}
 	m.mu.Unlock()
 
+	began := clockd.Mono()
 	for _, msg := range system {
 		m.invoker.InvokeSystemMessage(msg)
 	}
 	if len(m.batch.msgs) > 0 {
 		m.invoker.InvokeUserMessage(&m.batch)
 	}
+	took := clockd.Mono() - began
+	slow := took > slowMessage*int64(max(len(m.batch.msgs), 1))
 	clear(m.batch.msgs)
 
 	m.mu.Lock()
+	m.slow = slow
 	if m.batch.msgs != nil {
 		m.spare, m.batch.msgs = m.batch.msgs, nil
 	}

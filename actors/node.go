@@ -231,7 +231,7 @@ func (n *Node) startWork() {
 		n.dispatcher, n.upkeep = n.cfg.Driver, n.cfg.Driver
 		return
 	}
-	n.workers = newWorkers(n.cfg.Workers, 2*n.cfg.ActiveMax) // those that leave have a last turn
+	n.workers = newWorkers(n.cfg.Workers)
 	n.dispatcher, n.upkeep = n.workers, actor.NewDefaultDispatcher(upkeepThroughput)
 	n.committer.Start()
 	if n.cfg.Guard != nil {
@@ -366,6 +366,21 @@ func (n *Node) Poll(r *Request) (answered bool, err error) {
 		return err != nil, err
 	}
 	return true, err
+}
+
+// Gather begins a number of Posts: the deals take their turns when Run is called, by the same
+// caller, on its goroutine.
+func (n *Node) Gather() {
+	if n.workers != nil {
+		n.workers.Gather()
+	}
+}
+
+// Run ends what Gather has begun.
+func (n *Node) Run() {
+	if n.workers != nil {
+		n.workers.Run()
+	}
 }
 
 func (n *Node) deadline() int64 { return n.clock.Now().Mono + int64(n.cfg.RequestTimeout) }
@@ -576,7 +591,7 @@ func (n *Node) Close() {
 		n.system.Shutdown()
 	}
 	if n.workers != nil {
-		n.workers.close(n.cfg.Workers)
+		n.workers.close()
 	}
 	n.errands.wait() // what the last turns began
 }
