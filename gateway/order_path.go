@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -49,30 +50,54 @@ func (s *Server) placeOrder(ctx *fasthttp.RequestCtx) {
 // countOrder answers the request, counts it and traces it if it is one to watch.
 func (s *Server) countOrder(ctx *fasthttp.RequestCtx, begin int64) {
 	watched := s.watch(ctx, begin)
-	p := s.order(ctx, watched)
+	r, p := s.takeOrder(ctx, watched)
+	if r != nil {
+		p = s.giveOrder(ctx, r, s.callOrder(r), watched)
+	}
+	s.ordered(ctx, watched, p)
+	if wait := s.standsBack(p); wait > 0 {
+		_ = s.cfg.Clock.Sleep(s.front.stopping, wait) // a shutdown ends it
+	}
+}
+
+// ordered counts and traces an order that is answered with p.
+func (s *Server) ordered(ctx *fasthttp.RequestCtx, watched *watchedOrder, p problem) {
 	s.orders.count(p)
 	if watched != nil {
 		s.trace(ctx, watched, p)
 	}
 }
 
-// order answers the request and says how: with noProblem and the code of the
-// decision, or with a problem.
-func (s *Server) order(ctx *fasthttp.RequestCtx, watched *watchedOrder) problem {
+// callOrder is Call for a seat that a bug must not cost.
+func (s *Server) callOrder(r *actors.Request) error {
+	called := false
+	defer func() {
+		if !called {
+			s.vacate(r)
+		}
+	}()
+	err := s.node.Call(r)
+	called = true
+	return err
+}
+
+// takeOrder reads the request into a seat. It is nil if the request is answered already,
+// with p.
+func (s *Server) takeOrder(ctx *fasthttp.RequestCtx, watched *watchedOrder) (r *actors.Request, p problem) {
 	key, who, p := s.orderHeaders(ctx)
 	if p != noProblem {
-		return p
+		return nil, p
 	}
 	if s.node.Draining() {
-		return s.failOrder(ctx, actors.ErrDraining)
+		return nil, s.failOrder(ctx, actors.ErrDraining)
 	}
 	late, p := lateBody(ctx)
 	if p != noProblem {
-		return s.refuseOrder(ctx, orderFault{problem: p})
+		return nil, s.refuseOrder(ctx, orderFault{problem: p})
 	}
 	r, err := s.node.Admit(own.ClassNew)
 	if err != nil {
-		return s.failOrder(ctx, err)
+		return nil, s.failOrder(ctx, err)
 	}
 	whole := false
 	defer func() {
@@ -81,14 +106,50 @@ func (s *Server) order(ctx *fasthttp.RequestCtx, watched *watchedOrder) problem 
 			s.vacate(r)
 		}
 	}()
-	p, err = s.seatedOrder(ctx, r, key, late, who, watched)
+	r.Cmd.Kind = deal.Place
+	f := readOrder(ctx, r, key, late, who)
+	if s.cfg.Logger.Enabled(s.ctx, slog.LevelDebug) {
+		noteDeal(ctx, r.Deal)
+	}
+	if f.problem != noProblem {
+		p = s.refuseOrder(ctx, f)
+	} else if spec := s.node.SoldOut(r.Deal, r.Cmd.User, r.Cmd.Key); spec != nil {
+		s.orders.sale(r, spec, soldOut)
+		p = s.refuseOrder(ctx, orderFault{problem: soldOut})
+	}
 	whole = true
-	if !errors.Is(err, actors.ErrDeadline) { // then the seat is no longer ours
+	if p != noProblem {
 		s.node.Release(r)
+		return nil, p
+	}
+	if watched != nil {
+		watched.call(r)
+	}
+	return r, noProblem
+}
+
+// giveOrder answers the request with what its deal said, and gives the seat back, unless it
+// is somebody else's since the deadline.
+func (s *Server) giveOrder(ctx *fasthttp.RequestCtx, r *actors.Request, err error, watched *watchedOrder) (p problem) {
+	if watched != nil {
+		watched.called(err)
 	}
 	if err != nil {
+		if !errors.Is(err, actors.ErrDeadline) {
+			s.node.Release(r)
+		}
 		return s.failOrder(ctx, err)
 	}
+	whole := false
+	defer func() {
+		if !whole {
+			noteDeal(ctx, r.Deal)
+		}
+		s.node.Release(r)
+	}()
+	p = s.answerOrder(ctx, r)
+	s.orders.sale(r, r.View.Spec, p)
+	whole = true
 	return p
 }
 
@@ -98,35 +159,6 @@ func (s *Server) vacate(r *actors.Request) {
 	if r != nil && r.Held() {
 		s.node.Release(r)
 	}
-}
-
-// seatedOrder answers the request from the seat that it has. An error is not answered yet.
-func (s *Server) seatedOrder(ctx *fasthttp.RequestCtx, r *actors.Request, key, late []byte, who *principal, watched *watchedOrder) (problem, error) {
-	r.Cmd.Kind = deal.Place
-	f := readOrder(ctx, r, key, late, who)
-	if s.cfg.Logger.Enabled(s.ctx, slog.LevelDebug) {
-		noteDeal(ctx, r.Deal)
-	}
-	if f.problem != noProblem {
-		return s.refuseOrder(ctx, f), nil
-	}
-	if spec := s.node.SoldOut(r.Deal, r.Cmd.User, r.Cmd.Key); spec != nil {
-		s.orders.sale(r, spec, soldOut)
-		return s.refuseOrder(ctx, orderFault{problem: soldOut}), nil
-	}
-	if watched != nil {
-		watched.call(r)
-	}
-	err := s.node.Call(r)
-	if watched != nil {
-		watched.called(err)
-	}
-	if err != nil {
-		return noProblem, err
-	}
-	p := s.answerOrder(ctx, r)
-	s.orders.sale(r, r.View.Spec, p)
-	return p, nil
 }
 
 // orderHeaders looks at what comes before the body.
@@ -255,15 +287,18 @@ func (s *Server) refuseOrder(ctx *fasthttp.RequestCtx, f orderFault) problem {
 	return f.problem
 }
 
-// failOrder answers with an error of the node. Who is turned away because the node
-// is full may have to wait for that.
+// standsBack is how long the answer to an order that came to p has to wait, which is
+// turned away because the node is full.
+func (s *Server) standsBack(p problem) time.Duration {
+	if p != overloaded {
+		return 0
+	}
+	return s.turnedAway.Delay(s.cfg.Clock.Now().Mono)
+}
+
+// failOrder answers with an error of the node.
 func (s *Server) failOrder(ctx *fasthttp.RequestCtx, err error) problem {
 	p := problemOfError(err)
-	if p == overloaded {
-		if wait := s.turnedAway.Delay(s.cfg.Clock.Now().Mono); wait > 0 {
-			_ = s.cfg.Clock.Sleep(s.front.stopping, wait) // a shutdown ends it
-		}
-	}
 	if p == internalError {
 		s.cfg.Logger.Error("an order failed", about(ctx, "error", err)...)
 	}
