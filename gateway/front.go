@@ -25,6 +25,8 @@ type FrontConfig struct {
 	// Open serves open mode, on loopback only.
 	Open        bool
 	Connections int // open at once on the public listener; 0 = 16,384
+	// NoLoops has each connection served by a goroutine of its own, see orderLoops.
+	NoLoops bool
 }
 
 func (c *FrontConfig) validate() error {
@@ -97,6 +99,7 @@ type Front struct {
 	server  atomic.Pointer[Server]
 	public  *fasthttp.Server
 	admin   *fasthttp.Server
+	loops   atomic.Pointer[orderLoops] // of public, nil until it is served
 
 	stopping context.Context // ends when Shutdown begins: listeners and streams close
 	stop     context.CancelFunc
@@ -115,12 +118,16 @@ func NewFront(cfg FrontConfig) (*Front, error) {
 	f.observe()
 	f.stopping, f.stop = context.WithCancel(context.Background())
 	f.public = f.listener(cfg.Connections, func(ctx *fasthttp.RequestCtx) {
+		if f.stopping.Err() != nil {
+			ctx.SetConnectionClose()
+		}
 		if s := f.server.Load(); s != nil {
 			s.answer(ctx)
 			return
 		}
 		f.notYet(ctx)
 	})
+	f.public.ConnState = noteIdle
 	f.admin = f.listener(adminConnections, func(ctx *fasthttp.RequestCtx) {
 		if s := f.server.Load(); s != nil {
 			s.dispatch(ctx, s.admin)
@@ -221,6 +228,15 @@ func (f *Front) serve(on *fasthttp.Server, ln net.Listener) error {
 	if f.cfg.Open && !isLoopback(ln.Addr()) {
 		return errors.Join(fmt.Errorf("%v: %w", ln.Addr(), ErrOpenExposed), socket.Close())
 	}
+	if _, tcp := ln.(*net.TCPListener); tcp && on == f.public && !f.cfg.NoLoops {
+		loops, err := newOrderLoops(ln, f, on)
+		if err != nil {
+			return errors.Join(err, socket.Close())
+		}
+		f.loops.Store(loops)
+		defer context.AfterFunc(f.stopping, func() { _ = loops.Close() })()
+		return on.Serve(loops)
+	}
 	defer context.AfterFunc(f.stopping, func() { _ = socket.Close() })()
 	return on.Serve(socket)
 }
@@ -233,7 +249,11 @@ var ErrConnectionsLeft = errors.New("gateway: connections are left")
 // ctx ends. ErrConnectionsLeft.
 func (f *Front) Shutdown(ctx context.Context) error {
 	f.stop()
-	if err := errors.Join(f.public.ShutdownWithContext(ctx), f.admin.ShutdownWithContext(ctx)); err != nil {
+	var left error
+	if loops := f.loops.Load(); loops != nil {
+		left = errors.Join(loops.Close(), loops.wait(ctx)) // before fasthttp's own, which closes what seems idle to it
+	}
+	if err := errors.Join(left, f.public.ShutdownWithContext(ctx), f.admin.ShutdownWithContext(ctx)); err != nil {
 		return fmt.Errorf("%w: %w", ErrConnectionsLeft, err)
 	}
 	return nil

@@ -143,6 +143,7 @@ func (s *server) startFront() (err error) {
 	s.metrics.Log(s.log)
 	s.front, err = gateway.NewFront(gateway.FrontConfig{
 		Metrics: s.metrics, Logger: s.log.Logger, Open: s.cfg.Auth == config.AuthOpen,
+		NoLoops: s.cfg.Cluster, // a handler may wait for another node
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,134 @@
+package gateway
+
+import (
+	"context"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/valyala/fasthttp"
+)
+
+// The loops.
+//
+// A goroutine for each connection is parked and woken twice an order, and its stack and
+// buffers have left the processor's cache by then. So plain orders are served by loops: each is
+// one goroutine for many connections, which reads what has come, takes the orders to their
+// deals, runs the turns of these, and answers the orders that are durable, with one context
+// and one buffer for all.
+//
+//	accept ──▶ loop: something came ──▶ a whole, plain order ──▶ takeOrder ─▶ Post ─▶ Run
+//	             ▲  ▲                      │ something else                      Wake │
+//	             │  └─ its next request ─ fasthttp              giveOrder ◀── Poll ───┘
+//	             └─────────────────────────────────────────────────┘
+//
+// To fasthttp the loops are a listener: it accepts the connections on which something else
+// has come, with what was read. It reads the rest, answers, and waits for the next request;
+// then the loop has the connection again, and wakes it only for what is no plain order.
+
+// orderLoops are a listener for what is no plain order.
+type orderLoops struct {
+	net.Listener
+	front  *Front
+	rest   *fasthttp.Server // whose listener they are
+	loops  []*orderLoop
+	other  chan net.Conn // it has room for all connections
+	failed chan error    // of the listener
+	open   atomic.Int64  // connections
+	left   sync.WaitGroup
+	closed chan struct{}
+	once   sync.Once
+	err    error // of the close
+}
+
+// orderLoopCount is how many loops there are. The other processors have rules, the journal and
+// whatever else there is.
+func orderLoopCount() int { return max(1, runtime.NumCPU()/2) }
+
+func newOrderLoops(ln net.Listener, f *Front, rest *fasthttp.Server) (*orderLoops, error) {
+	ls := &orderLoops{
+		Listener: ln, front: f, rest: rest,
+		other: make(chan net.Conn, rest.Concurrency), failed: make(chan error), closed: make(chan struct{}),
+	}
+	for range orderLoopCount() {
+		l, err := newOrderLoop(ls)
+		if err != nil {
+			for _, made := range ls.loops {
+				made.free()
+			}
+			return nil, err
+		}
+		ls.loops = append(ls.loops, l)
+	}
+	for _, l := range ls.loops {
+		ls.left.Go(l.run)
+	}
+	ls.left.Go(ls.take)
+	return ls, nil
+}
+
+// Accept implements net.Listener.
+func (ls *orderLoops) Accept() (net.Conn, error) {
+	select {
+	case conn := <-ls.other:
+		return conn, nil
+	case err := <-ls.failed:
+		return nil, err
+	case <-ls.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// take gives the connections that come to the loops.
+func (ls *orderLoops) take() {
+	for n := 0; ; n++ {
+		conn, err := ls.Listener.Accept()
+		switch {
+		case err != nil:
+			select {
+			case ls.failed <- err: // fasthttp knows which of them end it, and waits behind others
+			case <-ls.closed:
+				return
+			}
+		case int(ls.open.Load()) >= ls.rest.Concurrency:
+			ls.front.turnAway(conn)
+		default:
+			if err := ls.loops[n%len(ls.loops)].adopt(conn); err != nil {
+				ls.front.cfg.Logger.Error("a connection was dropped", "error", err)
+			}
+		}
+	}
+}
+
+// Close implements net.Listener. Requests that are under way are answered; wait for that.
+func (ls *orderLoops) Close() error {
+	ls.once.Do(func() {
+		ls.err = ls.Listener.Close()
+		close(ls.closed)
+		for _, l := range ls.loops {
+			l.tell(nil, toldStop)
+		}
+	})
+	return ls.err
+}
+
+// wait returns when there is no connection left, or with the error of ctx. Those that nobody
+// has accepted are closed.
+func (ls *orderLoops) wait(ctx context.Context) error {
+	gone := make(chan struct{})
+	go func() {
+		ls.left.Wait()
+		close(gone)
+	}()
+	for {
+		select {
+		case conn := <-ls.other:
+			_ = conn.Close()
+		case <-gone:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
