@@ -53,8 +53,7 @@ type orderLoop struct {
 	parser *bufio.Reader
 	body   bytes.Reader
 	ctx    fasthttp.RequestCtx
-	out    bytes.Buffer
-	writer *bufio.Writer
+	out    []byte // the answer
 
 	mu      sync.Mutex // guards everything below
 	queue   []told     // at most three for each connection
@@ -66,7 +65,7 @@ type orderLoop struct {
 
 func newOrderLoop(all *orderLoops) (*orderLoop, error) {
 	l := &orderLoop{all: all, event: -1, conns: map[int32]*orderConn{}, buffer: make([]byte, loopBuffer)}
-	l.parser, l.writer = bufio.NewReaderSize(&l.reader, headersMax), bufio.NewWriter(&l.out)
+	l.parser = bufio.NewReaderSize(&l.reader, headersMax)
 	var err error
 	if l.poll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("gateway: epoll: %w", err)

@@ -124,27 +124,31 @@ func (l *orderLoop) write(s *Server, c *orderConn, p problem) {
 		l.ctx.SetConnectionClose()
 	}
 	closing := l.ctx.Response.ConnectionClose()
-	l.out.Reset()
-	l.writer.Reset(&l.out)
-	_ = l.ctx.Response.Write(l.writer) // a buffer takes everything
-	_ = l.writer.Flush()
+	l.out = appendResponse(l.out[:0], &l.ctx.Response)
 	s.done(&l.ctx, s.orders.route, c.begin)
 	c.served = true
 	if wait := s.standsBack(p); wait > 0 {
-		l.later(s, c, wait, l.out.Bytes(), closing)
+		l.later(s, c, wait, l.out, closing)
 		return
 	}
-	n, err := syscall.Write(c.fd, l.out.Bytes())
+	n, err := syscall.Write(c.fd, l.out)
 	switch {
-	case n == l.out.Len():
+	case n == len(l.out):
 		if closing {
 			l.drop(c)
 		}
 	case err == nil || errors.Is(err, unix.EAGAIN):
-		l.later(s, c, 0, l.out.Bytes()[max(n, 0):], closing)
+		l.later(s, c, 0, l.out[max(n, 0):], closing)
 	default:
 		l.drop(c)
 	}
+}
+
+// appendResponse appends what goes out for an answer that is no stream.
+func appendResponse(b []byte, resp *fasthttp.Response) []byte {
+	body := resp.Body()
+	resp.Header.SetContentLength(len(body))
+	return append(resp.Header.AppendBytes(b), body...)
 }
 
 // later writes an answer, or what is left of it, after a while, to a client that need not
@@ -172,9 +176,7 @@ func (l *orderLoop) replay(s *Server, c *orderConn, r *actors.Request) {
 			s.ordered(ctx, watched, s.giveOrder(ctx, r, nil, watched))
 			s.done(ctx, s.orders.route, begin)
 		})
-		var answer bytes.Buffer
-		_, _ = ctx.Response.WriteTo(&answer) // it takes everything
-		c.deliver(answer.Bytes(), ctx.Response.ConnectionClose())
+		c.deliver(appendResponse(nil, &ctx.Response), ctx.Response.ConnectionClose())
 	}()
 }
 
