@@ -134,7 +134,7 @@ var owners = map[string][]string{
 	"go.uber.org/goleak":                        {"tests"},
 	"go.uber.org/zap":                           {"runtime/cluster/etcd"},
 	"go.yaml.in/yaml/v3":                        {"tests", "cmd/doorbuster/config"},
-	"golang.org/x/sys":                          {"runtime/journal/embedded", "runtime/journal/postgres", "cmd/doorbuster", "plugins/host", "examples/cluster", "cmd/benchmark/overload"},
+	"golang.org/x/sys":                          {"runtime/journal/embedded", "runtime/journal/postgres", "cmd/doorbuster", "gateway", "plugins/host", "examples/cluster", "cmd/benchmark/overload"},
 	"golang.org/x/term":                         {"cmd/progress"},
 	"google.golang.org/grpc":                    {"runtime/cluster", "runtime/cluster/mtls", "runtime/cluster/etcd"},
 	"google.golang.org/protobuf":                {"runtime/cluster", "runtime/cluster/batch"},
