@@ -84,6 +84,9 @@ func WaitUntil(at time.Time, ready <-chan struct{}) bool {
 	}
 }
 
+// Passed says whether a time of time.Now is over; the zero time never is.
+func Passed(at time.Time) bool { return !at.IsZero() && !time.Now().Before(at) }
+
 // Deadline is a time d from now for what wants one of time.Now, such as net.Conn.
 func Deadline(d time.Duration) time.Time { return time.Now().Add(d) }
 

@@ -134,6 +134,9 @@ func TestWaitUntil(t *testing.T) {
 	if WaitUntil(Deadline(time.Millisecond), ready) || WaitUntil(Deadline(-time.Hour), ready) {
 		t.Error("nothing was ready")
 	}
+	if !Passed(Deadline(0)) || Passed(Deadline(time.Hour)) || Passed(time.Time{}) {
+		t.Error("what has passed is not told from what has not")
+	}
 	close(ready)
 	if !WaitUntil(time.Time{}, ready) || !WaitUntil(Deadline(time.Hour), ready) {
 		t.Error("it was ready")

@@ -29,7 +29,7 @@
 // (or the time, in Sweep) is stored before the token is offered, and a token
 // that finds the channel full stands behind one that is not yet received,
 // whose receiver reads the state afterwards. A token that is left over from an
-// earlier owner costs one more look at the state.
+// earlier owner costs one more look at the state. The same holds for a waker that is told.
 //
 // A call that does not fit the state panics: it is our bug. With the build tag
 // owncheck, a freed object is poisoned as well, a write after the Put is found
