@@ -2,7 +2,6 @@ package actors
 
 import (
 	"sync"
-	"sync/atomic"
 
 	"github.com/asynkron/protoactor-go/actor"
 )
@@ -16,16 +15,16 @@ import (
 // because another one computes, is a worker's: see nudge. So is one that is known to be long:
 // see Aside.
 type workers struct {
-	gathering atomic.Int32 // callers between Gather and Run
-	running   sync.WaitGroup
+	running sync.WaitGroup
 
-	mu     sync.Mutex // guards everything below
-	turns  turnQueue
-	aside  turnQueue // which workers alone run
-	seen   int       // turns.taken at the last nudge
-	asleep int
-	closed bool
-	due    sync.Cond // of mu
+	mu        sync.Mutex // guards everything below
+	turns     turnQueue
+	aside     turnQueue // which workers alone run
+	gathering int       // callers between Gather and Run
+	seen      int       // turns.taken at the last nudge
+	asleep    int
+	closed    bool
+	due       sync.Cond // of mu
 }
 
 var _ actor.Dispatcher = (*workers)(nil)
@@ -46,7 +45,14 @@ type turnQueue struct {
 	taken int // of all time
 }
 
-func (t *turnQueue) push(turn func()) { t.queue = append(t.queue, turn) }
+func (t *turnQueue) push(turn func()) {
+	if len(t.queue) == cap(t.queue) && t.next > len(t.queue)/2 {
+		n := copy(t.queue, t.queue[t.next:])
+		clear(t.queue[n:])
+		t.queue, t.next = t.queue[:n], 0
+	}
+	t.queue = append(t.queue, turn)
+}
 
 func (t *turnQueue) empty() bool { return t.next == len(t.queue) }
 
@@ -64,7 +70,7 @@ func (t *turnQueue) pop() func() {
 	return turn
 }
 
-// work runs turns of both kinds, one about the other.
+// work runs turns of both kinds alternately.
 func (w *workers) work() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -92,7 +98,7 @@ func (w *workers) work() {
 func (w *workers) Schedule(turn func()) {
 	w.mu.Lock()
 	w.turns.push(turn)
-	wake := w.asleep > 0 && w.gathering.Load() == 0
+	wake := w.asleep > 0 && w.gathering == 0
 	w.mu.Unlock()
 	if wake {
 		w.due.Signal()
@@ -112,21 +118,36 @@ func (w *workers) Aside(turn func()) {
 func (w *workers) Throughput() int { return 1 }
 
 // Gather says that the caller will Run.
-func (w *workers) Gather() { w.gathering.Add(1) }
+func (w *workers) Gather() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.gathering++
+}
 
-// Run runs the turns that are due, on the caller's goroutine.
+// Run runs the turns that are due, on the caller's goroutine. Those that become due meanwhile are
+// the next caller's, or a worker's.
 func (w *workers) Run() {
 	w.mu.Lock()
-	for turn := w.turns.pop(); turn != nil; turn = w.turns.pop() {
+	defer w.mu.Unlock()
+	for n := len(w.turns.queue) - w.turns.next; n > 0 && !w.closed; n-- {
+		turn := w.turns.pop()
+		if turn == nil {
+			break // others have taken the rest
+		}
 		w.mu.Unlock()
 		turn()
 		w.mu.Lock()
 	}
-	w.gathering.Add(-1)
-	w.mu.Unlock()
+	w.gathering--
+	switch {
+	case w.closed:
+		w.due.Broadcast()
+	case !w.turns.empty() && w.gathering == 0:
+		w.due.Signal()
+	}
 }
 
-// nudge is called each tick. It wakes the workers if turns are due and none was taken since the
+// nudge is called each time that the janitor looks. It wakes the workers if turns are due and none was taken since the
 // last one.
 func (w *workers) nudge() {
 	w.mu.Lock()
@@ -138,13 +159,16 @@ func (w *workers) nudge() {
 	}
 }
 
-// close ends the workers after the turns that are queued. A turn that is scheduled later is
+// close ends the workers after the turns that are queued, and waits for those that others run. A turn that is scheduled later is
 // never run, and harms nobody.
 func (w *workers) close() {
 	w.mu.Lock()
 	w.closed = true
-	w.mu.Unlock()
 	w.due.Broadcast()
+	for w.gathering > 0 {
+		w.due.Wait()
+	}
+	w.mu.Unlock()
 	w.running.Wait()
 }
 

@@ -28,14 +28,7 @@ func TestGather(t *testing.T) {
 			t.Fatalf("turn %d does not run", n)
 		}
 	}
-	idle := func() {
-		for done := false; !done; {
-			w.mu.Lock()
-			done = w.asleep == 2
-			w.mu.Unlock()
-			runtime.Gosched()
-		}
-	}
+	idle := func() { awaitSleep(w, 2) }
 	idle()
 	w.Schedule(turn(1))
 	want(1)
@@ -54,6 +47,7 @@ func TestGather(t *testing.T) {
 	idle()
 	w.Gather()
 	w.Schedule(turn(5))
+	time.Sleep(5 * time.Millisecond) // for whoever was woken wrongly
 	w.mu.Lock()
 	if w.asleep != 2 || w.turns.empty() {
 		t.Error("somebody was woken")
@@ -65,6 +59,32 @@ func TestGather(t *testing.T) {
 	w.Run()
 	w.Schedule(turn(6))
 	want(6)
+}
+
+// awaitSleep waits until so many workers sleep.
+func awaitSleep(w *workers, count int) {
+	for asleep := -1; asleep != count; {
+		w.mu.Lock()
+		asleep = w.asleep
+		w.mu.Unlock()
+		runtime.Gosched()
+	}
+}
+
+// TestTurnQueue: it is as long as what waits in it at most, however much has passed through.
+func TestTurnQueue(t *testing.T) {
+	var q turnQueue
+	ran := 0
+	for range 3 {
+		q.push(func() { ran++ })
+	}
+	for range 10_000 {
+		q.push(func() { ran++ })
+		q.pop()()
+	}
+	if ran != 10_000 || cap(q.queue) > 64 {
+		t.Errorf("%d turns ran, room for %d of 3", ran, cap(q.queue))
+	}
 }
 
 // TestSlowTurnsAreAside: a deal that computes for long does so on a worker, from its next turn
@@ -90,6 +110,7 @@ func TestSlowTurnsAreAside(t *testing.T) {
 		quick = !m.scheduled && !m.slow
 		m.mu.Unlock()
 	}
+	awaitSleep(w, 1)
 	began := clockd.Mono()
 	h.then = func() {
 		for clockd.Mono()-began < 10*slowMessage {

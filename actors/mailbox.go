@@ -15,9 +15,12 @@ type batch struct {
 	since int64 // when the first of them came, or the mailbox opened, Mono ns of the clock's snapshot
 }
 
-// slowMessage is how long a message may take, on average, of an actor whose next turn others
-// may wait for, ns: many times what one takes whose rules are as quick as rules can be.
-const slowMessage = 100_000
+// How long a message may take, on average, and a turn, of an actor whose next turn others may
+// wait for, ns: many times what one takes whose rules are as quick as rules can be.
+const (
+	slowMessage = 100_000
+	slowTurn    = 5_000_000
+)
 
 // mailbox hands its actor the whole backlog as one *batch. It starts shut to
 // deliveries, so that messages can gather while the actor's state is loaded;
@@ -163,8 +166,7 @@ func (m *mailbox) deliver() {
 	if len(m.batch.msgs) > 0 {
 		m.invoker.InvokeUserMessage(&m.batch)
 	}
-	took := clockd.Mono() - began
-	slow := took > slowMessage*int64(max(len(m.batch.msgs), 1))
+	slow := clockd.Mono()-began > min(slowMessage*int64(max(len(m.batch.msgs), 1)), slowTurn)
 	clear(m.batch.msgs)
 
 	m.mu.Lock()

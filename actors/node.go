@@ -353,19 +353,27 @@ func (n *Node) Post(r *Request) error {
 	return err
 }
 
-// Poll is the second half: whether r has been answered, and if so, as Call.
+// ErrLeaving means that a request has met its deal on its way out of memory.
+var ErrLeaving = errors.New("actors: the deal is leaving memory")
+
+// Poll is the second half: whether r has been answered, and if so, as Call. After ErrLeaving
+// CallAgain has the answer.
 func (n *Node) Poll(r *Request) (answered bool, err error) {
-	deadline := r.Deadline()
 	outcome, ended := r.TryWait()
 	if !ended {
 		return false, nil
 	}
 	again, err := n.receive(r, outcome)
 	if again {
-		_, err = n.send(r, deadline)
-		return err != nil, err
+		err = ErrLeaving
 	}
 	return true, err
+}
+
+// CallAgain is Call behind a Post, within the same deadline.
+func (n *Node) CallAgain(r *Request) error {
+	r.WakeBy(nil)
+	return n.call(r, r.Deadline())
 }
 
 // Gather begins a number of Posts: the deals take their turns when Run is called, by the same

@@ -14,6 +14,7 @@ import (
 	"github.com/doorbuster/doorbuster/runtime/journal"
 	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
 	"github.com/doorbuster/doorbuster/runtime/journal/sharded"
+	"github.com/doorbuster/doorbuster/runtime/own"
 )
 
 // badStore is a store whose snapshots hang while hold is open, and whose stream
@@ -37,6 +38,10 @@ func (s *badStore) Open(ctx context.Context, stream string) (journal.Head, error
 	}
 	return s.Memory.Open(ctx, stream)
 }
+
+type bell chan struct{}
+
+func (b bell) Wake() { b <- struct{}{} }
 
 // A request that met a deal on its way out of memory waits no longer than its
 // deadline for the way in.
@@ -79,7 +84,30 @@ func TestDeadlineWhileADealLeaves(t *testing.T) {
 	if !errors.Is(a.err, ErrUnavailable) {
 		t.Errorf("%+v", a)
 	}
+	// who does not wait in Call hears of it, and waits there
+	r, err := h.node.Acquire(own.ClassNew)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := make(bell, 1)
+	var waker own.Waker = told
+	r.WakeBy(&waker)
+	r.Deal, r.Cmd.Kind, r.Cmd.User, r.Cmd.Key, r.Cmd.Quantity = []byte("d"), deal.Place, []byte("u"), []byte("posted"), 1
+	if err := h.node.Post(r); err != nil {
+		t.Fatal(err)
+	}
+	<-told
+	if answered, err := h.node.Poll(r); !answered || !errors.Is(err, ErrLeaving) {
+		t.Fatalf("%v, %v", answered, err)
+	}
+	posted := make(chan error, 1)
+	go func() { posted <- h.node.CallAgain(r) }()
+	time.Sleep(time.Millisecond)
 	close(store.hold)
+	if err := <-posted; err != nil || r.Reply.Code != deal.OK {
+		t.Errorf("%v, %v", err, r.Reply.Code)
+	}
+	h.node.Release(r)
 	h.eventually("the deal has left", func() bool { return h.node.Stats().Active == 0 && h.node.Stats().Pool.InUse == 0 })
 	if a := h.place("d", "u", "k", 1); a.err != nil || a.again {
 		t.Errorf("%+v", a)

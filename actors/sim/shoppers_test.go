@@ -315,6 +315,10 @@ func (w *world) collect() {
 	waiting := w.flights[:0]
 	for _, o := range w.flights {
 		answered, err := w.node.Poll(o.request)
+		if errors.Is(err, actors.ErrLeaving) {
+			err = w.node.Post(o.request)
+			answered = err != nil
+		}
 		switch {
 		case !answered:
 			waiting = append(waiting, o)
