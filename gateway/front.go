@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -99,7 +100,10 @@ type Front struct {
 	server  atomic.Pointer[Server]
 	public  *fasthttp.Server
 	admin   *fasthttp.Server
-	loops   atomic.Pointer[orderLoops] // of public, nil until it is served
+	open    atomic.Int64 // connections of loops
+
+	mu    sync.Mutex    // guards loops
+	loops []*orderLoops // one for each listener of public
 
 	stopping context.Context // ends when Shutdown begins: listeners and streams close
 	stop     context.CancelFunc
@@ -233,7 +237,9 @@ func (f *Front) serve(on *fasthttp.Server, ln net.Listener) error {
 		if err != nil {
 			return errors.Join(err, socket.Close())
 		}
-		f.loops.Store(loops)
+		f.mu.Lock()
+		f.loops = append(f.loops, loops)
+		f.mu.Unlock()
 		defer context.AfterFunc(f.stopping, func() { _ = loops.Close() })()
 		return on.Serve(loops)
 	}
@@ -249,9 +255,12 @@ var ErrConnectionsLeft = errors.New("gateway: connections are left")
 // ctx ends. ErrConnectionsLeft.
 func (f *Front) Shutdown(ctx context.Context) error {
 	f.stop()
+	f.mu.Lock()
+	loops := slices.Clone(f.loops)
+	f.mu.Unlock()
 	var left error
-	if loops := f.loops.Load(); loops != nil {
-		left = errors.Join(loops.Close(), loops.wait(ctx)) // before fasthttp's own, which closes what seems idle to it
+	for _, ls := range loops { // before fasthttp's own, which closes what seems idle to it
+		left = errors.Join(left, ls.Close(), ls.wait(ctx))
 	}
 	if err := errors.Join(left, f.public.ShutdownWithContext(ctx), f.admin.ShutdownWithContext(ctx)); err != nil {
 		return fmt.Errorf("%w: %w", ErrConnectionsLeft, err)

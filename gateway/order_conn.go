@@ -37,10 +37,11 @@ type orderConn struct {
 	last    int64           // when something last came, Mono ns
 	served  bool            // a request has been answered
 	lent    bool
-	parked  bool // fasthttp waits in Read for the next request
-	more    bool // something may have come that is not read
-	ended   bool // nothing comes any more: read up to the end, of which no event tells
-	doomed  bool // it is closed behind its answer
+	parked  bool   // fasthttp waits in Read for the next request
+	more    bool   // something may have come that is not read
+	ended   bool   // nothing comes any more: read up to the end, of which no event tells
+	doomed  bool   // it is closed behind its answer
+	limit   []byte // what the answer to the request says of its caller's rate, if there are limits
 
 	// The borrower's, while it is lent.
 	idle   bool          // a request has been answered, and nothing is read of the next
@@ -82,7 +83,7 @@ func noteIdle(conn net.Conn, state fasthttp.ConnState) {
 
 // Read implements net.Conn.
 func (c *orderConn) Read(p []byte) (int, error) {
-	if c.idle {
+	if c.idle && c.taken == len(c.before) {
 		if !c.loop.tell(c, toldParked) {
 			return 0, io.EOF
 		}
@@ -122,6 +123,10 @@ func (c *orderConn) try(call func(int, []byte) (int, error), p []byte, by *time.
 		if c.gone {
 			c.mu.Unlock()
 			return 0, net.ErrClosed
+		}
+		if clockd.Passed(*by) {
+			c.mu.Unlock()
+			return 0, os.ErrDeadlineExceeded
 		}
 		n, err := call(c.fd, p)
 		wait := errors.Is(err, unix.EAGAIN)

@@ -111,9 +111,9 @@ func (l *orderLoop) adopt(conn net.Conn) error {
 	if err = errors.Join(err, failed); err != nil {
 		return fmt.Errorf("gateway: dup: %w", err)
 	}
-	l.all.open.Add(1)
+	l.all.front.open.Add(1)
 	if !l.tell(c, toldNew) {
-		l.all.open.Add(-1)
+		l.all.front.open.Add(-1)
 		c.release()
 	}
 	return nil
@@ -190,8 +190,10 @@ func (l *orderLoop) hear(now int64) {
 		switch c := t.conn; t.what {
 		case toldNew:
 			l.conns[int32(c.fd)] = c
-			if l.stops || l.watch(c.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET) != nil {
+			if l.ended || l.watch(c.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET) != nil {
 				l.drop(c)
+			} else if l.stops {
+				l.look(c, 0, now)
 			}
 		case toldWoken:
 			c.woken.Store(false)
@@ -201,12 +203,10 @@ func (l *orderLoop) hear(now int64) {
 		case toldParked, toldBack:
 			c.lent, c.last, c.served = false, now, true
 			c.parked = c.parked || t.what == toldParked
-			switch {
-			case c.gone && c.parked:
+			c.more = c.more || l.stops
+			if c.gone && c.parked {
 				l.unpark(c, nil)
-			case l.stops:
-				l.drop(c)
-			default:
+			} else {
 				l.read(c, now)
 			}
 		case toldClosed:
@@ -214,9 +214,7 @@ func (l *orderLoop) hear(now int64) {
 		case toldStop:
 			l.stops = true
 			for _, c := range l.conns {
-				if !c.lent {
-					l.drop(c)
-				}
+				l.look(c, 0, now)
 			}
 		}
 	}
@@ -232,7 +230,7 @@ func (l *orderLoop) drop(c *orderConn) {
 	case l.conns[int32(c.fd)] == c: // its borrower may say so, too
 		delete(l.conns, int32(c.fd))
 		c.release()
-		l.all.open.Add(-1)
+		l.all.front.open.Add(-1)
 		if c.parked {
 			l.unpark(c, nil) // the end
 		}
@@ -250,7 +248,8 @@ func (l *orderLoop) look(c *orderConn, events uint32, now int64) {
 	}
 }
 
-// read takes what has come, until a request is under way or there is no more.
+// read takes what has come, until a request is under way or there is no more: then the connection
+// waits for it, or is closed where everything stops.
 func (l *orderLoop) read(c *orderConn, now int64) {
 	for c.more && !c.gone && !c.lent && c.request == nil {
 		n, err := syscall.Read(c.fd, l.buffer)
@@ -261,7 +260,9 @@ func (l *orderLoop) read(c *orderConn, now int64) {
 				l.lend(c, l.buffer[:n])
 			}
 		case errors.Is(err, unix.EAGAIN):
-			c.more = false
+			if c.more = false; l.stops {
+				l.drop(c)
+			}
 		case !errors.Is(err, unix.EINTR):
 			l.drop(c)
 		}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/doorbuster/doorbuster/actors"
 	"github.com/doorbuster/doorbuster/clockd"
+	"github.com/doorbuster/doorbuster/runtime/admit"
 	"github.com/doorbuster/doorbuster/runtime/obs"
 )
 
@@ -121,6 +122,13 @@ func TestLoopsAndFasthttpTakeTurns(t *testing.T) {
 	k.say(liveText[10:] + next())
 	k.hear(200)
 	k.hear(201)
+	// more at once than fasthttp's buffer takes, which ends between two requests
+	pieces := (headersMax + bodyPrefetched) / 64
+	k.say(strings.Repeat("GET /livez HTTP/1.1\r\nHost: "+strings.Repeat("x", 64-len(liveText)+1)+"\r\n\r\n", pieces) + next())
+	for range pieces {
+		k.hear(200)
+	}
+	k.hear(201)
 	// a body for which the client is asked
 	asks := next()
 	end := strings.Index(asks, "\r\n\r\n") + 4
@@ -141,7 +149,7 @@ func TestLoopsAndFasthttpTakeTurns(t *testing.T) {
 func TestLoopsEndConnections(t *testing.T) {
 	h := newHouse(t, nil)
 	h.deal("d", "")
-	open := &h.server.front.loops.Load().open
+	open := &h.server.front.open
 	others := open.Load()
 	for i, last := range []string{orderText("u"), orderText("v") + orderText("w"), liveText} {
 		k := h.talk(t)
@@ -206,6 +214,9 @@ func TestLoopsOutlastSlowReaders(t *testing.T) {
 		for end := time.Now().Add(200 * time.Millisecond); !taken && time.Now().Before(end); {
 			taken = placed() == orders
 		}
+	}
+	if orders < 3 {
+		t.Fatal("an answer found no room in an empty socket")
 	}
 	h.order("d", "quick", 1).want(201)
 	for range orders {
@@ -280,9 +291,58 @@ func TestLoopsSweep(t *testing.T) {
 		t.Error("fasthttp was told ", err)
 	}
 	l.hear(clockd.Mono()) // that it has closed what was gone
-	if open := l.all.open.Load(); open != 0 {
+	if open := l.all.front.open.Load(); open != 0 {
 		t.Errorf("%d connections are counted", open)
 	}
+}
+
+// What fasthttp would refuse is not the loop's to serve.
+func TestLoopsServePlainHosts(t *testing.T) {
+	h := newHouse(t, nil)
+	h.deal("d", "")
+	for host, status := range map[string]int{"x": 201, "127.0.0.1:80": 201, "[::1]:80": 201, "a:b": 400, "x[y]": 400} {
+		k := h.talk(t)
+		k.say(strings.Replace(orderText(fmt.Sprintf("u%x", host)), "Host: x", "Host: "+host, 1))
+		k.hear(status)
+	}
+}
+
+// What a client is told of its rate comes with each answer.
+func TestLoopsTellOfLimits(t *testing.T) {
+	limiter, err := admit.NewLimiter(admit.LimiterConfig{PerSecond: 1, Burst: 100, Clients: 256})
+	must(t, err)
+	h := newHouse(t, func(c *Config, _ *actors.Config) { c.Limiter = limiter })
+	h.deal("d", "")
+	first := h.send(request{method: "POST", path: "/api/v1/orders", body: orderBody("d", "u", 1, ""), header: map[string]string{"Idempotency-Key": "k"}}).want(201)
+	again := h.send(request{method: "POST", path: "/api/v1/orders", body: orderBody("d", "u", 1, ""), header: map[string]string{"Idempotency-Key": "k"}}).want(201)
+	for _, a := range []answer{first, again, h.order("d", "v", 100).refused(soldOut)} {
+		if a.header.Get("RateLimit") == "" || a.header.Get("RateLimit-Policy") == "" {
+			t.Errorf("%d has %v", a.status, a.header)
+		}
+	}
+}
+
+// A bug in a part of an order's handler costs its client the connection, and nobody else
+// anything.
+func TestPanicOnALoop(t *testing.T) {
+	h := newHouse(t, nil)
+	h.deal("d", "")
+	front := h.server.front
+	l, mine := newStillLoop(t)
+	l.all.front = front
+	c := mine()
+	c.request, c.served = nil, true
+	l.guard(h.server, c, func() { panic("a bug") })
+	if len(l.conns) != 0 || !c.gone {
+		t.Error("the connection is still there")
+	}
+	lent := mine()
+	lent.lent = true
+	l.guard(h.server, lent, func() { panic("a bug behind the answer") })
+	if lent.gone {
+		t.Error("it was taken from its borrower")
+	}
+	h.order("d", "u", 1).want(201)
 }
 
 // newStillLoop makes a loop that does nothing of itself, and a function that gives it connections.

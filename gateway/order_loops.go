@@ -2,10 +2,10 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"net"
 	"runtime"
 	"sync"
-	"sync/atomic"
 
 	"github.com/valyala/fasthttp"
 )
@@ -35,9 +35,8 @@ type orderLoops struct {
 	loops  []*orderLoop
 	other  chan net.Conn // it has room for all connections
 	failed chan error    // of the listener
-	open   atomic.Int64  // connections
-	left   sync.WaitGroup
 	closed chan struct{}
+	gone   chan struct{} // closed behind the last connection
 	once   sync.Once
 	err    error // of the close
 }
@@ -49,7 +48,8 @@ func orderLoopCount() int { return max(1, runtime.NumCPU()/2) }
 func newOrderLoops(ln net.Listener, f *Front, rest *fasthttp.Server) (*orderLoops, error) {
 	ls := &orderLoops{
 		Listener: ln, front: f, rest: rest,
-		other: make(chan net.Conn, rest.Concurrency), failed: make(chan error), closed: make(chan struct{}),
+		other: make(chan net.Conn, rest.Concurrency), failed: make(chan error),
+		closed: make(chan struct{}), gone: make(chan struct{}),
 	}
 	for range orderLoopCount() {
 		l, err := newOrderLoop(ls)
@@ -61,21 +61,26 @@ func newOrderLoops(ln net.Listener, f *Front, rest *fasthttp.Server) (*orderLoop
 		}
 		ls.loops = append(ls.loops, l)
 	}
+	var left sync.WaitGroup
 	for _, l := range ls.loops {
-		ls.left.Go(l.run)
+		left.Go(l.run)
 	}
-	ls.left.Go(ls.take)
+	left.Go(ls.take)
+	go func() {
+		left.Wait()
+		close(ls.gone)
+	}()
 	return ls, nil
 }
 
-// Accept implements net.Listener.
+// Accept implements net.Listener. It goes on for as long as there are connections.
 func (ls *orderLoops) Accept() (net.Conn, error) {
 	select {
 	case conn := <-ls.other:
 		return conn, nil
 	case err := <-ls.failed:
 		return nil, err
-	case <-ls.closed:
+	case <-ls.gone:
 		return nil, net.ErrClosed
 	}
 }
@@ -85,13 +90,15 @@ func (ls *orderLoops) take() {
 	for n := 0; ; n++ {
 		conn, err := ls.Listener.Accept()
 		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
 		case err != nil:
 			select {
 			case ls.failed <- err: // fasthttp knows which of them end it, and waits behind others
 			case <-ls.closed:
 				return
 			}
-		case int(ls.open.Load()) >= ls.rest.Concurrency:
+		case int(ls.front.open.Load()) >= ls.rest.Concurrency:
 			ls.front.turnAway(conn)
 		default:
 			if err := ls.loops[n%len(ls.loops)].adopt(conn); err != nil {
@@ -113,22 +120,12 @@ func (ls *orderLoops) Close() error {
 	return ls.err
 }
 
-// wait returns when there is no connection left, or with the error of ctx. Those that nobody
-// has accepted are closed.
+// wait returns when there is no connection left, or with the error of ctx.
 func (ls *orderLoops) wait(ctx context.Context) error {
-	gone := make(chan struct{})
-	go func() {
-		ls.left.Wait()
-		close(gone)
-	}()
-	for {
-		select {
-		case conn := <-ls.other:
-			_ = conn.Close()
-		case <-gone:
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	select {
+	case <-ls.gone:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }

@@ -52,7 +52,7 @@ func (s *Server) countOrder(ctx *fasthttp.RequestCtx, begin int64) {
 	watched := s.watch(ctx, begin)
 	r, p := s.takeOrder(ctx, watched)
 	if r != nil {
-		p = s.giveOrder(ctx, r, s.callOrder(r), watched)
+		p = s.giveOrder(ctx, r, s.callOrder(r, s.node.Call), watched)
 	}
 	s.ordered(ctx, watched, p)
 	if wait := s.standsBack(p); wait > 0 {
@@ -68,15 +68,15 @@ func (s *Server) ordered(ctx *fasthttp.RequestCtx, watched *watchedOrder, p prob
 	}
 }
 
-// callOrder is Call for a seat that a bug must not cost.
-func (s *Server) callOrder(r *actors.Request) error {
+// callOrder calls for a seat that a bug must not cost.
+func (s *Server) callOrder(r *actors.Request, call func(*actors.Request) error) error {
 	called := false
 	defer func() {
 		if !called {
 			s.vacate(r)
 		}
 	}()
-	err := s.node.Call(r)
+	err := call(r)
 	called = true
 	return err
 }

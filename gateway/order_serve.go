@@ -22,21 +22,22 @@ var orderLine = []byte(fasthttp.MethodPost + " /api/v1/order")
 // order takes an order that has come whole, and says whether that is what came.
 func (l *orderLoop) order(c *orderConn, came []byte) bool {
 	s := l.all.front.server.Load()
-	if s == nil || l.stops || !s.loopsOrders() || !bytes.HasPrefix(came, orderLine) || !l.parse(came) {
+	if s == nil || !s.loopsOrders() || !bytes.HasPrefix(came, orderLine) || !l.parse(came) {
 		return false
 	}
 	l.ctx.SetRemoteAddr(c.remote)
 	c.begin = clockd.Mono()
-	c.watched = s.watch(&l.ctx, c.begin)
 	l.guard(s, c, func() {
+		c.watched = s.watch(&l.ctx, c.begin)
 		r, p := s.takeOrder(&l.ctx, c.watched)
 		if r == nil {
 			l.write(s, c, p)
 			return
 		}
+		c.limit = append(c.limit[:0], l.ctx.Response.Header.PeekBytes(headerRateLimit)...)
 		r.WakeBy(&c.waker)
 		c.request = r
-		if err := s.node.Post(r); err != nil {
+		if err := s.callOrder(r, s.node.Post); err != nil {
 			c.request = nil
 			l.write(s, c, s.giveOrder(&l.ctx, r, err, c.watched))
 		}
@@ -65,12 +66,30 @@ func (l *orderLoop) parse(came []byte) bool {
 	if n < 0 || n > bodyPrefetched || n != l.parser.Buffered()+l.reader.Len() || h.ConnectionClose() || !h.IsHTTP11() {
 		return false
 	}
-	if fault, says := framingFault(h.RawHeaders()); fault != noProblem || says != 0 || !isPlaceOrder(&l.ctx) {
+	if fault, says := framingFault(h.RawHeaders()); fault != noProblem || says != 0 || !isPlaceOrder(&l.ctx) || !isPlainHost(h.Host()) {
 		return false
 	}
 	l.body.Reset(came[len(came)-n:])
 	l.ctx.Request.SetBodyStream(&l.body, n)
 	return true
+}
+
+// isPlainHost says whether a host needs no judging: a name or an IPv4 address, and perhaps a port.
+func isPlainHost(host []byte) bool {
+	name, port, _ := bytes.Cut(host, []byte{':'})
+	for _, b := range name {
+		if b|0x20 < 'a' || b|0x20 > 'z' {
+			if b != '.' && b != '-' && (b < '0' || b > '9') {
+				return false
+			}
+		}
+	}
+	for _, b := range port {
+		if b < '0' || b > '9' {
+			return false
+		}
+	}
+	return len(name) > 0 && len(port) <= len("65535")
 }
 
 // reset makes room for an answer.
@@ -80,17 +99,25 @@ func (l *orderLoop) reset() {
 	l.all.front.identify(&l.ctx)
 }
 
-// guard runs a part of an order's handler so that a bug in it costs one answer.
+// guard runs a part of an order's handler so that a bug in it costs one answer, and the
+// connection.
 func (l *orderLoop) guard(s *Server, c *orderConn, part func()) {
 	defer func() {
-		if fault := recover(); fault != nil {
-			s.cfg.Logger.Error("a handler panicked", about(&l.ctx, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))...)
-			c.request = nil
-			l.reset()
-			s.refuse(&l.ctx, internalError, "", nil)
-			l.ctx.SetConnectionClose()
-			l.write(s, c, internalError)
+		fault := recover()
+		if fault == nil {
+			return
 		}
+		s.cfg.Logger.Error("a handler panicked", about(&l.ctx, "panic", fmt.Sprint(fault), "stack", string(debug.Stack()))...)
+		c.request = nil
+		if c.lent || c.gone {
+			return // its borrower answers, or nobody
+		}
+		l.reset()
+		s.refuse(&l.ctx, internalError, "", nil)
+		l.ctx.SetConnectionClose()
+		l.out = responseBytes(l.out, &l.ctx.Response)
+		_, _ = syscall.Write(c.fd, l.out)
+		l.drop(c)
 	}()
 	part()
 }
@@ -103,16 +130,16 @@ func (l *orderLoop) answer(c *orderConn, now int64) {
 	l.reset()
 	l.guard(s, c, func() {
 		answered, err := s.node.Poll(r)
-		switch {
-		case !answered:
+		if !answered {
 			return
-		case err == nil && r.Reply.Replayed:
-			c.request = nil
-			l.replay(s, c, r)
-		default:
-			c.request = nil
-			l.write(s, c, s.giveOrder(&l.ctx, r, err, c.watched))
 		}
+		c.request = nil
+		if again := errors.Is(err, actors.ErrLeaving); again || err == nil && r.Reply.Replayed {
+			l.finish(s, c, r, again)
+			return
+		}
+		s.limitHeaders(&l.ctx, c.limit)
+		l.write(s, c, s.giveOrder(&l.ctx, r, err, c.watched))
 	})
 	l.read(c, now)
 }
@@ -123,69 +150,77 @@ func (l *orderLoop) write(s *Server, c *orderConn, p problem) {
 	if l.stops || c.doomed {
 		l.ctx.SetConnectionClose()
 	}
-	closing := l.ctx.Response.ConnectionClose()
-	l.out = appendResponse(l.out[:0], &l.ctx.Response)
-	s.done(&l.ctx, s.orders.route, c.begin)
+	status, closing := l.ctx.Response.StatusCode(), l.ctx.Response.ConnectionClose()
+	l.out = responseBytes(l.out, &l.ctx.Response)
 	c.served = true
 	if wait := s.standsBack(p); wait > 0 {
-		l.later(s, c, wait, l.out, closing)
+		c.lent = true
+		answer, begin := bytes.Clone(l.out), c.begin
+		go func() {
+			_ = s.cfg.Clock.Sleep(l.all.front.stopping, wait) // a shutdown ends it
+			s.observeOrder(status, begin)
+			c.deliver(answer, closing)
+		}()
 		return
 	}
+	s.observeOrder(status, c.begin)
 	n, err := syscall.Write(c.fd, l.out)
 	switch {
 	case n == len(l.out):
 		if closing {
 			l.drop(c)
 		}
-	case err == nil || errors.Is(err, unix.EAGAIN):
-		l.later(s, c, 0, l.out[max(n, 0):], closing)
+	case err == nil || errors.Is(err, unix.EAGAIN): // its client need not take the answer at once
+		c.lent = true
+		go c.deliver(bytes.Clone(l.out[max(n, 0):]), closing)
 	default:
 		l.drop(c)
 	}
 }
 
-// appendResponse appends what goes out for an answer that is no stream.
-func appendResponse(b []byte, resp *fasthttp.Response) []byte {
-	body := resp.Body()
-	resp.Header.SetContentLength(len(body))
-	return append(resp.Header.AppendBytes(b), body...)
+// observeOrder counts a request of the order path by how long it took.
+func (s *Server) observeOrder(status int, begin int64) {
+	s.orders.route.Observe(status, time.Duration(clockd.Mono()-begin))
 }
 
-// later writes an answer, or what is left of it, after a while, to a client that need not
-// take it at once.
-func (l *orderLoop) later(s *Server, c *orderConn, wait time.Duration, answer []byte, closing bool) {
+// finish answers an order on a goroutine: one that was placed before, which is read from the
+// journal, or one whose deal was leaving memory, which waits for it to be back.
+func (l *orderLoop) finish(s *Server, c *orderConn, r *actors.Request, again bool) {
 	c.lent = true
-	answer = bytes.Clone(answer)
-	go func() {
-		if wait > 0 {
-			_ = s.cfg.Clock.Sleep(l.all.front.stopping, wait) // a shutdown ends it
-		}
-		c.deliver(answer, closing)
-	}()
-}
-
-// replay answers an order that was placed before, which is read from the journal.
-func (l *orderLoop) replay(s *Server, c *orderConn, r *actors.Request) {
-	c.lent = true
-	watched, begin := c.watched, c.begin
+	watched, begin, limit := c.watched, c.begin, bytes.Clone(c.limit)
 	go func() {
 		var ctx fasthttp.RequestCtx
 		ctx.SetRemoteAddr(c.remote)
 		ctx.Response.Header.SetNoDefaultContentType(true)
 		s.guard(&ctx, func(ctx *fasthttp.RequestCtx) {
-			s.ordered(ctx, watched, s.giveOrder(ctx, r, nil, watched))
-			s.done(ctx, s.orders.route, begin)
+			s.limitHeaders(ctx, limit)
+			var err error
+			if again {
+				err = s.callOrder(r, s.node.CallAgain)
+			}
+			s.ordered(ctx, watched, s.giveOrder(ctx, r, err, watched))
+			s.observeOrder(ctx.Response.StatusCode(), begin)
 		})
-		c.deliver(appendResponse(nil, &ctx.Response), ctx.Response.ConnectionClose())
+		if l.all.front.stopping.Err() != nil {
+			ctx.SetConnectionClose()
+		}
+		c.deliver(responseBytes(nil, &ctx.Response), ctx.Response.ConnectionClose())
 	}()
+}
+
+// responseBytes is what goes out for an answer that is no stream, in the room of buf.
+func responseBytes(buf []byte, resp *fasthttp.Response) []byte {
+	body := resp.Body()
+	resp.Header.SetContentLength(len(body))
+	return append(resp.Header.AppendBytes(buf), body...)
 }
 
 // deliver writes an answer to a connection that is lent, and gives it back.
 func (c *orderConn) deliver(answer []byte, closing bool) {
 	_ = c.SetWriteDeadline(clockd.Deadline(writeTimeout))
+	then := toldBack
 	if _, err := c.Write(answer); err != nil || closing {
-		_ = c.Close()
-		return
+		then = toldClosed
 	}
-	c.loop.tell(c, toldBack)
+	c.loop.tell(c, then)
 }

@@ -442,14 +442,23 @@ func (s *Server) allow(ctx *fasthttp.RequestCtx, as role, name []byte, take bool
 	}
 	var b [128]byte
 	d := s.cfg.Limiter.Ask(append(append(b[:0], byte(as)), name...), s.cfg.Clock.Now().Mono, take)
-	h := &ctx.Response.Header
-	h.Set("RateLimit-Policy", s.cfg.Limiter.Policy())
-	h.SetBytesV("RateLimit", d.AppendRateLimit(b[:0]))
+	s.limitHeaders(ctx, d.AppendRateLimit(b[:0]))
 	if !d.OK {
-		h.SetBytesV("Retry-After", fasthttp.AppendUint(b[:0], admit.RetryAfter(d.Retry, time.Second)))
+		ctx.Response.Header.SetBytesV("Retry-After", fasthttp.AppendUint(b[:0], admit.RetryAfter(d.Retry, time.Second)))
 	}
 	return d.OK
 }
+
+// limitHeaders says how much more a client may ask for, if there are limits.
+func (s *Server) limitHeaders(ctx *fasthttp.RequestCtx, left []byte) {
+	if s.cfg.Limiter != nil && len(left) > 0 {
+		ctx.Response.Header.Set("RateLimit-Policy", s.cfg.Limiter.Policy())
+		ctx.Response.Header.SetBytesKV(headerRateLimit, left)
+	}
+}
+
+// headerRateLimit is as fasthttp normalizes it.
+var headerRateLimit = []byte("Ratelimit")
 
 // done records a request that was answered.
 func (s *Server) done(ctx *fasthttp.RequestCtx, seen *obs.Route, begin int64) {
