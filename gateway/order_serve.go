@@ -150,20 +150,14 @@ func (l *orderLoop) write(s *Server, c *orderConn, p problem) {
 	if l.stops || c.doomed {
 		l.ctx.SetConnectionClose()
 	}
-	status, closing := l.ctx.Response.StatusCode(), l.ctx.Response.ConnectionClose()
+	closing := l.ctx.Response.ConnectionClose()
 	l.out = responseBytes(l.out, &l.ctx.Response)
 	c.served = true
 	if wait := s.standsBack(p); wait > 0 {
-		c.lent = true
-		answer, begin := bytes.Clone(l.out), c.begin
-		go func() {
-			_ = s.cfg.Clock.Sleep(l.all.front.stopping, wait) // a shutdown ends it
-			s.observeOrder(status, begin)
-			c.deliver(answer, closing)
-		}()
+		l.later(s, c, l.out, closing, wait)
 		return
 	}
-	s.observeOrder(status, c.begin)
+	s.observeOrder(l.ctx.Response.StatusCode(), c.begin)
 	n, err := syscall.Write(c.fd, l.out)
 	switch {
 	case n == len(l.out):
@@ -171,11 +165,25 @@ func (l *orderLoop) write(s *Server, c *orderConn, p problem) {
 			l.drop(c)
 		}
 	case err == nil || errors.Is(err, unix.EAGAIN): // its client need not take the answer at once
-		c.lent = true
-		go c.deliver(bytes.Clone(l.out[max(n, 0):]), closing)
+		l.later(s, c, l.out[max(n, 0):], closing, 0)
 	default:
 		l.drop(c)
 	}
+}
+
+// later writes an answer, or what is left of one, on a goroutine. With a wait it is counted
+// behind that.
+func (l *orderLoop) later(s *Server, c *orderConn, answer []byte, closing bool, wait time.Duration) {
+	c.lent = true
+	answer = bytes.Clone(answer)
+	status, begin := l.ctx.Response.StatusCode(), c.begin
+	go func() {
+		if wait > 0 {
+			_ = s.cfg.Clock.Sleep(l.all.front.stopping, wait) // a shutdown ends it
+			s.observeOrder(status, begin)
+		}
+		c.deliver(answer, closing)
+	}()
 }
 
 // observeOrder counts a request of the order path by how long it took.
