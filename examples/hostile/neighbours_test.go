@@ -236,7 +236,8 @@ var errOver = errors.New("the attack is over")
 
 func newClient(t *testing.T, addr string, connections int) *client.Client {
 	t.Helper()
-	c, err := client.New(client.Config{Addr: addr, Connections: connections})
+	// The compiler of an upload rests for half of the time while orders come.
+	c, err := client.New(client.Config{Addr: addr, Connections: connections, Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
