@@ -11,9 +11,9 @@ import (
 // another one when a rule has to grow the fresh stack.
 //
 // Whoever posts many messages at once may run the turns that they make due: nobody is woken
-// for a turn between Gather and Run. A turn that waits for longer than a tick nevertheless,
-// because another one computes, is a worker's: see nudge. So is one that is known to be long:
-// see Aside.
+// for a turn between Gather and Run. A turn that waits nevertheless, because another one
+// computes, is a worker's after one or two looks of the janitor: see nudge. So is one that is
+// known to be long: see Aside.
 type workers struct {
 	running sync.WaitGroup
 
@@ -38,7 +38,8 @@ func newWorkers(count int) *workers {
 	return w
 }
 
-// turnQueue holds turns, the oldest first. A mailbox is due at most once, so the number of actors is a bound.
+// turnQueue holds turns, the oldest first. A mailbox is due at most once, so the number of actors
+// is a bound.
 type turnQueue struct {
 	queue []func() // from next on
 	next  int
@@ -147,8 +148,8 @@ func (w *workers) Run() {
 	}
 }
 
-// nudge is called each time that the janitor looks. It wakes the workers if turns are due and none was taken since the
-// last one.
+// nudge is called each time that the janitor looks. It wakes the workers if turns are due and
+// none was taken since the last one.
 func (w *workers) nudge() {
 	w.mu.Lock()
 	stuck := !w.turns.empty() && w.turns.taken == w.seen
@@ -159,8 +160,8 @@ func (w *workers) nudge() {
 	}
 }
 
-// close ends the workers after the turns that are queued, and waits for those that others run. A turn that is scheduled later is
-// never run, and harms nobody.
+// close ends the workers after the turns that are queued, and waits for those that others run. A
+// turn that is scheduled later is never run, and harms nobody.
 func (w *workers) close() {
 	w.mu.Lock()
 	w.closed = true
