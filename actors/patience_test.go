@@ -113,10 +113,11 @@ func TestDenialWithoutAJournal(t *testing.T) {
 func TestFullQueueOfLoads(t *testing.T) {
 	for name, alone := range map[string]bool{"alone": true, "in a cluster": false} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			store := &lazyStore{Memory: journaltest.NewMemory()}
 			v := newTownOver(t, store)
 			r := v.join("a", func(c *Config, _ *clockd.Config) {
-				c.Workers, c.RequestTimeout = 1, 2*time.Second
+				c.Workers, c.RequestTimeout = 1, 5*time.Second // a tenth of it is left to say so
 				if alone {
 					c.Peers, c.Member = nil, ""
 				}
