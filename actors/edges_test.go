@@ -199,6 +199,24 @@ func TestActiveDealsAreBounded(t *testing.T) {
 	})
 }
 
+// A search for idle deals that takes longer than a tick is not begun again meanwhile.
+func TestOneSearchForIdleDeals(t *testing.T) {
+	h := newHouse(t, func(c *Config) { c.ActiveMax = 1 })
+	h.create("a", nil)
+	create := func() error {
+		h.clock.Advance(evictIdle * time.Millisecond)
+		return h.do("b", own.ClassNew, func(c *deal.Command) { c.Kind, c.Spec = deal.Create, &deal.Spec{ID: "b"} }).err
+	}
+	h.node.evicting.underWay.Store(true)
+	for range 20 {
+		if err := create(); !errors.Is(err, ErrOverloaded) {
+			t.Fatalf("beside a search that goes on: %v", err)
+		}
+	}
+	h.node.evicting.underWay.Store(false)
+	h.eventually("there is room", func() bool { return create() == nil })
+}
+
 func TestDrainGivesUpInTime(t *testing.T) {
 	h := newHouse(t, nil)
 	r, err := h.node.Acquire(own.ClassNew)

@@ -163,6 +163,7 @@ type Node struct {
 	recovery  Recovery
 	readOnly  atomic.Bool   // as the store said last
 	evicted   atomic.Uint64 // tick of the last eviction
+	evicting  chore
 	rulesOff  atomic.Uint64
 	leftOut   atomic.Uint64 // orders, from lists
 	stage     atomic.Uint32 // serving, draining or closed

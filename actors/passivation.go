@@ -72,18 +72,20 @@ func (n *Node) sendLeave(before int64) {
 }
 
 // evict asks the deals that have been idle longest to leave, because the set
-// is full. It looks at all of them, so it does so in the background, and once a tick at most.
+// is full. It looks at all of them, so it does so in the background, once a tick at most and
+// never twice at a time.
 func (n *Node) evict() {
 	now := n.clock.Now()
 	if n.evicted.Swap(now.Tick) == now.Tick {
 		return
 	}
-	n.background(func() {
+	n.once(&n.evicting, "make room for deals", func() error {
 		idle := n.active.list(func(a *activation) bool { return a.waiting.InFlight() == 0 })
 		slices.SortFunc(idle, func(a, b *activation) int { return cmp.Compare(a.lastUsed.Load(), b.lastUsed.Load()) })
 		for _, a := range idle[:min(len(idle), evictedAtOnce)] {
 			a.mailbox.PostUserMessage(leave{evictIdle})
 		}
+		return nil
 	})
 }
 
