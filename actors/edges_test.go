@@ -207,11 +207,17 @@ func TestOneSearchForIdleDeals(t *testing.T) {
 		h.clock.Advance(evictIdle * time.Millisecond)
 		return h.do("b", own.ClassNew, func(c *deal.Command) { c.Kind, c.Spec = deal.Create, &deal.Spec{ID: "b"} }).err
 	}
+	a := h.node.directory.find([]byte("a"))
+	h.eventually("a may leave", func() bool {
+		h.clock.Advance(evictIdle * time.Millisecond)
+		return !a.dirty.Load()
+	})
 	h.node.evicting.underWay.Store(true)
 	for range 20 {
 		if err := create(); !errors.Is(err, ErrOverloaded) {
 			t.Fatalf("beside a search that goes on: %v", err)
 		}
+		time.Sleep(5 * time.Millisecond) // in which a would leave
 	}
 	h.node.evicting.underWay.Store(false)
 	h.eventually("there is room", func() bool { return create() == nil })
