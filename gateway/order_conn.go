@@ -7,7 +7,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -97,7 +96,7 @@ func (c *orderConn) Read(p []byte) (int, error) {
 		c.taken += n
 		return n, nil
 	}
-	n, err := c.try(syscall.Read, p, &c.readBy)
+	n, err := c.try(receive, p, &c.readBy)
 	if n == 0 && err == nil && len(p) > 0 {
 		return 0, io.EOF
 	}
@@ -107,7 +106,7 @@ func (c *orderConn) Read(p []byte) (int, error) {
 // Write implements net.Conn.
 func (c *orderConn) Write(p []byte) (written int, err error) {
 	for written < len(p) {
-		n, err := c.try(syscall.Write, p[written:], &c.writeBy)
+		n, err := c.try(send, p[written:], &c.writeBy)
 		if err != nil {
 			return written, err
 		}

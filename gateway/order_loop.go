@@ -8,7 +8,6 @@ import (
 	"net"
 	"runtime"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -252,7 +251,7 @@ func (l *orderLoop) look(c *orderConn, events uint32, now int64) {
 // waits for it, or is closed where everything stops.
 func (l *orderLoop) read(c *orderConn, now int64) {
 	for c.more && !c.gone && !c.lent && c.request == nil {
-		n, err := syscall.Read(c.fd, l.buffer)
+		n, err := receive(c.fd, l.buffer)
 		switch {
 		case n > 0:
 			c.last, c.more = now, n == len(l.buffer) || c.ended

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"syscall"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -116,7 +115,7 @@ func (l *orderLoop) guard(s *Server, c *orderConn, part func()) {
 		s.refuse(&l.ctx, internalError, "", nil)
 		l.ctx.SetConnectionClose()
 		l.out = responseBytes(l.out, &l.ctx.Response)
-		_, _ = syscall.Write(c.fd, l.out)
+		_, _ = send(c.fd, l.out)
 		l.drop(c)
 	}()
 	part()
@@ -158,7 +157,7 @@ func (l *orderLoop) write(s *Server, c *orderConn, p problem) {
 		return
 	}
 	s.observeOrder(l.ctx.Response.StatusCode(), c.begin)
-	n, err := syscall.Write(c.fd, l.out)
+	n, err := send(c.fd, l.out)
 	switch {
 	case n == len(l.out):
 		if closing {

@@ -222,7 +222,8 @@ func TestPanicInAnOrder(t *testing.T) {
 	var log safeBuffer
 	h := newHouse(t, func(c *Config, _ *actors.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	h.deal("d-7", "")
-	h.server.orders.sales = nil // stands in for a bug
+	h.server.orders.sales = nil           // stands in for a bug
+	h.server.front.server.Store(h.server) // so that the loops see it
 	h.order("d-7", "u", 1).refused(internalError)
 	if !strings.Contains(log.String(), "a handler panicked") || !strings.Contains(log.String(), " deal_id=d-7 ") {
 		t.Errorf("logged %q", log.String())
