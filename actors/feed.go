@@ -76,13 +76,13 @@ type board struct {
 	mu        sync.Mutex // guards the rest
 	committed deal.View
 	status    deal.Status
-	leaving   bool       // nobody may begin to watch
-	groups    *groupRing // nil until there is one
-	watchers  map[*Watch]struct{}
+	leaving   bool                // nobody may begin to watch
+	groups    *groupRing          // nil until there is one
+	watchers  map[*Watch]struct{} // nil until there is one
 }
 
 func newBoard() board {
-	return board{gone: make(chan struct{}), watchers: make(map[*Watch]struct{})}
+	return board{gone: make(chan struct{})}
 }
 
 // close sends the watchers on to the next board.
@@ -214,10 +214,14 @@ func (n *Node) boardHere(ctx context.Context, dealID string) (*board, error) {
 func (b *board) watch(w *Watch) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.leaving {
-		b.watchers[w] = struct{}{}
+	if b.leaving {
+		return false
 	}
-	return !b.leaving
+	if b.watchers == nil { // most deals do without one
+		b.watchers = map[*Watch]struct{}{}
+	}
+	b.watchers[w] = struct{}{}
+	return true
 }
 
 func (w *Watch) detach() {
