@@ -18,7 +18,7 @@ import (
 
 const (
 	loopBuffer = headersMax + bodyPrefetched // what a loop reads at once, bytes
-	loopEvents = 256                         // that a loop takes at once
+	loopEvents = 4096                        // that a loop takes at once: what waits beyond them is not yet seen to be in flight
 	loopTick   = time.Second                 // how often it looks for silent connections
 )
 
@@ -145,28 +145,33 @@ func (l *orderLoop) run() {
 	defer l.free()
 	events := make([]unix.EpollEvent, loopEvents)
 	for swept := clockd.Mono(); !l.stops || len(l.conns) > 0; {
-		n, err := unix.EpollWait(l.poll, events, l.rest())
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			panic(fmt.Sprintf("gateway: epoll: %v", err)) // our descriptor is broken
-		}
-		now, s := clockd.Mono(), l.all.front.server.Load()
-		if s != nil {
-			s.node.Gather()
-		}
-		l.hear(now)
-		for _, e := range events[:max(n, 0)] {
-			if c := l.conns[e.Fd]; c != nil {
-				l.look(c, e.Events, now)
-			}
-		}
-		if s != nil {
-			s.node.Run()
-		}
-		if now-swept >= int64(loopTick) {
+		if now := l.round(events); now-swept >= int64(loopTick) {
 			l.sweep(now)
 			swept = now
 		}
 	}
+}
+
+// round waits until there is something to do, and does it. It returns when that began, Mono ns.
+func (l *orderLoop) round(events []unix.EpollEvent) int64 {
+	n, err := unix.EpollWait(l.poll, events, l.rest())
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		panic(fmt.Sprintf("gateway: epoll: %v", err)) // our descriptor is broken
+	}
+	now, s := clockd.Mono(), l.all.front.server.Load()
+	if s != nil {
+		s.node.Gather()
+	}
+	l.hear(now)
+	for _, e := range events[:max(n, 0)] {
+		if c := l.conns[e.Fd]; c != nil {
+			l.look(c, e.Events, now)
+		}
+	}
+	if s != nil {
+		s.node.Run()
+	}
+	return now
 }
 
 // rest is how long the loop may sleep, ms.

@@ -265,6 +265,46 @@ func TestLoopsStop(t *testing.T) {
 	must(t, <-ended)
 }
 
+// Whatever waits for a loop counts as in flight before any of it is answered: what is too much is
+// refused then, and does not wait in its sockets for its turn.
+func TestLoopsSeeAllThatWait(t *testing.T) {
+	const most, orders = 400, 600
+	h := newHouse(t, func(_ *Config, n *actors.Config) { n.InFlightMax = most + most/4 }) // a fifth is kept for what was begun
+	h.deal("d", `,"stock":1000`)
+	front := h.server.front
+	l, err := newOrderLoop(front.loops[0])
+	must(t, err)
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	must(t, err)
+	var shoppers []*talk
+	for range orders {
+		conn := dial(t, ln.Addr().String())
+		shoppers = append(shoppers, &talk{conn, t, bufio.NewReader(conn)})
+		theirs, err := ln.Accept()
+		must(t, err)
+		must(t, l.adopt(theirs))
+	}
+	must(t, ln.Close())
+	l.hear(clockd.Mono())
+	for i, k := range shoppers {
+		k.say(orderText(fmt.Sprintf("u%d", i)))
+	}
+	refused := h.node.Stats().Pool.Refused
+	events := make([]unix.EpollEvent, loopEvents)
+	l.round(events)
+	if refused = h.node.Stats().Pool.Refused - refused; refused != orders-most {
+		t.Errorf("%d of %d orders are refused where %d may be in flight", refused, orders, most)
+	}
+	for l.tell(nil, toldStop); !l.stops || len(l.conns) > 0; {
+		h.clock.Advance(turnedAwayWait / 10) // whoever is turned away begins to wait at some time
+		l.round(events)
+	}
+	l.free()
+	if placed := h.get("/api/v1/deals/d").field("reserved").(int64); placed != most {
+		t.Errorf("%d are placed, want %d", placed, most)
+	}
+}
+
 // A loop forgets connections that are silent for too long; how long depends on whether they have
 // ever asked for anything.
 func TestLoopsSweep(t *testing.T) {
