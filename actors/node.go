@@ -378,10 +378,11 @@ func (n *Node) CallAgain(r *Request) error {
 }
 
 // Gather begins a number of Posts: the deals take their turns when Run is called, by the same
-// caller, on its goroutine.
+// caller, on its goroutine, and what they write is committed together.
 func (n *Node) Gather() {
 	if n.workers != nil {
 		n.workers.Gather()
+		n.committer.Hold()
 	}
 }
 
@@ -389,6 +390,7 @@ func (n *Node) Gather() {
 func (n *Node) Run() {
 	if n.workers != nil {
 		n.workers.Run()
+		n.committer.Release()
 	}
 }
 

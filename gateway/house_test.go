@@ -100,6 +100,8 @@ type gatedStore struct {
 	held atomic.Pointer[heldRead] // the next Get
 	gets atomic.Int64
 	away atomic.Int64 // from this Get on nothing is found, 0 = it is there
+
+	first atomic.Int64 // events of the first group since it was 0
 }
 
 // Get implements journal.Store.
@@ -118,6 +120,11 @@ func (s *gatedStore) Get(ctx context.Context, stream string, seq uint64, dst []b
 func (s *gatedStore) Commit(group []*journal.Write) error {
 	s.gate.RLock()
 	defer s.gate.RUnlock()
+	events := 0
+	for _, w := range group {
+		events += w.Count
+	}
+	s.first.CompareAndSwap(0, int64(events))
 	return s.Memory.Commit(group)
 }
 

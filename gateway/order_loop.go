@@ -19,6 +19,7 @@ import (
 const (
 	loopBuffer = headersMax + bodyPrefetched // what a loop reads at once, bytes
 	loopEvents = 4096                        // that a loop takes at once: what waits beyond them is not yet seen to be in flight
+	loopTurns  = 128                         // events behind which what they made due is done
 	loopTick   = time.Second                 // how often it looks for silent connections
 )
 
@@ -163,7 +164,11 @@ func (l *orderLoop) round(events []unix.EpollEvent) int64 {
 		s.node.Gather()
 	}
 	l.hear(now)
-	for _, e := range events[:max(n, 0)] {
+	for i, e := range events[:max(n, 0)] {
+		if i > 0 && i%loopTurns == 0 && s != nil { // their sync begins while the rest is read
+			s.node.Run()
+			s.node.Gather()
+		}
 		if c := l.conns[e.Fd]; c != nil {
 			l.look(c, e.Events, now)
 		}

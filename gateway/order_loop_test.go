@@ -64,8 +64,10 @@ func (k *talk) hearEnd() {
 }
 
 // orderText is an order of user, with headers.
-func orderText(user string, headers ...string) string {
-	body := orderBody("d", user, 1, "")
+func orderText(user string, headers ...string) string { return orderOf("d", user, headers...) }
+
+func orderOf(dealID, user string, headers ...string) string {
+	body := orderBody(dealID, user, 1, "")
 	return "POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k-" + user + "\r\n" +
 		strings.Join(append(headers, ""), "\r\n") + fmt.Sprintf("Content-Length: %d\r\n\r\n", len(body)) + body
 }
@@ -265,44 +267,93 @@ func TestLoopsStop(t *testing.T) {
 	must(t, <-ended)
 }
 
-// Whatever waits for a loop counts as in flight before any of it is answered: what is too much is
-// refused then, and does not wait in its sockets for its turn.
-func TestLoopsSeeAllThatWait(t *testing.T) {
-	const most, orders = 400, 600
-	h := newHouse(t, func(_ *Config, n *actors.Config) { n.InFlightMax = most + most/4 }) // a fifth is kept for what was begun
-	h.deal("d", `,"stock":1000`)
-	front := h.server.front
-	l, err := newOrderLoop(front.loops[0])
+// handLoop is a loop that goes round when the test says so, with connections of its own.
+type handLoop struct {
+	*orderLoop
+	h        *house
+	shoppers []*talk
+	events   []unix.EpollEvent
+}
+
+func newHandLoop(t *testing.T, h *house, shoppers int) *handLoop {
+	l, err := newOrderLoop(h.server.front.loops[0])
 	must(t, err)
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	must(t, err)
-	var shoppers []*talk
-	for range orders {
+	hand := &handLoop{orderLoop: l, h: h, events: make([]unix.EpollEvent, loopEvents)}
+	for range shoppers {
 		conn := dial(t, ln.Addr().String())
-		shoppers = append(shoppers, &talk{conn, t, bufio.NewReader(conn)})
+		hand.shoppers = append(hand.shoppers, &talk{conn, t, bufio.NewReader(conn)})
 		theirs, err := ln.Accept()
 		must(t, err)
 		must(t, l.adopt(theirs))
 	}
 	must(t, ln.Close())
 	l.hear(clockd.Mono())
-	for i, k := range shoppers {
-		k.say(orderText(fmt.Sprintf("u%d", i)))
+	return hand
+}
+
+// order has each shopper send an order, for one deal after the other, and sees them all in one
+// round.
+func (l *handLoop) order(run string, deals ...string) {
+	for i, k := range l.shoppers {
+		k.say(orderOf(deals[i%len(deals)], fmt.Sprintf("%s-u%d", run, i)))
 	}
+	l.round(l.events)
+}
+
+// end answers what is in flight.
+func (l *handLoop) end() {
+	for l.tell(nil, toldStop); !l.stops || len(l.conns) > 0; {
+		l.h.clock.Advance(turnedAwayWait / 10) // whoever is turned away begins to wait at some time
+		l.round(l.events)
+	}
+	l.free()
+}
+
+// Whatever waits for a loop counts as in flight before any of it is answered: what is too much is
+// refused then, and does not wait in its sockets for its turn.
+func TestLoopsSeeAllThatWait(t *testing.T) {
+	const most, orders = 400, 600
+	h := newHouse(t, func(_ *Config, n *actors.Config) { n.InFlightMax = most + most/4 }) // a fifth is kept for what was begun
+	h.deal("d", `,"stock":1000`)
+	l := newHandLoop(t, h, orders)
 	refused := h.node.Stats().Pool.Refused
-	events := make([]unix.EpollEvent, loopEvents)
-	l.round(events)
+	l.order("r", "d")
 	if refused = h.node.Stats().Pool.Refused - refused; refused != orders-most {
 		t.Errorf("%d of %d orders are refused where %d may be in flight", refused, orders, most)
 	}
-	for l.tell(nil, toldStop); !l.stops || len(l.conns) > 0; {
-		h.clock.Advance(turnedAwayWait / 10) // whoever is turned away begins to wait at some time
-		l.round(events)
-	}
-	l.free()
+	l.end()
 	if placed := h.get("/api/v1/deals/d").field("reserved").(int64); placed != most {
 		t.Errorf("%d are placed, want %d", placed, most)
 	}
+}
+
+// What a loop sees at once is committed by parts, each as one group, of which the first begins
+// before the last order is read. When its goroutine wakes is the scheduler's to decide.
+func TestLoopsCommitByParts(t *testing.T) {
+	const orders = 4 * loopTurns
+	h := newHouse(t, nil)
+	var deals []string
+	for i := range loopTurns / 4 { // a group is made of many turns
+		deals = append(deals, fmt.Sprintf("d%d", i))
+		h.deal(deals[i], `,"stock":1000`)
+	}
+	const tries = 20
+	for try := range tries {
+		l := newHandLoop(t, h, orders)
+		h.store.first.Store(0)
+		l.order(fmt.Sprintf("run-%d", try), deals...)
+		l.end()
+		first := h.store.first.Load()
+		if first < loopTurns {
+			t.Fatalf("the first of %d orders' groups has %d", orders, first)
+		}
+		if first < orders {
+			return
+		}
+	}
+	t.Errorf("%d times in %d the orders were one group", tries, tries)
 }
 
 // A loop forgets connections that are silent for too long; how long depends on whether they have

@@ -3,7 +3,6 @@ package journal
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 )
 
@@ -64,8 +63,8 @@ func (cfg *Config) validate() error {
 
 // Committer gathers writes into groups, commits each with one sync and completes
 // the waiters in the order of submission. While a sync is under way the next group
-// gathers by itself, and behind a large one whoever is ready to run gets to before the
-// next is cut, so groups grow with the load and nobody waits for a timer.
+// gathers by itself, and whoever submits many writes can Hold it back until the last of them,
+// so groups grow with the load and nobody waits for a timer.
 //
 // Writers share only the queue: a slice behind a leaf mutex, which the committer
 // swaps for its own empty one. No goroutine, channel or allocation per write.
@@ -84,8 +83,11 @@ type Committer struct {
 	wake  chan struct{} // holds a token if the queue may have turned non-empty
 	ended chan struct{} // closed when run returns
 
-	mu      sync.Mutex // guards queue, closed and started
+	mu      sync.Mutex // guards everything up to started
 	queue   []*Write   // Invariant: len(queue) <= QueuedMax
+	holders int        // callers between Hold and Release
+	busy    bool       // whoever calls Step will look at queue again
+	due     bool       // what is queued has been released, whoever holds since
 	closed  bool
 	started bool
 
@@ -154,9 +156,36 @@ func (c *Committer) Submit(w *Write) {
 		panic(fmt.Sprintf("journal: more than %d writes queued: admission must bound them", c.cfg.QueuedMax))
 	}
 	c.queue = append(c.queue, w)
-	first := len(c.queue) == 1
+	first := len(c.queue) == 1 && c.holders == 0
 	c.mu.Unlock()
 	if first {
+		c.signal()
+	}
+}
+
+// Hold says that the caller is about to submit many writes, and will Release soon: no group
+// begins before.
+func (c *Committer) Hold() {
+	for _, shard := range c.shards {
+		shard.Hold()
+	}
+	c.mu.Lock()
+	c.holders++
+	c.mu.Unlock()
+}
+
+// Release ends a Hold. A group that waited for that begins, though others may hold by now: none
+// waits for more than one Release.
+func (c *Committer) Release() {
+	for _, shard := range c.shards {
+		shard.Release()
+	}
+	c.mu.Lock()
+	c.holders--
+	c.due = !c.busy && len(c.queue) > 0
+	due := c.due
+	c.mu.Unlock()
+	if due {
 		c.signal()
 	}
 }
@@ -168,18 +197,10 @@ func (c *Committer) signal() {
 	}
 }
 
-// manyWrites are so many in a group that as many are about to come. Behind a smaller one
-// there may be nobody to gather but a goroutine that computes, for which the next write
-// would wait 10 ms.
-const manyWrites = 16
-
 func (c *Committer) run() {
 	defer close(c.ended)
 	for range c.wake {
-		for n := c.Step(); n > 0; n = c.Step() {
-			if n >= manyWrites {
-				runtime.Gosched() // who is ready to run may still join the group
-			}
+		for c.Step() > 0 {
 		}
 		c.mu.Lock()
 		done := c.closed && len(c.queue) == 0
@@ -220,14 +241,18 @@ func (c *Committer) Step() int {
 	return len(group)
 }
 
-// take swaps the queue for the emptied slice of the last round.
+// take swaps the queue for the emptied slice of the last round, unless a group would have to
+// wait for a Release.
 func (c *Committer) take() bool {
 	clear(c.taken)
+	c.taken, c.next = c.taken[:0], 0
 	c.mu.Lock()
-	c.taken, c.queue = c.queue, c.taken[:0]
-	c.mu.Unlock()
-	c.next = 0
-	return len(c.taken) > 0
+	defer c.mu.Unlock()
+	if c.holders == 0 || c.due || c.closed {
+		c.taken, c.queue, c.due = c.queue, c.taken, false
+	}
+	c.busy = len(c.taken) > 0
+	return c.busy
 }
 
 // cut finds the longest group within the bounds at the front of taken[next:].

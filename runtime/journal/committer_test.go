@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -144,59 +144,52 @@ func TestWritesGatherDuringACommit(t *testing.T) {
 	}
 }
 
-// crowd submits as many writes as follow a full group, and has others about to.
-type crowd struct {
-	committer    *journal.Committer
-	queued, next int
-	all          sync.WaitGroup
-}
-
-func (c *crowd) Committed(*journal.Write) {
-	for range c.next {
-		c.all.Go(func() { c.committer.Submit(refusedWrite()) })
-	}
-	for range c.queued {
-		c.committer.Submit(refusedWrite())
-	}
-	c.all.Done()
-}
-
-// refusedWrite belongs to nobody, and is refused, which is all the same here.
-func refusedWrite() *journal.Write {
-	w := journaltest.Append("other", 1, 1, "")
-	w.Done = nobody{}
-	return w
-}
-
-// TestReadyWritersJoinTheGroup: behind a large group, writers that are ready to run are let
-// run before the next is cut. On one processor the committer would otherwise be woken by
-// each of them. Now and then the scheduler lets it go first all the same.
-func TestReadyWritersJoinTheGroup(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	const queued, next = 30, 40
-	fewest := next
-	for range 20 {
-		store := newGauge(t)
-		committer := newCommitter(t, store, journal.Config{})
-		committer.Start()
-		c := &crowd{committer: committer, queued: queued, next: next}
-		c.all.Add(1)
-		first := refusedWrite()
-		first.Done = c
-		committer.Submit(first)
-		c.all.Wait()
-		committer.Close()
-		sum := 0
-		for _, g := range store.groups {
-			sum += len(g)
+// Writes that are submitted between Hold and Release are committed together, and what is released
+// waits for nobody else who holds.
+func TestHold(t *testing.T) {
+	store, done := newGauge(t), &ledger{}
+	store.entered, store.release = make(chan struct{}), make(chan struct{})
+	committer := newCommitter(t, store, journal.Config{})
+	committer.Start()
+	seq := uint64(0)
+	submit := func(n int) {
+		for range n {
+			seq++
+			committer.Submit(done.write(seq))
 		}
-		if sum != 1+queued+next {
-			t.Fatalf("%d writes were committed", sum)
-		}
-		fewest = min(fewest, len(store.groups))
 	}
-	if fewest > next/4 {
-		t.Errorf("behind a group of %d, %d writers made %d groups", queued, next, fewest)
+	committer.Hold()
+	submit(3)
+	time.Sleep(time.Millisecond) // a committer that does not wait begins
+	submit(2)
+	committer.Hold()
+	committer.Release()
+	<-store.entered // though somebody holds
+	submit(4)
+	store.release <- struct{}{}
+	time.Sleep(time.Millisecond)
+	submit(1)
+	committer.Release()
+	<-store.entered
+	store.release <- struct{}{}
+	committer.Hold()
+	committer.Release() // of nothing
+	submit(1)
+	<-store.entered
+	store.release <- struct{}{}
+	committer.Hold()
+	submit(2)
+	go func() {
+		<-store.entered
+		store.release <- struct{}{}
+	}()
+	committer.Close()
+	var writes []int
+	for _, g := range store.groups {
+		writes = append(writes, len(g))
+	}
+	if want := []int{5, 5, 1, 2}; !slices.Equal(writes, want) {
+		t.Errorf("groups of %v writes, want %v", writes, want)
 	}
 }
 
