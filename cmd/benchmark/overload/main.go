@@ -35,6 +35,7 @@ import (
 	"github.com/doorbuster/doorbuster/cmd/benchmark/lab"
 	"github.com/doorbuster/doorbuster/cmd/benchmark/page"
 	"github.com/doorbuster/doorbuster/gateway"
+	"github.com/doorbuster/doorbuster/gateway/client"
 )
 
 const (
@@ -72,8 +73,8 @@ type session struct {
 	dir    string // scratch
 	server *lab.Process
 	bare   *lab.Process // answers everything with a constant
-	orders lab.Orders
-	runs   atomic.Int64 // so far
+	orders lab.Orders   // of the round
+	runs   atomic.Int64 // loads and deals so far
 
 	capacity float64 // orders/s
 }
@@ -120,8 +121,7 @@ func (s *session) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.orders = lab.Orders{Deals: 1, Prefix: "d-"}
-	if s.server, err = lab.ServeDeals(ctx, binary, filepath.Join(s.dir, "data"), s.orders, rule); err != nil {
+	if s.server, err = lab.Serve(ctx, binary, filepath.Join(s.dir, "data")); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.server.Stop()) }()
@@ -135,6 +135,9 @@ func (s *session) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.bare.Stop()) }()
 	var section strings.Builder
 	for _, part := range []func(context.Context) (string, error){s.measureCapacity, s.levels, s.burst, s.slowHalf} {
+		if err := s.open(ctx); err != nil {
+			return err
+		}
 		text, err := part(ctx)
 		if err != nil {
 			return err
@@ -143,6 +146,12 @@ func (s *session) run(ctx context.Context) (err error) {
 		section.WriteString(text)
 	}
 	return page.WriteSection(s.page, task, section.String())
+}
+
+// open opens the deal that the orders of a round are for: one takes 2²⁴ at most.
+func (s *session) open(ctx context.Context) error {
+	s.orders = lab.Orders{Deals: 1, Prefix: fmt.Sprintf("d%d-", s.runs.Add(1))}
+	return s.orders.Create(ctx, client.Config{Addr: s.server.Listen}, rule)
 }
 
 // dial returns a fleet whose connections have been used: to connect takes longer than to
@@ -273,6 +282,9 @@ func (s *session) levels(ctx context.Context) (string, error) {
 	found := make([]results, len(levels))
 	shares := make([][]float64, len(levels))
 	for round := range s.rounds {
+		if err := s.open(ctx); err != nil {
+			return "", err
+		}
 		for i := range turns(round, len(levels)) {
 			r, err := s.send(ctx, servers[i], fleets[i], levels[i].times*s.capacity, s.lead, s.length())
 			if err != nil {
@@ -347,6 +359,9 @@ func (s *session) burst(ctx context.Context) (string, error) {
 	var usual, during, last, took []float64
 	lost := 0
 	for range s.rounds {
+		if err := s.open(ctx); err != nil {
+			return "", err
+		}
 		normal := make(chan outcome, 1)
 		begin := clockd.Mono()
 		go func() {
@@ -398,6 +413,9 @@ func (s *session) slowHalf(ctx context.Context) (string, error) {
 	found := make([]results, len(ways))
 	shares := make([][]float64, len(ways))
 	for round := range s.rounds {
+		if err := s.open(ctx); err != nil {
+			return "", err
+		}
 		for i, how := range ways {
 			var p99 [2]float64 // without, with
 			for turn := range 2 {
