@@ -41,6 +41,7 @@ func (j *janitor) Receive(ctx actor.Context) {
 	n, now := j.node, j.node.clock.Now() // not the tick's: it may have queued
 	if n.workers != nil {
 		n.workers.nudge()
+		n.committer.Nudge()
 	}
 	n.pool.Sweep(now.Mono)
 	n.wheel.Due(now.Wall, n.wakeDeal)

@@ -118,13 +118,13 @@ func (s *gatedStore) Get(ctx context.Context, stream string, seq uint64, dst []b
 
 // Commit implements journal.Store.
 func (s *gatedStore) Commit(group []*journal.Write) error {
-	s.gate.RLock()
-	defer s.gate.RUnlock()
 	events := 0
 	for _, w := range group {
 		events += w.Count
 	}
 	s.first.CompareAndSwap(0, int64(events))
+	s.gate.RLock()
+	defer s.gate.RUnlock()
 	return s.Memory.Commit(group)
 }
 

@@ -96,8 +96,11 @@ func (c *orderConn) Read(p []byte) (int, error) {
 		c.taken += n
 		return n, nil
 	}
+	if len(p) == 0 {
+		return 0, nil
+	}
 	n, err := c.try(receive, p, &c.readBy)
-	if n == 0 && err == nil && len(p) > 0 {
+	if n == 0 && err == nil {
 		return 0, io.EOF
 	}
 	return n, err

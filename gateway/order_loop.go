@@ -19,7 +19,7 @@ import (
 const (
 	loopBuffer = headersMax + bodyPrefetched // what a loop reads at once, bytes
 	loopEvents = 4096                        // that a loop takes at once: what waits beyond them is not yet seen to be in flight
-	loopTurns  = 128                         // events behind which what they made due is done
+	loopTurns  = 128                         // things to do behind which the turns that are due are run
 	loopTick   = time.Second                 // how often it looks for silent connections
 )
 
@@ -91,7 +91,7 @@ func (l *orderLoop) free() {
 	l.ended = true
 	l.mu.Unlock()
 	l.telling.Wait()
-	l.hear(clockd.Mono()) // what was told since
+	l.hear(clockd.Mono(), nil) // what was told since
 	_ = unix.Close(l.poll)
 	_ = unix.Close(l.event)
 }
@@ -163,12 +163,9 @@ func (l *orderLoop) round(events []unix.EpollEvent) int64 {
 	if s != nil {
 		s.node.Gather()
 	}
-	l.hear(now)
+	l.hear(now, s)
 	for i, e := range events[:max(n, 0)] {
-		if i > 0 && i%loopTurns == 0 && s != nil { // their sync begins while the rest is read
-			s.node.Run()
-			s.node.Gather()
-		}
+		part(s, i)
 		if c := l.conns[e.Fd]; c != nil {
 			l.look(c, e.Events, now)
 		}
@@ -177,6 +174,15 @@ func (l *orderLoop) round(events []unix.EpollEvent) int64 {
 		s.node.Run()
 	}
 	return now
+}
+
+// part runs the turns that are due behind each loopTurns of what there is to do: their sync begins
+// while the rest is done.
+func part(s *Server, done int) {
+	if s != nil && done > 0 && done%loopTurns == 0 {
+		s.node.Run()
+		s.node.Gather()
+	}
 }
 
 // rest is how long the loop may sleep, ms.
@@ -189,13 +195,14 @@ func (l *orderLoop) rest() int {
 	return int(loopTick.Milliseconds())
 }
 
-// hear does what was told.
-func (l *orderLoop) hear(now int64) {
+// hear does what was told, between Gather and Run unless s is nil.
+func (l *orderLoop) hear(now int64, s *Server) {
 	l.mu.Lock()
 	queue := l.queue
 	l.queue, l.asleep = l.spare[:0], false
 	l.mu.Unlock()
-	for _, t := range queue {
+	for i, t := range queue {
+		part(s, i)
 		switch c := t.conn; t.what {
 		case toldNew:
 			l.conns[int32(c.fd)] = c

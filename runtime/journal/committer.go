@@ -3,7 +3,9 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
+	"sync/atomic"
 )
 
 // Config tunes a Committer.
@@ -63,8 +65,9 @@ func (cfg *Config) validate() error {
 
 // Committer gathers writes into groups, commits each with one sync and completes
 // the waiters in the order of submission. While a sync is under way the next group
-// gathers by itself, and whoever submits many writes can Hold it back until the last of them,
-// so groups grow with the load and nobody waits for a timer.
+// gathers by itself. Whoever submits many writes can Hold it back until the last of them; where
+// nobody ever does, whoever is ready to run gets to behind a large group before the next is cut.
+// So groups grow with the load and nobody waits for a timer.
 //
 // Writers share only the queue: a slice behind a leaf mutex, which the committer
 // swaps for its own empty one. No goroutine, channel or allocation per write.
@@ -80,14 +83,16 @@ type Committer struct {
 
 	store Store
 	cfg   Config
+	held  atomic.Bool   // somebody has held: writes come together
 	wake  chan struct{} // holds a token if the queue may have turned non-empty
 	ended chan struct{} // closed when run returns
 
 	mu      sync.Mutex // guards everything up to started
 	queue   []*Write   // Invariant: len(queue) <= QueuedMax
 	holders int        // callers between Hold and Release
-	busy    bool       // whoever calls Step will look at queue again
-	due     bool       // what is queued has been released, whoever holds since
+	busy    bool       // a group is under way: queue will be looked at behind it
+	due     bool       // the next group begins, whoever holds
+	nudged  bool       // since a group began to wait for a Release
 	closed  bool
 	started bool
 
@@ -166,28 +171,61 @@ func (c *Committer) Submit(w *Write) {
 // Hold says that the caller is about to submit many writes, and will Release soon: no group
 // begins before.
 func (c *Committer) Hold() {
-	for _, shard := range c.shards {
-		shard.Hold()
+	if c.shards != nil {
+		for _, shard := range c.shards {
+			shard.Hold()
+		}
+		return
 	}
 	c.mu.Lock()
 	c.holders++
 	c.mu.Unlock()
+	c.held.Store(true)
 }
 
-// Release ends a Hold. A group that waited for that begins, though others may hold by now: none
-// waits for more than one Release.
+// Release ends a Hold. A group that waits for it begins, though others may hold by now.
 func (c *Committer) Release() {
-	for _, shard := range c.shards {
-		shard.Release()
+	if c.shards != nil {
+		for _, shard := range c.shards {
+			shard.Release()
+		}
+		return
 	}
 	c.mu.Lock()
 	c.holders--
-	c.due = !c.busy && len(c.queue) > 0
-	due := c.due
+	if c.holders < 0 {
+		c.mu.Unlock()
+		panic("journal: Release without Hold")
+	}
+	due := c.letGo()
 	c.mu.Unlock()
 	if due {
 		c.signal()
 	}
+}
+
+// Nudge is called now and then. A group that waits for a Release since the last one begins: who
+// holds may be held up.
+func (c *Committer) Nudge() {
+	if c.shards != nil {
+		for _, shard := range c.shards {
+			shard.Nudge()
+		}
+		return
+	}
+	c.mu.Lock()
+	due := c.nudged && c.letGo()
+	c.nudged = !c.busy && len(c.queue) > 0
+	c.mu.Unlock()
+	if due {
+		c.signal()
+	}
+}
+
+// letGo lets the next group begin, if one waits. The caller holds mu.
+func (c *Committer) letGo() bool {
+	c.due = !c.busy && len(c.queue) > 0
+	return c.due
 }
 
 func (c *Committer) signal() {
@@ -197,10 +235,18 @@ func (c *Committer) signal() {
 	}
 }
 
+// manyWrites are so many in a group that as many are about to come. Behind a smaller one
+// there may be nobody to gather but a goroutine that computes, for which the next write
+// would wait 10 ms.
+const manyWrites = 16
+
 func (c *Committer) run() {
 	defer close(c.ended)
 	for range c.wake {
-		for c.Step() > 0 {
+		for n := c.Step(); n > 0; n = c.Step() {
+			if n >= manyWrites && !c.held.Load() {
+				runtime.Gosched() // who is ready to run may still join the group
+			}
 		}
 		c.mu.Lock()
 		done := c.closed && len(c.queue) == 0
@@ -249,7 +295,7 @@ func (c *Committer) take() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.holders == 0 || c.due || c.closed {
-		c.taken, c.queue, c.due = c.queue, c.taken, false
+		c.taken, c.queue, c.due, c.nudged = c.queue, c.taken, false, false
 	}
 	c.busy = len(c.taken) > 0
 	return c.busy

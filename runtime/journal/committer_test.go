@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -144,6 +145,62 @@ func TestWritesGatherDuringACommit(t *testing.T) {
 	}
 }
 
+// crowd submits as many writes as follow a full group, and has others about to.
+type crowd struct {
+	committer    *journal.Committer
+	queued, next int
+	all          sync.WaitGroup
+}
+
+func (c *crowd) Committed(*journal.Write) {
+	for range c.next {
+		c.all.Go(func() { c.committer.Submit(refusedWrite()) })
+	}
+	for range c.queued {
+		c.committer.Submit(refusedWrite())
+	}
+	c.all.Done()
+}
+
+// refusedWrite belongs to nobody, and is refused, which is all the same here.
+func refusedWrite() *journal.Write {
+	w := journaltest.Append("other", 1, 1, "")
+	w.Done = nobody{}
+	return w
+}
+
+// TestReadyWritersJoinTheGroup: where nobody holds, behind a large group, writers that are ready to run are let
+// run before the next is cut. On one processor the committer would otherwise be woken by
+// each of them. Now and then the scheduler lets it go first all the same.
+func TestReadyWritersJoinTheGroup(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	const queued, next = 30, 40
+	fewest := next
+	for range 20 {
+		store := newGauge(t)
+		committer := newCommitter(t, store, journal.Config{})
+		committer.Start()
+		c := &crowd{committer: committer, queued: queued, next: next}
+		c.all.Add(1)
+		first := refusedWrite()
+		first.Done = c
+		committer.Submit(first)
+		c.all.Wait()
+		committer.Close()
+		sum := 0
+		for _, g := range store.groups {
+			sum += len(g)
+		}
+		if sum != 1+queued+next {
+			t.Fatalf("%d writes were committed", sum)
+		}
+		fewest = min(fewest, len(store.groups))
+	}
+	if fewest > next/4 {
+		t.Errorf("behind a group of %d, %d writers made %d groups", queued, next, fewest)
+	}
+}
+
 // Writes that are submitted between Hold and Release are committed together, and what is released
 // waits for nobody else who holds.
 func TestHold(t *testing.T) {
@@ -191,6 +248,79 @@ func TestHold(t *testing.T) {
 	if want := []int{5, 5, 1, 2}; !slices.Equal(writes, want) {
 		t.Errorf("groups of %v writes, want %v", writes, want)
 	}
+}
+
+// TestHoldersAndOthers: whoever holds, all writes are committed, on each shard.
+func TestHoldersAndOthers(t *testing.T) {
+	for _, store := range []journal.Store{&several{newGauge(t), newGauge(t)}, newGauge(t)} {
+		committer := newCommitter(t, store, journal.Config{})
+		committer.Start()
+		var submitters, committed sync.WaitGroup
+		for holder := range 4 {
+			submitters.Go(func() {
+				for range 500 {
+					if holder > 0 {
+						committer.Hold()
+					}
+					for n := range 3 {
+						committed.Add(1)
+						w := refusedWrite()
+						w.Stream = fmt.Sprint(n)
+						w.Done = counted{&committed}
+						committer.Submit(w)
+					}
+					if holder > 0 {
+						committer.Release()
+					}
+				}
+			})
+		}
+		submitters.Wait()
+		committed.Wait()
+		committer.Close()
+	}
+}
+
+type counted struct{ left *sync.WaitGroup }
+
+func (c counted) Committed(*journal.Write) { c.left.Done() }
+
+// several is a store of shards.
+type several struct {
+	*gauge
+	second *gauge
+}
+
+func (s *several) Shards() []journal.Store { return []journal.Store{s.gauge, s.second} }
+
+func (*several) Shard(stream string) int { return int(stream[0]) % 2 }
+
+// Who holds and does not come back is waited for until the second nudge.
+func TestNudge(t *testing.T) {
+	store, done := newGauge(t), &ledger{}
+	store.entered, store.release = make(chan struct{}), make(chan struct{})
+	committer := newCommitter(t, store, journal.Config{})
+	committer.Start()
+	committer.Hold()
+	committer.Nudge()
+	committer.Submit(done.write(1))
+	committer.Nudge()
+	time.Sleep(time.Millisecond)
+	committer.Submit(done.write(2))
+	committer.Nudge()
+	<-store.entered
+	if n := len(store.groups[0]); n != 2 {
+		t.Errorf("a group of %d began at the first nudge", n)
+	}
+	store.release <- struct{}{}
+	committer.Release()
+	committer.Close()
+	defer func() {
+		if recover() == nil {
+			t.Error("a Release without Hold is taken")
+		}
+	}()
+	committer.Release()
 }
 
 // resubmitter submits from within its completion, as an actor's next event may.
