@@ -38,7 +38,7 @@ var layers = []layer{
 	{pkg: "examples/incident", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "cmd/progress", "gateway/client", "runtime/own", "runtime/journal", "runtime/journal/embedded", "clockd"}},
 	{pkg: "examples/cluster", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "cmd/progress", "gateway/client", "actors/deal", "runtime/journal", "runtime/journal/postgres", "runtime/journal/postgres/pgtest", "clockd"}, tests: []string{"runtime/journal/journaltest"}},
 	{pkg: "cmd/benchmark/peers", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "runtime/guard/redistest", "runtime/journal", "runtime/journal/embedded", "clockd"}, tests: []string{"cmd/benchmark/lab/labtest"}},
-	{pkg: "cmd/benchmark/overload", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway", "clockd"}},
+	{pkg: "cmd/benchmark/overload", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway", "gateway/client", "clockd"}},
 	{pkg: "cmd/benchmark/soak", imports: []string{"cmd/benchmark/lab", "cmd/benchmark/page", "gateway/client", "clockd"}},
 	{pkg: "cmd/benchmark/lab/labtest", imports: []string{"cmd/benchmark/lab"}},
 	{pkg: "cmd/benchmark/lab", imports: []string{"gateway/client"}},

@@ -428,11 +428,17 @@ func blocksAndLocals(n int) gastest.Func {
 	return gastest.Func{Locals: slices.Repeat([]byte{gastest.I32}, n), Code: code.String()}
 }
 
+// blocksAlone is a function of n blocks and one local.
+func blocksAlone(n int) gastest.Func {
+	return gastest.Func{Locals: []byte{gastest.I32}, Code: strings.Repeat("local.get 0 if void local.get 0 local.set 0 end ", n)}
+}
+
 // TestCompileBombs: what compiling takes is bounded by limits that the compiler
 // cannot get around, and costs only the module, whether it is a process's first or not.
 func TestCompileBombs(t *testing.T) {
 	bomb := ruleOf(gastest.Result, func(m *gastest.Module) {
-		m.Funcs = append(m.Funcs, slices.Repeat([]gastest.Func{blocksAndLocals(720)}, 7)...)
+		m.Funcs = append(m.Funcs, slices.Repeat([]gastest.Func{blocksAndLocals(720)}, 7)...) // as much as is judged to be harmless
+		m.Funcs = append(m.Funcs, slices.Repeat([]gastest.Func{blocksAlone(10_000)}, 24)...)
 	})
 	for name, c := range map[string]struct {
 		limit func(*host.Config)
