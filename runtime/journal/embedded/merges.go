@@ -11,8 +11,17 @@ import (
 // is the reason, pebble by itself reads up to it again at once, without end.
 const mergeRest = time.Minute
 
-// merges lets pebble merge tables: one merge at a time, and none while they rest. It is
-// the handle of the one that runs, too.
+// A merge takes a processor for a second and more, of which a rush leaves none. It costs
+// less for an event the more tables it merges, and what it spares is a reader's look into
+// each. So merges wait for the end of a rush, until tables pile up.
+const (
+	mergeRush = 10_000 // events a second that are a rush
+	mergePile = 32     // tables that a reader looks into from which on merges wait no more
+	mergeStop = 64     // and from which on writes wait for merges
+)
+
+// merges lets pebble merge tables: one merge at a time, none while they rest, and few
+// amid a rush. It is the handle of the one that runs, too.
 type merges struct {
 	now func() int64 // Config.Now
 
@@ -21,9 +30,13 @@ type merges struct {
 
 	mu      sync.Mutex // guards the fields below; db is never called with it
 	running bool
-	waits   bool  // one was refused, and db asks no more by itself until it has nothing to merge
-	refused bool  // one was refused since db was last granted one
-	from    int64 // they rest until then
+	waits   bool   // one was refused, and db asks no more by itself until it has nothing to merge
+	refused bool   // one was refused since db was last granted one
+	from    int64  // they rest until then
+	looked  int64  // when rush was judged
+	events  uint64 // that were written by then, in all
+	rush    bool
+	piled   int // tables that a reader looks into
 }
 
 // rest keeps tables from being merged for a while.
@@ -31,6 +44,20 @@ func (m *merges) rest() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.from = m.now() + int64(mergeRest)
+}
+
+// look hears how many events were written in all and how many tables a reader looks into
+// for a key, and begins what had to wait. It is called about once a second; whether there
+// is a rush shows in what came since the call a second ago or more.
+func (m *merges) look(events uint64, piled int) {
+	m.mu.Lock()
+	if now := m.now(); now-m.looked >= int64(time.Second) {
+		m.rush = float64(int64(events-m.events)) >= mergeRush*time.Duration(now-m.looked).Seconds()
+		m.looked, m.events = now, events
+	}
+	m.piled = piled
+	m.mu.Unlock()
+	m.again()
 }
 
 // again begins what had to wait, if it may by now.
@@ -62,7 +89,9 @@ func (m *merges) declined() {
 }
 
 // free is for who holds m.mu.
-func (m *merges) free() bool { return !m.running && m.now() >= m.from }
+func (m *merges) free() bool {
+	return !m.running && m.now() >= m.from && (!m.rush || m.piled >= mergePile)
+}
 
 // Register implements pebble.CompactionScheduler.
 func (m *merges) Register(_ int, db pebble.DBForCompaction) {

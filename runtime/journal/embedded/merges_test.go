@@ -1,9 +1,17 @@
 package embedded
 
 import (
+	"errors"
+	"slices"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/doorbuster/doorbuster/runtime/journal"
+	"github.com/doorbuster/doorbuster/runtime/journal/journaltest"
 )
 
 // asker asks for merges as pebble does: once it was refused, it waits to be granted one.
@@ -74,4 +82,62 @@ func TestRefusedWhileAnotherIsDeclined(t *testing.T) {
 	if a.begun != 3 {
 		t.Errorf("%d merges began", a.begun)
 	}
+}
+
+// TestRush: no tables are merged amid a rush until they pile up, and all that waited are
+// merged behind it.
+func TestRush(t *testing.T) {
+	noLeaks(t)
+	var now atomic.Int64
+	cfg := testConfig(t, vfs.NewMem(), "data")
+	cfg.Now, cfg.MemTable = now.Load, 32<<20
+	s := mustOpen(t, cfg)
+	defer mustClose(t, s)
+	streams := []string{"a", "z"} // each table has both, so that it overlaps the others
+	heads := make([]journal.Head, len(streams))
+	for i, stream := range streams {
+		var err error
+		if heads[i], err = s.Open(t.Context(), stream); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second := func(events int) { // leaves a table
+		t.Helper()
+		now.Add(int64(time.Second))
+		for i, stream := range streams {
+			w := journaltest.Append(stream, heads[i].Epoch, heads[i].Seq+1, slices.Repeat([]string{"x"}, events/len(streams))...)
+			if err := errors.Join(s.Commit([]*journal.Write{w}), w.Err); err != nil {
+				t.Fatal(err)
+			}
+			heads[i].Seq += uint64(w.Count)
+		}
+		s.Stats()
+		if err := s.db.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	merged := func() bool { return s.db.Metrics().Compact.Count > 0 }
+
+	for range mergePile - 1 {
+		second(mergeRush)
+	}
+	s.Stats() // within the second: says nothing of a rush
+	if m := s.db.Metrics(); m.Levels[0].Sublevels != mergePile-1 || merged() {
+		t.Fatalf("%d merges amid a rush, %d tables to look into", m.Compact.Count, m.Levels[0].Sublevels)
+	}
+	second(mergeRush)
+	s.Stats()
+	await(t, "a merge of tables that have piled up", merged)
+	await(t, "its end", func() bool { return s.db.Metrics().Levels[0].Sublevels < mergePile/2 })
+
+	before := s.db.Metrics().Compact.Count
+	for range mergePile / 2 {
+		second(mergeRush)
+	}
+	if n := s.db.Metrics().Compact.Count - before; n != 0 {
+		t.Errorf("%d merges amid the rush that goes on", n)
+	}
+	now.Add(int64(time.Second))
+	s.Stats()
+	await(t, "a merge behind the rush", func() bool { return s.db.Metrics().Compact.Count > before })
 }

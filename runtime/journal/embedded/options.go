@@ -47,8 +47,8 @@ func (s *Store) options() *pebble.Options {
 		FormatMajorVersion:          pebble.FormatTableFormatV6,
 		MemTableSize:                uint64(s.cfg.MemTable),
 		MemTableStopWritesThreshold: 4,
-		L0CompactionThreshold:       16,
-		L0StopWritesThreshold:       64,
+		L0CompactionThreshold:       16, // merges are due from half as many tables to look into
+		L0StopWritesThreshold:       mergeStop,
 		LBaseMaxBytes:               512 << 20,
 		MaxOpenFiles:                1000,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },

@@ -504,8 +504,9 @@ func (s *Store) Stats() journal.Stats {
 	}
 	if s.usable() == nil {
 		s.space.look()
-		s.merges.again()
-		stats.BytesWritten = bytesWritten(s.db.Metrics())
+		m := s.db.Metrics()
+		stats.BytesWritten = bytesWritten(m)
+		s.merges.look(stats.Events, int(m.Levels[0].Sublevels))
 	}
 	level, free := s.space.now()
 	stats.ReadOnly, stats.DiskFree = level != spaceEnough, free
