@@ -11,13 +11,14 @@ import (
 // is the reason, pebble by itself reads up to it again at once, without end.
 const mergeRest = time.Minute
 
-// A merge takes a processor for a second and more, of which a rush leaves none. It costs
-// less for an event the more tables it merges, and what it spares is a reader's look into
-// each. So merges wait for the end of a rush, until tables pile up.
+// A merge takes a processor for a second and more, and cannot be stopped. It costs less for
+// an event the more tables it merges, and what it spares is a reader's look into each. So
+// merges wait for the end of a rush, until tables pile up.
 const (
-	mergeRush = 10_000 // events a second that are a rush
-	mergePile = 32     // tables that a reader looks into from which on merges wait no more
-	mergeStop = 64     // and from which on writes wait for merges
+	mergeRush = 10_000           // events a second that are a rush
+	mergeCalm = 10 * time.Second // without one until it has ended
+	mergePile = 32               // tables of the newest that a reader looks into from which on merges wait no more
+	mergeStop = 64               // and from which on writes wait for merges
 )
 
 // merges lets pebble merge tables: one merge at a time, none while they rest, and few
@@ -33,10 +34,10 @@ type merges struct {
 	waits   bool   // one was refused, and db asks no more by itself until it has nothing to merge
 	refused bool   // one was refused since db was last granted one
 	from    int64  // they rest until then
-	looked  int64  // when rush was judged
+	looked  int64  // when it was judged whether there is a rush
 	events  uint64 // that were written by then, in all
-	rush    bool
-	piled   int // tables that a reader looks into
+	calm    int64  // the rush has ended then
+	piled   int    // of the newest tables, those that a reader looks into
 }
 
 // rest keeps tables from being merged for a while.
@@ -46,13 +47,16 @@ func (m *merges) rest() {
 	m.from = m.now() + int64(mergeRest)
 }
 
-// look hears how many events were written in all and how many tables a reader looks into
-// for a key, and begins what had to wait. It is called about once a second; whether there
-// is a rush shows in what came since the call a second ago or more.
+// look hears how many events were written in all and how many of the newest tables a reader
+// looks into for a key, and begins what had to wait: nothing else does once one was refused,
+// so it is called several times a second. Whether there is a rush shows in what came since
+// the call a second ago or more.
 func (m *merges) look(events uint64, piled int) {
 	m.mu.Lock()
 	if now := m.now(); now-m.looked >= int64(time.Second) {
-		m.rush = float64(int64(events-m.events)) >= mergeRush*time.Duration(now-m.looked).Seconds()
+		if float64(int64(events-m.events)) >= mergeRush*time.Duration(now-m.looked).Seconds() {
+			m.calm = now + int64(mergeCalm)
+		}
 		m.looked, m.events = now, events
 	}
 	m.piled = piled
@@ -90,7 +94,8 @@ func (m *merges) declined() {
 
 // free is for who holds m.mu.
 func (m *merges) free() bool {
-	return !m.running && m.now() >= m.from && (!m.rush || m.piled >= mergePile)
+	now := m.now()
+	return !m.running && now >= m.from && (now >= m.calm || m.piled >= mergePile)
 }
 
 // Register implements pebble.CompactionScheduler.
@@ -132,7 +137,7 @@ func (m *merges) CumulativeStats(pebble.CompactionGrantHandleStats) {}
 // Done implements pebble.CompactionGrantHandle.
 func (m *merges) Done() {
 	m.mu.Lock()
-	m.running = false
+	m.running, m.piled = false, 0 // until the next look
 	m.mu.Unlock()
 	m.again()
 }

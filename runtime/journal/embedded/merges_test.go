@@ -116,28 +116,57 @@ func TestRush(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	merged := func() bool { return s.db.Metrics().Compact.Count > 0 }
+	begun := func() int64 {
+		m := s.db.Metrics()
+		return m.Compact.Count + m.Compact.NumInProgress
+	}
+	merged := func() bool { return begun() > 0 }
 
 	for range mergePile - 1 {
 		second(mergeRush)
 	}
 	s.Stats() // within the second: says nothing of a rush
-	if m := s.db.Metrics(); m.Levels[0].Sublevels != mergePile-1 || merged() {
-		t.Fatalf("%d merges amid a rush, %d tables to look into", m.Compact.Count, m.Levels[0].Sublevels)
+	if n := s.db.Metrics().Levels[0].Sublevels; n != mergePile-1 || merged() {
+		t.Fatalf("%d merges amid a rush, %d tables to look into", begun(), n)
 	}
 	second(mergeRush)
 	s.Stats()
 	await(t, "a merge of tables that have piled up", merged)
 	await(t, "its end", func() bool { return s.db.Metrics().Levels[0].Sublevels < mergePile/2 })
 
-	before := s.db.Metrics().Compact.Count
+	await(t, "no merge under way", func() bool { return s.db.Metrics().Compact.NumInProgress == 0 })
+	before := begun()
 	for range mergePile / 2 {
 		second(mergeRush)
 	}
-	if n := s.db.Metrics().Compact.Count - before; n != 0 {
+	now.Add(int64(mergeCalm - time.Second)) // a lull
+	s.Stats()
+	if n := begun() - before; n != 0 {
 		t.Errorf("%d merges amid the rush that goes on", n)
 	}
 	now.Add(int64(time.Second))
 	s.Stats()
-	await(t, "a merge behind the rush", func() bool { return s.db.Metrics().Compact.Count > before })
+	await(t, "a merge behind the rush", func() bool { return begun() > before })
+}
+
+// TestPileIsMergedOnce: what is due when a pile has been merged waits for the end of the rush.
+func TestPileIsMergedOnce(t *testing.T) {
+	now := int64(time.Second)
+	m := &merges{now: func() int64 { return now }}
+	a := &asker{merges: m, due: true}
+	m.Register(1, a)
+	m.look(mergeRush, mergePile-1)
+	if a.ask(); a.begun != 0 {
+		t.Fatal("a merge amid a rush")
+	}
+	if m.look(mergeRush, mergePile); a.begun != 1 {
+		t.Fatalf("%d merges of a pile", a.begun)
+	}
+	if m.Done(); a.begun != 1 {
+		t.Error("another one behind it")
+	}
+	now += int64(mergeCalm)
+	if m.look(mergeRush, mergePile/2); a.begun != 2 {
+		t.Errorf("%d merges behind the rush", a.begun)
+	}
 }

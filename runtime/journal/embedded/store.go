@@ -223,7 +223,7 @@ func Open(cfg Config) (*Store, error) {
 		unreadable: map[string]error{},
 		corrupt:    xsync.NewMap[string, struct{}](),
 		damage:     xsync.NewMap[string, struct{}](),
-		merges:     &merges{now: cfg.Now},
+		merges:     &merges{now: cfg.Now, looked: begin},
 	}
 	if err := s.recover(); err != nil {
 		return nil, errors.Join(err, lock.Close())
